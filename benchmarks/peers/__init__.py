@@ -1,0 +1,1 @@
+"""One module a peer: sender, router or station, and receiver, each a process of its own."""

@@ -1,0 +1,1 @@
+"""The tasks that ship; each is loaded only when it is asked for."""

@@ -1,0 +1,145 @@
+"""Listens: what a listen may declare about itself, and how one is called.
+
+    a plain function   runs on a worker thread, in the order of its sender and key
+    @on_loop           runs on the loop itself: must be quick and must not block
+    @passes_on         runs on the loop; the message itself goes on to the inner node, which settles it
+    @takes_batches     is given the whole list of a stream's batch, not item by item
+
+A listen that returns nothing settles its message as delivered; what it returns otherwise is the answer; a Receipt
+or a Future settles it when it ends itself; an error settles it as refused, with the error's text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from pilotage.net.receipt import Receipt
+from pilotage.protocol.bodies import encode_value
+from pilotage.protocol.errors import DeliveryError, PilotageError
+from pilotage.protocol.instructions import Service
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, refused
+
+Listen = Callable[..., Any]
+Finish = Callable[[Settlement, bytes], None]
+Marked = TypeVar("Marked", bound=Listen)
+
+URGENT = frozenset(("STOP", "STOPALL", "KILL", "PING", "CONFIRM", "FILE"))
+"""Keys that never wait behind another listen (promise D4)."""
+
+MAX_ANSWER_BYTES = 256 * 1024
+
+
+def on_loop(listen: Marked) -> Marked:
+    """Declare that a listen is quick and runs on the loop."""
+    listen.pilotage_on_loop = True  # type: ignore[attr-defined]
+    return listen
+
+
+def passes_on(listen: Marked) -> Marked:
+    """Declare that a station's listen only looks at a message which goes on to its inner node."""
+    listen.pilotage_passes_on = True  # type: ignore[attr-defined]
+    return on_loop(listen)
+
+
+def takes_batches(listen: Marked) -> Marked:
+    """Declare that a listen takes a stream's items as a list."""
+    listen.pilotage_takes_batches = True  # type: ignore[attr-defined]
+    return listen
+
+
+def runs_on_loop(listen: Listen) -> bool:
+    """Tell whether a listen was declared `on_loop`."""
+    return getattr(listen, "pilotage_on_loop", False)
+
+
+def wants_batches(listen: Listen) -> bool:
+    """Tell whether a listen was declared `takes_batches`."""
+    return getattr(listen, "pilotage_takes_batches", False)
+
+
+def service_of(listens: Mapping[str, Listen], key: str) -> Service:
+    """Tell what is done with a key."""
+    listen = listens.get(key)
+    if listen is None:
+        return Service.HANDLE if key == "STREAM" else Service.NONE
+    return Service.PASS_ON if getattr(listen, "pilotage_passes_on", False) else Service.HANDLE
+
+
+def finish_with(result: object, finish: Finish) -> None:
+    """Settle a message with what its listen returned, now or when that ends.
+
+    Raises:
+        InvalidMessage: it can't be sent as an answer.
+    """
+    if result is None:
+        finish(DELIVERED, b"")
+    elif isinstance(result, Receipt):
+        result.add_callback(lambda receipt: _finish_like(receipt, finish))
+    elif isinstance(result, Future):
+        result.add_done_callback(lambda future: _finish_future(future, finish))
+    else:
+        finish(DELIVERED, encode_answer(result))
+
+
+def join_results(results: list[Any]) -> object:
+    """Make one result of many: it ends when all have ended, and badly if one did."""
+    open_ones = [result for result in results if isinstance(result, Receipt | Future)]
+    if not open_ones:
+        return None
+    if len(open_ones) == 1:
+        return open_ones[0]
+    joined: Future[None] = Future()
+    left = [len(open_ones)]
+    failures: list[Settlement] = []
+    lock = threading.Lock()
+
+    def one_ended(settlement: Settlement, answer: bytes) -> None:
+        with lock:
+            left[0] -= 1
+            if settlement.outcome is not Outcome.DELIVERED:
+                failures.append(settlement)
+            is_last = not left[0]
+        if is_last:
+            error = failures[0].error() if failures else None
+            joined.set_exception(error) if error else joined.set_result(None)
+
+    for result in open_ones:
+        finish_with(result, one_ended)
+    return joined
+
+
+def encode_answer(answer: object) -> bytes:
+    """Encode what a listen returned.
+
+    Raises:
+        InvalidMessage: it can't be sent, or is larger than an answer may be.
+    """
+    body, _ = encode_value(answer, own_frame_from=2**62)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise PilotageError(f"an answer of {len(body)} bytes is too long (at most {MAX_ANSWER_BYTES}); send a message")
+    return body
+
+
+def failure(error: BaseException) -> Settlement:
+    """Give the settlement that an error in a listen stands for."""
+    text = str(error) if isinstance(error, PilotageError) else f"{type(error).__name__}: {error}"
+    return refused(Reason.LISTEN_FAILED, text)
+
+
+def _finish_like(receipt: Receipt, finish: Finish) -> None:
+    settlement = receipt.settlement
+    if settlement is None:
+        raise AssertionError("a callback of a receipt runs after its settlement")
+    answer = encode_answer(settlement.answer) if settlement.answer is not None else b""
+    finish(Settlement(settlement.outcome, settlement.reason, settlement.text), answer)
+
+
+def _finish_future(future: Future[Any], finish: Finish) -> None:
+    error = future.exception() if not future.cancelled() else DeliveryError("the listen was cancelled")
+    if error is not None:
+        finish(failure(error), b"")
+    else:
+        finish_with(future.result(), finish)

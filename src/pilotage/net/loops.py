@@ -1,0 +1,81 @@
+"""Event loops: the one that all nodes of a process share, or one of a node's own, each in its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+
+from tornado.ioloop import IOLoop
+
+START_TIMEOUT_S = 10.0
+
+
+class LoopThread:
+    """A tornado loop that runs in a daemon thread.
+
+    Args:
+        name: the thread's.
+        daemon: whether the thread keeps the process alive (False) or not.
+    """
+
+    def __init__(self, name: str, *, daemon: bool = True) -> None:
+        ready: Future[IOLoop] = Future()
+        self.thread = threading.Thread(target=self._run, args=(ready,), name=name, daemon=daemon)
+        self.thread.start()
+        self.loop = ready.result(START_TIMEOUT_S)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the loop and wait for its thread."""
+        self.loop.add_callback(self.loop.stop)
+        if self.thread is not threading.current_thread():
+            self.thread.join(timeout_s)
+
+    @staticmethod
+    def _run(ready: Future[IOLoop]) -> None:
+        asyncio.set_event_loop(new_event_loop())
+        loop = IOLoop.current()
+        ready.set_result(loop)
+        loop.start()
+        loop.close(all_fds=False)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make an event loop that can watch ZeroMQ's file descriptors; Windows' default one can't."""
+    if os.name == "nt":
+        return asyncio.SelectorEventLoop()
+    return asyncio.new_event_loop()
+
+
+def running_loop() -> IOLoop | None:
+    """Give the loop that runs in the calling thread, if one does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return IOLoop.current()
+
+
+class _Shared:
+    """The process's shared loop; made anew after a fork, since threads don't survive one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._thread: LoopThread | None = None
+
+    def get(self) -> LoopThread:
+        with self._lock:
+            if self._thread is None or self._pid != os.getpid() or not self._thread.thread.is_alive():
+                self._thread = LoopThread("pilotage-loop")
+                self._pid = os.getpid()
+            return self._thread
+
+
+_shared = _Shared()
+
+
+def shared_loop() -> LoopThread:
+    """Give the loop that all nodes of this process share."""
+    return _shared.get()

@@ -1,0 +1,509 @@
+"""Messenger: what a node and a station's process have in common. It joins an exchange, a driver and workers.
+
+Nodes and stations differ in configuration only: what a listen is given, whether arrays are unpacked, where they
+listen and dial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from tornado.ioloop import IOLoop
+
+from pilotage.net.listens import (
+    URGENT,
+    Listen,
+    failure,
+    finish_with,
+    join_results,
+    runs_on_loop,
+    service_of,
+    wants_batches,
+)
+from pilotage.net.notes import NoteLog
+from pilotage.net.receipt import Receipt
+from pilotage.protocol.bodies import decode_body, decode_value, encode_body
+from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
+from pilotage.protocol.liveness import LivenessRules
+from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.outbox import DeliveryRules, SendRequest
+from pilotage.protocol.records import Marks
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+from pilotage.transport.driver import Driver, HandlingResult, PassOn, Places, Wires
+from pilotage.transport.links import ZmqWires
+from pilotage.transport.workers import Workers
+
+T = TypeVar("T")
+
+DURABLE_KEYS = frozenset(("DATA",))
+"""Keys that are sent again until they are settled (promise D6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessengerConfig:
+    """How a messenger behaves.
+
+    Attributes:
+        name: what it is known as.
+        places: where it listens and dials.
+        gives_values: listens are given the message's value (a node's) instead of the message (a station's).
+        expands: arrays in original JSON messages are unpacked.
+        delivery: patience of its sends.
+        liveness: judgement of silence.
+        max_workers: threads for its listens at most.
+    """
+
+    name: str
+    places: Places
+    gives_values: bool = True
+    expands: bool = True
+    delivery: DeliveryRules = DeliveryRules()
+    liveness: LivenessRules = LivenessRules()
+    max_workers: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a messenger has done so far.
+
+    Attributes:
+        name: whose.
+        peers: neighbours by name, with their state.
+        sent: sends taken.
+        settled: ends by outcome.
+        resent: transmissions beyond the first.
+        received: messages and confirmations that arrived.
+        duplicates: messages that arrived more than once and were handled once.
+        unsettled: sends that have not ended.
+        waiting: messages held for recipients that aren't connected.
+        counts: everything else that was counted, by what it was.
+    """
+
+    name: str
+    peers: dict[str, str]
+    sent: int
+    settled: dict[str, int]
+    resent: int
+    received: int
+    duplicates: int
+    unsettled: int
+    waiting: int
+    counts: dict[str, int]
+
+
+class Messenger:
+    """One sender and receiver of messages.
+
+    Args:
+        config: how it behaves.
+        listens: what to call for each key; may be changed while it runs.
+        logger: where to tell about it.
+        wires: the network; ZeroMQ's if not given.
+    """
+
+    def __init__(
+        self, config: MessengerConfig, listens: Mapping[str, Listen], logger: logging.Logger, wires: Wires | None = None
+    ) -> None:
+        self.config = config
+        self.listens = listens
+        self.logger = logger
+        self.counter = itertools.count()
+        self.received = 0
+        self.on_peer: Callable[[PeerChanged], None] = lambda change: None
+        self.on_received: Callable[[int], None] = lambda count: None
+        self._wires = wires or ZmqWires()
+        self._notes = NoteLog(logger)
+        self._open: dict[int, Receipt] = {}
+        self._settled = {str(outcome): 0 for outcome in Outcome}
+        self._urgent = Workers(f"{config.name}-urgent", self._listen, self._finished, 8)
+        self._workers = Workers(f"{config.name}-listen", self._listen, self._finished, config.max_workers)
+        self._driver: Driver | None = None
+        self._loop_thread = 0
+        self._parent = threading.Condition()
+        self._parent_state: PeerChanged | None = None
+        dials = config.places.dial_host is not None
+        self.exchange = Exchange(
+            ExchangeConfig(
+                config.name,
+                secrets.randbits(62) + 1,
+                "pusher" if dials else "",
+                config.delivery,
+                config.liveness,
+            ),
+            lambda key: service_of(self.listens, key),
+        )
+
+    # Life
+
+    def start(self, loop: IOLoop) -> None:
+        """Listen and dial, on the loop's own thread.
+
+        Raises:
+            PortInUse: another program listens on our port.
+        """
+        self._loop_thread = threading.get_ident()
+        self._driver = Driver(self.exchange, self, self._wires, self.config.places, loop)
+        self._driver.start()
+
+    def stop(self) -> None:
+        """Say goodbye and close, on the loop's own thread."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.stop()
+        for receipt in list(self._open.values()):
+            receipt.settle(refused(Reason.INTERRUPTED, f"{self.config.name} was released"))
+        self._open.clear()
+
+    def close_workers(self, timeout_s: float) -> None:
+        """Let listens end, then let go of the network. Not on the loop's thread."""
+        self._urgent.close(timeout_s)
+        self._workers.close(timeout_s)
+        self._wires.close()
+
+    @property
+    def driver(self) -> Driver:
+        """The running driver.
+
+        Raises:
+            Closed: it is not running.
+        """
+        if self._driver is None:
+            raise Closed(f"{self.config.name} is not running (any more): make a new one")
+        return self._driver
+
+    # Sending
+
+    def prepare(
+        self, to: str | list[str] | None, key: str, value: object, *, repeat: bool, flags: Mapping[str, Any] | None
+    ) -> Message:
+        """Make a message that originates here.
+
+        Raises:
+            InvalidMessage: no key, or a recipient that is no name.
+        """
+        if not isinstance(key, str) or not key:
+            raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
+        all_flags = dict(flags) if flags else {}
+        if not repeat:
+            all_flags[Flag.NOREPEAT.value] = True
+        name = self.config.name
+        recipient = to[-1] if isinstance(to, list) and to else to
+        return Message(
+            id=f"{name}_{next(self.counter)}", to=recipient or "", sender=name, key=key, value=value, flags=all_flags
+        )
+
+    def send(
+        self,
+        message: Message,
+        path: tuple[str, ...],
+        *,
+        repeat: bool,
+        durable: bool | None = None,
+        hand_over: bool = False,
+    ) -> Receipt:
+        """Put a message on its way. Any thread.
+
+        Args:
+            message: valid, see `prepare`.
+            path: names to reach, the recipient last; "" is the station up the tree.
+            repeat: resend it until received.
+            durable: resend it until settled; None to let its key decide.
+            hand_over: its arrays won't be changed any more.
+
+        Raises:
+            InvalidMessage: it lacks id, to, sender or key, or its value can't be sent.
+            Closed: we were released.
+        """
+        if not message.validate():
+            raise InvalidMessage(f"{message!r} needs id, to, sender and key")
+        driver = self.driver
+        body, frames = encode_body(message, hand_over=hand_over)
+        receipt = Receipt(message)
+        self._open[id(receipt)] = receipt
+        key = str(message.key)
+        driver.send(
+            SendRequest(
+                path,
+                key,
+                body,
+                frames,
+                receipt,
+                str(message.id),
+                repeat,
+                repeat and key in DURABLE_KEYS if durable is None else durable,
+                max(1, message.ttl),
+            )
+        )
+        return receipt
+
+    def confirm(self, message_id: str) -> None:
+        """Settle a send of ours by its id, as an original's CONFIRM would."""
+        for receipt in list(self._open.values()):
+            if receipt.message.id == message_id:
+                self._end(receipt, Settlement(Outcome.DELIVERED))
+
+    def unsettled(self) -> dict[str, Message]:
+        """Give the sends that have not ended, by id."""
+        return {str(receipt.message.id): receipt.message for receipt in list(self._open.values())}
+
+    def due(self) -> dict[str, float]:
+        """Tell, for each send that has not ended, in how many seconds it is looked at again."""
+        now = time.monotonic()
+        return self.ask(lambda: {p.name: max(0.0, p.due - now) for p in self.exchange.outbox.unsettled()})
+
+    def look_at_due(self) -> None:
+        """Resend or expire what is due. On the loop's thread."""
+        self.driver.tick()
+
+    def call_listen(self, message: Message) -> None:
+        """Call the listen for a message that came some other way; its result is not sent anywhere.
+
+        Raises:
+            InvalidMessage: there is none for its key.
+        """
+        self._call(message)
+
+    # Asking
+
+    def ask(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
+        """Have something answered on the loop's thread, where the tables live.
+
+        Raises:
+            Closed: we were released.
+            TimeoutError: the loop doesn't answer.
+        """
+        if threading.get_ident() == self._loop_thread:
+            return question()
+        future: Future[T] = Future()
+        self.driver.call(lambda: _answer(future, question))
+        return future.result(timeout_s)
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Wait until the station up the tree has welcomed us.
+
+        Raises:
+            TimeoutError: it has not within that time.
+            NameTaken: it refused us: a live peer has our name.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._parent:
+            while True:
+                refusal = self.exchange.admission.refusal
+                if refusal:
+                    error = refused(Reason.NAME_TAKEN, refusal).error()
+                    raise error if error else Closed(refusal)
+                if self._parent_state is not None and self._parent_state.state is PeerState.ALIVE:
+                    return
+                if not self._parent.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    places = self.config.places
+                    raise TimeoutError(
+                        f"{self.config.name} is not connected to {places.upstream or 'its station'} at "
+                        f"{places.dial_host}:{places.dial_port} after {timeout_s:g} s"
+                    )
+
+    def senders(self) -> dict[str, str]:
+        """Give the names of the peers that dialled us, and the state that each last told."""
+        routing = self.exchange.routing
+        return self.ask(lambda: {peer.name: peer.value for peer in routing if peer.card.dials})
+
+    def routes(self) -> dict[str, str]:
+        """Give the names that were learned from what came through neighbours, each with its neighbour."""
+        return self.ask(self.exchange.routing.through)
+
+    @property
+    def context(self) -> Any:
+        """ZeroMQ's context."""
+        return getattr(self._wires, "context", None)
+
+    @property
+    def dialled_socket(self) -> Any:
+        """The DEALER, while there is a connection."""
+        return getattr(self._driver and self._driver.dialer, "socket", None)
+
+    @property
+    def listening_socket(self) -> Any:
+        """The ROUTER, if there is one."""
+        return getattr(self._driver and self._driver.listener, "socket", None)
+
+    def statistics(self) -> Statistics:
+        """Tell what was done so far; after `stop` what was done until then."""
+        if self._driver is None:
+            return self._statistics()
+        return self.ask(self._statistics)
+
+    def _statistics(self) -> Statistics:
+        exchange = self.exchange
+        counts = {**exchange.counts, **self._notes.counts}
+        if self._driver is not None:
+            counts.update(self._driver.counts)
+        received = counts.pop("received", 0)
+        counts["listens waiting"] = self._workers.waiting() + self._urgent.waiting()
+        return Statistics(
+            self.config.name,
+            {peer.name: str(peer.state) for peer in exchange.routing},
+            counts.pop("sent", 0),
+            dict(self._settled),
+            exchange.outbox.resent,
+            received,
+            exchange.inbox.duplicates + exchange.edge.duplicates,
+            len(self._open),
+            len(exchange.waiting),
+            counts,
+        )
+
+    # The driver's shell (on the loop's thread)
+
+    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+        """Call listens that run on the loop; give the others to the workers."""
+        results: list[HandlingResult] = []
+        passed: list[PassOn] = []
+        for delivery in deliveries:
+            parcel = delivery.parcel
+            if delivery.token is None:
+                passed.append((parcel, self.exchange.routing.inner))
+                self._look(delivery)
+                continue
+            listen = self.listens.get(parcel.verb)
+            if listen is not None and runs_on_loop(listen):
+                result = self._listen(delivery)
+                if result is not None:
+                    results.append(result)
+            else:
+                pool = self._urgent if parcel.verb in URGENT else self._workers
+                pool.submit((parcel.boot, parcel.flow), delivery)
+        count = self.exchange.counts["received"]
+        if count != self.received:
+            self.received = count
+            self.on_received(count)
+        return results, passed
+
+    def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
+        """Tell senders how their sends ended."""
+        for handle, settlement in ended:
+            self._end(handle, settlement)
+
+    def progress(self, handles: list[Any]) -> None:
+        """Tell senders that their message was received."""
+        for handle in handles:
+            if handle.stage is not Stage.SETTLED:
+                handle.stage = Stage.RECEIVED
+
+    def peer_changed(self, change: PeerChanged) -> None:
+        """Tell about a neighbour."""
+        self._notes.peer(change)
+        if change.is_parent:
+            with self._parent:
+                self._parent_state = change
+                self._parent.notify_all()
+        self.on_peer(change)
+
+    def note(self, note: Note) -> None:
+        """Log, at a bounded rate."""
+        self._notes.write(note)
+
+    # Listens (on a worker's thread, or the loop's)
+
+    def _listen(self, delivery: Delivery) -> HandlingResult | None:
+        """Call a listen; None if it ends later."""
+        token, parcel = delivery.token, delivery.parcel
+        if token is None:
+            raise AssertionError("what is passed on has no token and is not handled here")
+        try:
+            result = self._call(self._message(delivery))
+            if result is None:
+                return token, DELIVERED, b""
+            finish_with(result, lambda settlement, answer: self._finish_later((token, settlement, answer)))
+        except Exception as error:
+            # Law 4: whatever a listen does, it ends as one refused message.
+            if parcel.verb in self.listens and not isinstance(error, PilotageError):
+                self.logger.exception("the listen for %s of %s failed", parcel.verb, self.config.name)
+            return token, failure(error), b""
+        return None
+
+    def _message(self, delivery: Delivery) -> Message:
+        parcel = delivery.parcel
+        if parcel.marks & Marks.JSON:
+            return Message(bytes(parcel.body), expand_arrays=self.config.expands)
+        return decode_body(parcel.verb, parcel.body, parcel.frames)
+
+    def _call(self, message: Message) -> object:
+        key = str(message.key)
+        listen = self.listens.get(key)
+        if listen is None and key == "STREAM":
+            return self.unpack_stream(message)
+        if listen is None:
+            raise InvalidMessage(f"{self.config.name} has no listen for key {key!r} (it has {', '.join(sorted(self.listens))})")
+        return listen(message.value if self.config.gives_values else message)
+
+    def unpack_stream(self, message: Message) -> object:
+        """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
+
+        Raises:
+            InvalidMessage: no stream, or no listen for its inner key.
+        """
+        value = message.value
+        if not isinstance(value, dict) or not isinstance(value.get("payload"), list):
+            raise InvalidMessage("a STREAM's value needs inner_key, headers and a list as payload")
+        inner, headers = value.get("inner_key"), value.get("headers") or {}
+        listen = self.listens.get(str(inner))
+        if listen is None:
+            raise InvalidMessage(f"{self.config.name} has no listen for the stream's key {inner!r}")
+        items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
+        if wants_batches(listen):
+            return listen(items)
+        results = [listen(item if self.config.gives_values else _inner(message, str(inner), item)) for item in items]
+        return join_results(results)
+
+    def _look(self, delivery: Delivery) -> None:
+        """Let a station's listen look at what it passes on."""
+        try:
+            self.listens[delivery.parcel.verb](self._message(delivery))
+        except Exception:
+            self.logger.exception("the listen for %s of %s failed", delivery.parcel.verb, self.config.name)
+
+    def _finished(self, result: HandlingResult | None) -> None:
+        if result is not None:
+            self._finish_later(result)
+
+    def _finish_later(self, result: HandlingResult) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.handled(*result)
+
+    def _end(self, receipt: Receipt, settlement: Settlement) -> None:
+        if self._open.pop(id(receipt), None) is None:
+            return
+        self._settled[settlement.outcome] += 1
+        if isinstance(settlement.answer, bytes):
+            settlement = replace(settlement, answer=_read_answer(settlement.answer))
+        if settlement.outcome is not Outcome.DELIVERED:
+            self._notes.failed(receipt.message, settlement)
+        receipt.settle(settlement)
+
+
+def _answer(future: Future[T], question: Callable[[], T]) -> None:
+    try:
+        future.set_result(question())
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _read_answer(answer: bytes) -> Any:
+    with contextlib.suppress(PilotageError):
+        return decode_value(answer)
+    return None
+
+
+def _inner(message: Message, key: str, item: object) -> Message:
+    return Message(id=message.id, to=message.to, sender=message.sender, key=key, value=item, flags=message.flags)

@@ -1,0 +1,386 @@
+"""Net_Node: messages for any object, behind a station or on its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from pilotage.net.listens import Listen
+from pilotage.net.loops import LoopThread, running_loop, shared_loop
+from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
+from pilotage.net.receipt import Receipt
+from pilotage.protocol.errors import Closed, InvalidMessage, MalformedFrame
+from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.outbox import DeliveryRules
+from pilotage.transport.driver import Places
+
+if TYPE_CHECKING:
+    import itertools
+
+    import zmq
+    from tornado.ioloop import IOLoop
+
+    from pilotage.net.streams import Stream
+
+Recipient = str | list[str] | tuple[str, ...] | None
+
+
+class Net_Node:
+    """Drop-in networking for any object.
+
+    It dials the ROUTER of a station and speaks through it with everybody in the tree. All methods may be called
+    from any thread; listens run on worker threads, in order for each sender and key.
+
+    Args:
+        id: what it is known as.
+        upstream: the name of the station that it dials; what is sent without `to` goes there.
+        port: the station's port.
+        listens: what to call for each key, with the message's value.
+        instance: share one loop thread with the process's other nodes (or join the loop that runs in the calling
+            thread); otherwise it has a loop and thread of its own.
+        upstream_ip: where the station is.
+        daemon: its own thread does not keep the process alive.
+        expand_on_receive: unpack the arrays in messages from original peers.
+        router_port: also listen on this port (0 for any free one), so that others can dial this node directly.
+
+    Raises:
+        PortInUse: another program listens on `router_port`.
+
+    Example:
+        >>> got = []
+        >>> with Net_Node("rig", "", 0, {"HELLO": got.append}, router_port=0) as rig:
+        ...     with Net_Node("cam", "rig", rig.router_port, {}) as cam:
+        ...         cam.send("rig", "HELLO", "there").wait_settled(5).outcome.value
+        'delivered'
+    """
+
+    repeat_interval = 5.0
+
+    def __init__(
+        self,
+        id: str,
+        upstream: str,
+        port: int | str,
+        listens: Mapping[str, Listen] | None = None,
+        instance: bool = True,
+        upstream_ip: str = "localhost",
+        daemon: bool = True,
+        expand_on_receive: bool = True,
+        router_port: int | None = None,
+    ) -> None:
+        self.id = _checked_name(id)
+        self.upstream = upstream
+        self.port = int(port)
+        self.upstream_ip = upstream_ip
+        self.router_port = router_port
+        self.daemon = daemon
+        self.logger = logging.getLogger(f"pilotage.node.{id}")
+        self.listens: dict[str, Listen] = {"CONFIRM": self.l_confirm, **(listens or {})}
+        self._instance = instance
+        self._expands = expand_on_receive
+        self._own_thread: LoopThread | None = None
+        self._streams: list[Stream] = []
+        self._released = False
+        self.init_networking()
+
+    # Life
+
+    def init_networking(self) -> None:
+        """Make the sockets and the loop, and connect. Called by the constructor."""
+        places = Places(
+            listen_address="*" if self.router_port is not None else None,
+            listen_port=self.router_port or 0,
+            dial_host=self.upstream_ip if self.port else None,
+            dial_port=self.port,
+            upstream=self.upstream,
+        )
+        config = MessengerConfig(
+            self.id,
+            places,
+            expands=self._expands,
+            delivery=DeliveryRules(repeat_interval_s=self.repeat_interval),
+        )
+        self._messenger = Messenger(config, self.listens, self.logger)
+        self.loop = self._choose_loop()
+        start = lambda: self._messenger.start(self.loop)  # noqa: E731 one thing to do, in one of two places
+        if self.loop_thread is threading.current_thread():
+            start()
+        else:
+            _run_on(self.loop, start)
+        listener = self._messenger.driver.listener
+        if listener is not None:
+            self.router_port = listener.port
+
+    def threaded_loop(self) -> None:
+        """Keep a loop of the node's own running; returns at once where the loop runs already."""
+        if self._own_thread is None and self._instance is False:
+            self._own_thread = LoopThread(f"pilotage-{self.id}", daemon=self.daemon)
+
+    def release(self, timeout_s: float = 2.0) -> None:
+        """Say goodbye and close. What has not settled by then ends as *refused: interrupted*. May be repeated."""
+        if self._released:
+            return
+        self._released = True
+        for stream in self._streams:
+            stream.close(timeout_s)
+        if self.loop_thread is threading.current_thread():
+            self._messenger.stop()
+        else:
+            _run_on(self.loop, self._messenger.stop)
+        if self._own_thread is not None:
+            self._own_thread.stop(timeout_s)
+        self._messenger.close_workers(timeout_s)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Do the same as `release`."""
+        self.release(timeout_s)
+
+    def __enter__(self) -> Self:
+        """Use it as a context that releases it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Release it."""
+        self.release()
+
+    def _choose_loop(self) -> IOLoop:
+        here = running_loop() if self._instance else None
+        if here is not None:
+            self.loop_thread = threading.current_thread()
+            return here
+        self.threaded_loop()
+        thread = self._own_thread or shared_loop()
+        self.loop_thread = thread.thread
+        return thread.loop
+
+    # Sending
+
+    def prepare_message(
+        self, to: Recipient, key: str, value: object, repeat: bool = True, flags: Mapping[str, Any] | None = None
+    ) -> Message:
+        """Make a message with an id and the rest of its fields, without sending it.
+
+        Args:
+            to: the recipient, or the names on the way with the recipient last.
+            key: what the message is about.
+            value: anything JSON can say, and numpy arrays.
+            repeat: False adds the flag NOREPEAT.
+            flags: see `Flag`.
+
+        Raises:
+            InvalidMessage: no key, or a recipient that is no name.
+        """
+        names = list(to) if isinstance(to, tuple) else to
+        return self._messenger.prepare(names or self.upstream, key, value, repeat=repeat, flags=flags)
+
+    def send(
+        self,
+        to: Recipient = None,
+        key: str | None = None,
+        value: object = None,
+        msg: Message | None = None,
+        repeat: bool = True,
+        flags: Mapping[str, Any] | None = None,
+        force_to: bool = False,
+    ) -> Receipt:
+        """Send a message; it goes to the station, which passes it on.
+
+        Args:
+            to: the recipient, or all names on the way with the recipient last; the station if not given.
+            key: what the message is about; it selects the recipient's listen.
+            value: anything JSON can say, and numpy arrays.
+            msg: a message made before, instead of key and value.
+            repeat: resend it until it is received, `ttl` times at most.
+            flags: see `Flag`.
+            force_to: the recipient is the very peer we are connected to, whatever it calls itself.
+
+        Returns:
+            A receipt: wait for it, ask it, or ignore it.
+
+        Raises:
+            InvalidMessage: neither key nor msg, or a value that can't be sent.
+            Closed: the node was released.
+        """
+        if self._released:
+            raise Closed(f"{self.id} was released; make a new Net_Node to send {key or msg!r}")
+        if msg is None:
+            msg = self.prepare_message(to, key or "", value, repeat, flags)
+        elif to is None:
+            to = msg.to
+        path = path_of(to) or (self.upstream,)
+        return self._messenger.send(msg, ("",) if force_to else path, repeat=repeat and Flag.NOREPEAT not in msg.flags)
+
+    def get_stream(
+        self,
+        id: str,
+        key: str,
+        min_size: int = 5,
+        upstream: str | None = None,
+        port: int | None = None,
+        ip: str | None = None,
+        subject: str | None = None,
+        pilot: str | None = None,
+    ) -> Stream:
+        """Make a queue; what is put into it is sent in batches, on a socket of its own.
+
+        Args:
+            id: the stream's name; it is known as `{node}_{id}`.
+            key: the key that each item is handled with.
+            min_size: items in a batch.
+            upstream: the station it goes to; the node's if not given.
+            port: that station's port.
+            ip: where that station is.
+            subject: who is recorded; the pref SUBJECT if not given.
+            pilot: under whose name it is recorded; from the prefs if not given.
+
+        Returns:
+            A queue: put items (or "END" to flush) from any thread. It blocks while too much is on its way.
+
+        Raises:
+            Closed: the node was released.
+        """
+        from pilotage.net.streams import Stream, headers_from_prefs
+
+        if self._released:
+            raise Closed(f"{self.id} was released; make a new Net_Node to stream {id!r}")
+        places = Places(
+            dial_host=ip or self.upstream_ip,
+            dial_port=int(port or self.port),
+            upstream=upstream or self.upstream,
+        )
+        stream = Stream(f"{self.id}_{id}", str(id), key, places, self.loop, min_size, headers_from_prefs(subject, pilot))
+        self._streams.append(stream)
+        return stream
+
+    def repeat(self) -> None:
+        """Look at what is unconfirmed now instead of when it is due: resend or expire what is due."""
+        self._messenger.ask(self._messenger.look_at_due)
+
+    # Receiving
+
+    def handle_listen(self, msg: object) -> None:
+        """Treat a message as if it had arrived: call its listen. For tests and bridges.
+
+        Args:
+            msg: a Message, its JSON, or the frames of an original peer.
+
+        Raises:
+            MalformedFrame: it is no message.
+        """
+        message = msg if isinstance(msg, Message) else _read(msg, self._expands)
+        self._messenger.call_listen(message)
+
+    def l_confirm(self, value: str) -> None:
+        """Confirm that a message was received.
+
+        Args:
+            value: the id of the message that is confirmed.
+        """
+        self._messenger.confirm(str(value))
+
+    def l_stream(self, msg: Message) -> None:
+        """Hand each item of a STREAM to the listen of its inner key.
+
+        Raises:
+            InvalidMessage: no stream, or no listen for its inner key.
+        """
+        self._messenger.unpack_stream(msg)
+
+    # State
+
+    @property
+    def context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """ZeroMQ's context."""
+        return self._messenger.context
+
+    @property
+    def sock(self) -> zmq.Socket[bytes] | None:
+        """The DEALER socket, None while there is no connection. It belongs to the loop's thread."""
+        return self._messenger.dialled_socket
+
+    @property
+    def router(self) -> zmq.Socket[bytes] | None:
+        """The ROUTER socket, if `router_port` was given. It belongs to the loop's thread."""
+        return self._messenger.listening_socket
+
+    @property
+    def outbox(self) -> dict[str, Message]:
+        """Messages that were sent and have not settled, by id."""
+        return self._messenger.unsettled()
+
+    @property
+    def timers(self) -> dict[str, float]:
+        """Seconds until each message of the outbox is looked at again, by id."""
+        return self._messenger.due()
+
+    @property
+    def senders(self) -> dict[str, str]:
+        """Names of the peers that dialled us directly, and the state that each last told."""
+        return self._messenger.senders()
+
+    @property
+    def msg_counter(self) -> itertools.count[int]:
+        """What numbers our messages."""
+        return self._messenger.counter
+
+    @property
+    def msgs_received(self) -> int:
+        """How many messages and confirmations arrived (no heartbeats, greetings or relayed confirmations)."""
+        return self._messenger.received
+
+    def wait_connected(self, timeout_s: float = 5.0) -> None:
+        """Wait until the station has welcomed us.
+
+        Raises:
+            TimeoutError: it has not within that time.
+            NameTaken: it refused us: a live peer has our name.
+        """
+        self._messenger.wait_connected(timeout_s)
+
+    def statistics(self) -> Statistics:
+        """Tell what was done so far."""
+        return self._messenger.statistics()
+
+
+def path_of(to: Recipient) -> tuple[str, ...]:
+    """Turn the documented `to` into a path.
+
+    Raises:
+        InvalidMessage: something in it is no name.
+    """
+    names = (to,) if isinstance(to, str) else tuple(to or ())
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidMessage(f"a recipient must be a name, not {name!r}")
+    return names if any(names) else ()
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not name or len(name.encode()) > 200 or "\0" in name:
+        raise InvalidMessage(f"a name must be text of 1 to 200 bytes, not {name!r}")
+    return name
+
+
+def _read(msg: object, expands: bool) -> Message:
+    frames = msg if isinstance(msg, list | tuple) else [msg]
+    if not frames:
+        raise MalformedFrame("no frames")
+    return Message(frames[-1], expand_arrays=expands)
+
+
+def _run_on(loop: IOLoop, work: Any, timeout_s: float = 10.0) -> None:
+    """Do something on a loop's thread and wait for it; its error is raised here."""
+    from concurrent.futures import Future
+
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    loop.add_callback(run)
+    done.result(timeout_s)

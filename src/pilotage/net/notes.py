@@ -1,0 +1,59 @@
+"""What a messenger says in its log, at a bounded rate: a flood of bad frames must not become a flood of text."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+
+from pilotage.protocol.instructions import Level, Note, PeerChanged, PeerState
+from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.settlement import Outcome, Settlement
+
+LINES_A_SECOND = 20
+
+
+class NoteLog:
+    """A logger with a budget of lines; what goes beyond it is counted and told once a second.
+
+    Args:
+        logger: where the lines go.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.counts: Counter[str] = Counter()
+        self._logger = logger
+        self._second = 0.0
+        self._lines = 0
+        self._withheld = 0
+
+    def write(self, note: Note) -> None:
+        """Log a note of the core."""
+        self._write(int(note.level), note.text)
+
+    def peer(self, change: PeerChanged) -> None:
+        """Log that a neighbour came, went or fell silent."""
+        level = Level.INFO if change.state is PeerState.ALIVE else Level.WARNING
+        self._write(int(level), f"{change.name} is {change.state}{': ' if change.text else ''}{change.text}")
+
+    def failed(self, message: Message, settlement: Settlement) -> None:
+        """Log a send that was not delivered; quietly, where nobody asked for a confirmation."""
+        quiet = Flag.NOREPEAT in message.flags and settlement.outcome is Outcome.EXPIRED
+        reason = f" ({settlement.reason})" if settlement.reason else ""
+        text = f"{message.key} to {message.to} {settlement.outcome}{reason}: {settlement.text}"
+        self._write(int(Level.DEBUG if quiet else Level.WARNING), text)
+
+    def _write(self, level: int, text: str) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            if self._withheld:
+                self._logger.warning("%d more lines like these were not written", self._withheld)
+            self._second, self._lines, self._withheld = now, 0, 0
+        self._lines += 1
+        if self._lines > LINES_A_SECOND:
+            self._withheld += 1
+            self.counts["log lines withheld"] += 1
+        else:
+            self._logger.log(level, "%s", text)

@@ -1,0 +1,112 @@
+"""Receipt: what a send gives back. Ask it, wait for it, await it, attach a callback, or ignore it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from pilotage.protocol.message import Message
+from pilotage.protocol.settlement import Settlement, Stage
+
+_lock = threading.Lock()
+
+Callback = Callable[["Receipt"], None]
+
+
+class Receipt:
+    """The state of one send. Any thread may hold it.
+
+    Attributes:
+        message: what was sent.
+        stage: how far it has come.
+        settlement: its end, or None while it is open.
+    """
+
+    __slots__ = ("_callbacks", "_event", "message", "settlement", "stage")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.stage = Stage.SENT
+        self.settlement: Settlement | None = None
+        self._event: threading.Event | None = None
+        self._callbacks: list[Callback] = []
+
+    def __repr__(self) -> str:
+        """Show the message and how far it is."""
+        return f"<Receipt {self.message.id} {self.settlement.outcome if self.settlement else self.stage}>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it has ended."""
+        return self.settlement is not None
+
+    @property
+    def answer(self) -> Any:
+        """What the recipient's listen returned; None while open, or if it returned nothing."""
+        return self.settlement.answer if self.settlement else None
+
+    def wait_settled(self, timeout_s: float | None = None) -> Settlement:
+        """Wait for the end. Not from a listen that runs on the loop.
+
+        Args:
+            timeout_s: seconds to wait at most; None for ever.
+
+        Raises:
+            TimeoutError: it is still open then.
+        """
+        with _lock:
+            if self.settlement is not None:
+                return self.settlement
+            event = self._event = self._event or threading.Event()
+        if not event.wait(timeout_s) or self.settlement is None:
+            raise TimeoutError(f"{self.message.id} ({self.message.key}) has not settled within {timeout_s} s")
+        return self.settlement
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Wait for the end and give the answer.
+
+        Raises:
+            TimeoutError: it is still open after `timeout_s` seconds.
+            Expired: nothing confirmed it.
+            Refused: somebody refused it; the text says who and why.
+        """
+        settlement = self.wait_settled(timeout_s)
+        error = settlement.error()
+        if error is not None:
+            raise error
+        return settlement.answer
+
+    def add_callback(self, callback: Callback) -> None:
+        """Call with this receipt once it has ended: on the loop's thread, or at once if it has already."""
+        with _lock:
+            if self.settlement is None:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def __await__(self) -> Generator[Any, None, Settlement]:
+        """Await the settlement in asyncio code."""
+        future: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
+        loop = future.get_loop()
+
+        def settled(receipt: Receipt) -> None:
+            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(receipt.settlement))
+
+        self.add_callback(settled)
+        return future.__await__()
+
+    def settle(self, settlement: Settlement) -> None:
+        """End it; what comes later is ignored."""
+        with _lock:
+            if self.settlement is not None:
+                return
+            self.stage = Stage.SETTLED
+            self.settlement = settlement
+            event, callbacks = self._event, self._callbacks
+            self._callbacks = []
+        if event is not None:
+            event.set()
+        for callback in callbacks:
+            callback(self)

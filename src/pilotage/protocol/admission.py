@@ -1,0 +1,113 @@
+"""Who may come in under which name (promise L1), and when to beat.
+
+    the name is            the newcomer is
+    free                   admitted
+    held by the same life  admitted: its old link is given up
+    held by another life   made to wait while the holder is asked; admitted if the holder stays silent for
+                           `probe_s`, else refused by name
+    our own                refused
+
+Law of this room: a name changes hands by a decision of ours, never by what a socket does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilotage.protocol.instructions import Link
+from pilotage.protocol.liveness import LivenessRules, Peer
+from pilotage.protocol.outbox import FOREVER
+from pilotage.protocol.routing import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a newcomer.
+
+    Attributes:
+        admitted: it is in.
+        refusal: why it is turned away; "" if it isn't.
+        hang_up: the old link of the same life.
+        probe: the holder's link, to be asked whether it lives.
+    """
+
+    admitted: bool = False
+    refusal: str = ""
+    hang_up: Link | None = None
+    probe: Link | None = None
+
+
+class Admission:
+    """The door of one station or node.
+
+    Args:
+        routing: the tables it guards.
+        rules: how long a holder may take to answer, how often to beat.
+    """
+
+    def __init__(self, routing: Routing, rules: LivenessRules) -> None:
+        self.refusal = ""
+        self._routing = routing
+        self._rules = rules
+        self._candidates: dict[Link, tuple[Peer, float]] = {}
+        self._next_beat = 0.0
+
+    def candidate(self, link: Link) -> Peer | None:
+        """Give the peer of a link that isn't admitted yet."""
+        entry = self._candidates.get(link)
+        return entry[0] if entry else None
+
+    def introduce(self, peer: Peer) -> None:
+        """Note a peer that we dialled and that hasn't welcomed us yet."""
+        self._candidates[peer.link] = (peer, peer.heard + self._rules.gone_after_s)
+
+    def claim(self, peer: Peer) -> Verdict:
+        """Judge a newcomer."""
+        if not peer.name or peer.name == self._routing.me:
+            return Verdict(refusal=f"a peer of {self._routing.me} claims the name {peer.name!r}, which it can't have")
+        holder = self._routing.names.get(peer.name)
+        if holder is None:
+            return Verdict(admitted=True)
+        if holder.boot == peer.boot and holder.is_ours and peer.is_ours:
+            return Verdict(admitted=True, hang_up=holder.link)
+        if not (holder.is_ours and peer.is_ours):
+            return Verdict(refusal=f"the name {peer.name!r} is held by a connected peer of {self._routing.me}")
+        self._candidates[peer.link] = (peer, peer.heard + self._rules.probe_s)
+        return Verdict(probe=holder.link)
+
+    def admitted(self, peer: Peer) -> None:
+        """A candidate is in."""
+        self._candidates.pop(peer.link, None)
+        if not peer.card.dials:
+            self.refusal = ""
+
+    def forget(self, link: Link) -> None:
+        """A candidate's link has ended."""
+        self._candidates.pop(link, None)
+
+    def holder_answered(self, holder: Peer) -> Peer | None:
+        """A holder lives: give the candidate who claimed its name, to be turned away."""
+        for peer, _ in self._candidates.values():
+            if peer.card.dials and peer.name == holder.name and peer.link != holder.link:
+                del self._candidates[peer.link]
+                return peer
+        return None
+
+    def expired(self, now: float) -> list[Peer]:
+        """Give the candidates whose time is over, who are no longer candidates."""
+        over = [peer for peer, due in self._candidates.values() if due <= now]
+        for peer in over:
+            del self._candidates[peer.link]
+        return over
+
+    def beat_due(self, now: float) -> bool:
+        """Tell whether it is time to beat and to judge; if so, the next time is set."""
+        if now < self._next_beat:
+            return False
+        self._next_beat = now + self._rules.heartbeat_s / 2
+        return True
+
+    def next_due(self) -> float:
+        """Tell when a candidate's time is over, or the next beat."""
+        beat = self._next_beat if self._routing.peers else FOREVER
+        return min([beat, *(due for _, due in self._candidates.values())])

@@ -1,0 +1,166 @@
+"""Where original peers meet the tree: what they send becomes sends of ours, what they are sent is awaited for them.
+
+Law of this room: an original is confirmed no earlier than the tree has confirmed its message to us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pilotage.protocol.arrays import ArrayForm
+from pilotage.protocol.errors import InvalidMessage, MalformedFrame
+from pilotage.protocol.inbox import Token
+from pilotage.protocol.instructions import Level, Link, Note
+from pilotage.protocol.liveness import Peer
+from pilotage.protocol.message import Flag
+from pilotage.protocol.original import (
+    CLOSING,
+    STORING,
+    Awaiting,
+    Confirmation,
+    Envelope,
+    Seen,
+    confirm_body,
+    form_of,
+    frames_to,
+    json_body,
+    read_envelope,
+)
+from pilotage.protocol.outbox import DeliveryRules, SendRequest
+from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.settlement import Outcome, Reason, Settlement, expired, refused
+
+Transmission = tuple[Link, Sequence[Frame]]
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came of an original's frames.
+
+    Attributes:
+        counts: messages to count as received (0 for a blank ping).
+        replies: transmissions to answer with.
+        request: the send that we make in the original's stead.
+        confirmed: the message to an original that this confirms.
+        note: something to say about it.
+        sender: who wrote the message; "" for none.
+    """
+
+    counts: int = 1
+    replies: list[Transmission] = field(default_factory=list)
+    request: SendRequest | None = None
+    confirmed: Token | None = None
+    note: Note | None = None
+    sender: str = ""
+
+
+class Edge:
+    """Our side of all links to original peers.
+
+    Args:
+        me: our name.
+        rules: patience towards peers that don't confirm.
+    """
+
+    def __init__(self, me: str, rules: DeliveryRules) -> None:
+        self._me = me
+        self._seen = Seen()
+        self._awaiting = Awaiting(rules)
+        self._peers: dict[Link, Peer] = {}
+        self._forms: dict[Link, ArrayForm] = {}
+        self._confirms = 0
+
+    @property
+    def duplicates(self) -> int:
+        """Messages of originals that came more than once."""
+        return self._seen.duplicates
+
+    def next_due(self) -> float:
+        """Tell when `time_passed` has something to do."""
+        return self._awaiting.next_due()
+
+    def arrived(self, peer: Peer, frames: Sequence[Frame]) -> Taken:
+        """Take an original's frames (without a routing id).
+
+        Raises:
+            MalformedFrame: they are no message.
+        """
+        if frames and not len(frames[-1]):
+            return Taken(0, [(peer.link, frames)])
+        if frames and frames[-1] == CLOSING:
+            return Taken(1, note=Note(Level.WARNING, f"{peer.name} asked {self._me} to close; only its owner may"))
+        envelope = read_envelope(frames, self._me)
+        self._peers[peer.link] = peer
+        self._forms[peer.link] = form_of(envelope.message)
+        if envelope.message.key == "CONFIRM":
+            return Taken(confirmed=self._awaiting.confirmed(peer.link, str(envelope.message.value)))
+        if self._seen.is_new(envelope.identity):
+            return Taken(request=self._request(peer, envelope), sender=str(envelope.message.sender))
+        if self._seen.was_confirmed(envelope.identity):
+            return Taken(replies=self._confirm(peer, str(envelope.message.sender), envelope.identity[1]))
+        return Taken()
+
+    def received(self, handle: Confirmation) -> list[Transmission]:
+        """An original's message has reached its recipient."""
+        return [] if handle.when_stored else self._confirm_once(handle)
+
+    def ended(self, handle: Confirmation, settlement: Settlement) -> list[Transmission]:
+        """An original's message is over."""
+        if settlement.outcome is Outcome.DELIVERED or settlement.reason is Reason.LISTEN_FAILED:
+            return self._confirm_once(handle)
+        self._seen.forget(handle.identity)
+        return []
+
+    def post(self, peer: Peer, parcel: Parcel, token: Token, now: float) -> tuple[Transmission | None, Settlement | None]:
+        """Turn a parcel into a transmission for an original; a settlement says that it is over already."""
+        try:
+            body, message_id, wanted = json_body(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))
+        except (MalformedFrame, InvalidMessage) as error:
+            return None, refused(Reason.INVALID, f"{peer.name} speaks JSON: {error}")
+        frames = frames_to(peer.name, parcel.path, body, dials=peer.card.dials)
+        if not wanted:
+            return (peer.link, frames), expired(f"{message_id}: unconfirmed, as it asked not to be")
+        self._awaiting.add(token, peer.link, frames, message_id, 2, now)
+        return (peer.link, frames), None
+
+    def time_passed(self, now: float) -> tuple[list[Transmission], list[tuple[Token, Settlement]]]:
+        """Give what is to be sent again, and what nobody confirmed."""
+        again, over = self._awaiting.time_passed(now)
+        return [(awaited.link, awaited.frames) for awaited in again], over
+
+    def link_lost(self, link: Link) -> list[tuple[Token, Settlement]]:
+        """An original has gone: give up what it had not confirmed."""
+        self._peers.pop(link, None)
+        self._forms.pop(link, None)
+        return self._awaiting.link_lost(link)
+
+    def _request(self, peer: Peer, envelope: Envelope) -> SendRequest:
+        message = envelope.message
+        wanted = Flag.NOREPEAT not in message.flags
+        sender, key = str(message.sender), str(message.key)
+        handle = Confirmation(peer.link, sender, envelope.identity, wanted, key in STORING)
+        return SendRequest(
+            envelope.path,
+            key,
+            envelope.raw,
+            0,
+            handle,
+            name=str(message.id),
+            ordered=wanted,
+            durable=wanted and key == "DATA",
+            tries=max(1, message.ttl),
+            is_json=True,
+        )
+
+    def _confirm_once(self, handle: Confirmation) -> list[Transmission]:
+        peer = self._peers.get(handle.link)
+        if peer is None or not handle.wanted or self._seen.was_confirmed(handle.identity):
+            return []
+        self._seen.mark_confirmed(handle.identity)
+        return self._confirm(peer, handle.sender, handle.identity[1])
+
+    def _confirm(self, peer: Peer, sender: str, message_id: str) -> list[Transmission]:
+        self._confirms += 1
+        body = confirm_body(self._me, self._confirms, sender, message_id)
+        return [(peer.link, [body] if peer.card.dials else [peer.name.encode(), sender.encode(), body])]

@@ -1,0 +1,102 @@
+"""Every error that Pilotage raises, in one tree.
+
+    PilotageError
+    ├── MisuseError                 the caller asked for something that can't be done
+    │   ├── InvalidMessage          a message lacks what it needs, or its value can't be sent
+    │   ├── ArrayRefused            an array that we don't put on a wire (object dtype, too large)
+    │   ├── InvalidPref             an unknown preference, or a value it can't take
+    │   ├── ListenNotPicklable      a listen that can't reach the station's process
+    │   ├── TaskError               a task or its parameters can't be used as asked
+    │   └── Closed                  the object was released already
+    ├── PeerError                   what came from another process can't be used
+    │   ├── MalformedFrame          bytes that are no message of the dialect they came in
+    │   └── MalformedArray          an array document that is broken, oversized or not plain numbers
+    ├── MachineError                this machine does not let us
+    │   ├── PortInUse               another program listens on that port
+    │   ├── StoreError              a session's files can't be read or written
+    │   └── StationDied             the station's process ended by itself
+    └── DeliveryError               a send did not end as *delivered*
+        ├── Expired                 its tries or its deadline ran out
+        └── Refused                 somebody on its way refused it, and said why
+            └── NameTaken           a live peer holds the name we asked for
+
+Each message names what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class PilotageError(Exception):
+    """The root: catch this to catch everything that Pilotage raises on purpose."""
+
+
+class MisuseError(PilotageError, ValueError):
+    """The caller asked for something that can't be done; nothing was sent or changed."""
+
+
+class InvalidMessage(MisuseError):
+    """A message lacks what it needs, or its value can't be put on a wire."""
+
+
+class ArrayRefused(MisuseError):
+    """An array that Pilotage does not send: object dtype, or larger than the limits."""
+
+
+class InvalidPref(MisuseError):
+    """A preference that doesn't exist, or a value that it can't take."""
+
+
+class ListenNotPicklable(MisuseError):
+    """A listen that can't be handed to the station's process under this start method."""
+
+
+class TaskError(MisuseError):
+    """A task is not known, or its parameters or trial data don't fit its declaration."""
+
+
+class Closed(MisuseError):
+    """The object was released and can't send or receive any more."""
+
+
+class PeerError(PilotageError):
+    """Another process sent something that can't be used."""
+
+
+class MalformedFrame(PeerError):
+    """Bytes that are no message of the dialect in which they came."""
+
+
+class MalformedArray(PeerError):
+    """An array document that is broken, oversized, or more than plain numbers."""
+
+
+class MachineError(PilotageError):
+    """This machine does not let us: a port, a disk, a process."""
+
+
+class PortInUse(MachineError):
+    """Another program listens on that port already."""
+
+
+class StoreError(MachineError):
+    """A session's files can't be read or written."""
+
+
+class StationDied(MachineError):
+    """The station's process ended though nobody asked it to."""
+
+
+class DeliveryError(PilotageError):
+    """A send did not end as delivered."""
+
+
+class Expired(DeliveryError):
+    """No confirmation came within the message's tries or deadline; it was perhaps handled."""
+
+
+class Refused(DeliveryError):
+    """Somebody on the message's way refused it; the text says who and why."""
+
+
+class NameTaken(Refused):
+    """A live peer holds the name that we asked for."""

@@ -1,0 +1,130 @@
+"""What the core tells its driver to do, and who is meant by a link. Few and large: lists, not single things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+from typing import Any
+
+from pilotage.protocol.inbox import Token
+from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.settlement import Settlement
+
+Link = tuple[str, bytes]
+"""One connection: the name of our socket, and the peer's routing id there (b"" on a dialling socket)."""
+
+
+class Dialect(Enum):
+    """Which wire a peer speaks."""
+
+    OWN = "pilotage"
+    JSON = "autopilot"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Who is at the other end of a link, as its connection's handshake told it.
+
+    Attributes:
+        dialect: the wire it speaks.
+        name: the name it claims; of an original, its routing id.
+        boot: its life; 0 for an original.
+        dials: it connected to us (True), or we to it (False).
+    """
+
+    dialect: Dialect
+    name: str
+    boot: int = 0
+    dials: bool = True
+
+
+class Service(Enum):
+    """What a station or node does with a key that reaches it."""
+
+    NONE = "none"
+    HANDLE = "handle"
+    PASS_ON = "pass on"
+
+
+class PeerState(StrEnum):
+    """How a neighbour is doing; see `liveness` for the table."""
+
+    JOINING = "joining"
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    GONE = "gone"
+
+
+class Level(IntEnum):
+    """How much a note matters; the numbers are those of Python's logging."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Put these transmissions on their links, in order."""
+
+    batch: list[tuple[Link, Sequence[Frame]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message for a listen, with the token to answer with; None for one that is only to be passed on."""
+
+    token: Token | None
+    parcel: Parcel
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Give these messages to their listens, and answer each with `Exchange.handled`."""
+
+    deliveries: list[Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Tell these senders how their sends ended."""
+
+    ended: list[tuple[Any, Settlement]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Tell these senders that the recipient has their message."""
+
+    received: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChanged:
+    """A neighbour came, went, or fell silent; `is_parent` where it is the one that we dialled."""
+
+    name: str
+    state: PeerState
+    text: str = ""
+    is_parent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """Give a link up, and dial anew where we were the one who dialled."""
+
+    link: Link
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Say this to whoever reads the log."""
+
+    level: Level
+    text: str
+
+
+Instruction = Transmit | HandOver | Settle | Progress | PeerChanged | Hangup | Note

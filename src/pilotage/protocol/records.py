@@ -1,0 +1,212 @@
+"""What travels on our own wire: parcels, acknowledgements and the packet that gathers them.
+
+A transmission is one packet: a head frame (a version byte, then MessagePack) and, behind it, the raw frames of
+the arrays that its parcels carry. Every field of a head is described in `docs/reference/wire.md`.
+
+Law of this room: a station reads a parcel's header and never its body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntFlag
+from typing import Any
+
+import msgspec
+
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.settlement import Outcome, Reason
+
+WIRE_VERSION = 2
+MAX_HOPS = 16
+MAX_HEAD_BYTES = 64 * 2**20
+MAX_PACKET_PARCELS = 1024
+MAX_PACKET_BYTES = 512 * 1024
+
+Frame = bytes | memoryview
+
+
+class Marks(IntFlag):
+    """What a parcel's header says about it, beside its route."""
+
+    ORDERED = 1  # handled in the order of its flow, resent until received
+    DURABLE = 2  # sent again until settled; its number of tries is not limited
+    PROBE = 4  # carries no body: asks how the flow stands and tells its floor
+    JSON = 8  # the body is an original JSON envelope, not MessagePack
+
+
+class Attached:
+    """The raw frames that belong to one parcel's body."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = frames
+
+
+class Parcel(msgspec.Struct, array_like=True, gc=False):
+    """One message under way.
+
+    Attributes:
+        path: names still to be reached; the last one is the recipient.
+        trail: names of the peers it came through, oldest first; each receiver appends its neighbour's name.
+        boot: the life (one process run) of the originator, a random 63-bit number.
+        flow: the originator's number for (recipient, key, ordered or not).
+        seq: place in the flow, from 1.
+        floor: the lowest place whose outcome the originator still awaits; all below are over.
+        verb: the message's key.
+        marks: see `Marks`.
+        body: the message itself, opaque to everyone but the recipient.
+        attached: on the wire the number of raw frames behind the head that belong to it; `Attached` in memory.
+    """
+
+    path: list[str]
+    trail: list[str]
+    boot: int
+    flow: int
+    seq: int
+    floor: int
+    verb: str
+    marks: int
+    body: bytes
+    attached: Any = 0
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """The raw frames of its arrays; empty for most."""
+        return self.attached.frames if self.attached else ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of body and frames."""
+        return len(self.body) + sum(len(frame) for frame in self.frames)
+
+
+class Verdict(msgspec.Struct, array_like=True, gc=False):
+    """How one message of a flow ended, where that is more than *delivered without an answer*.
+
+    Attributes:
+        seq: its place in the flow.
+        outcome: delivered, expired or refused.
+        reason: for a refusal, its kind.
+        text: for a refusal, what a person should read.
+        answer: the listen's answer, MessagePack; empty for none.
+    """
+
+    seq: int
+    outcome: Outcome
+    reason: Reason | None = None
+    text: str = ""
+    answer: bytes = b""
+
+
+class Ack(msgspec.Struct, array_like=True, gc=False):
+    """How a flow stands at its recipient: cumulative, so the newest one says it all.
+
+    Attributes:
+        path: names still to be reached, the originator last: the parcels' trail, turned round.
+        boot: the originator's life.
+        flow: the flow's number.
+        life: the recipient's life; 0 where a station on the way answers in its stead.
+        received: every place up to this one has arrived.
+        received_beyond: ranges [first, last, first, last, …] that arrived beyond a gap.
+        settled: every place up to this one is over.
+        settled_beyond: ranges of places that are over beyond a gap.
+        fresh: how many messages it confirms for the first time.
+        verdicts: refusals and answers, repeated until the flow's floor has passed them.
+    """
+
+    path: list[str]
+    boot: int
+    flow: int
+    life: int
+    received: int
+    received_beyond: list[int]
+    settled: int
+    settled_beyond: list[int]
+    fresh: int = 0
+    verdicts: list[Verdict] = []
+
+
+class Greeting(msgspec.Struct, array_like=True, gc=False):
+    """What two neighbours say to each other about their link, never forwarded.
+
+    Attributes:
+        word: "hello" (a dialler asks to be known), "welcome", "refused", "ping", "pong" or "bye".
+        text: for "refused": why, for people.
+    """
+
+    word: str
+    text: str = ""
+
+
+class Packet(msgspec.Struct, array_like=True, gc=False):
+    """One transmission's head."""
+
+    parcels: list[Parcel] = []
+    acks: list[Ack] = []
+    greetings: list[Greeting] = []
+
+
+_VERSION = bytes([WIRE_VERSION])
+_decoder = msgspec.msgpack.Decoder(Packet)
+
+
+def encode_packet(packet: Packet) -> list[Frame]:
+    """Turn a packet into the frames of one transmission."""
+    frames: list[Frame] = [b""]
+
+    def gather(attached: Attached) -> int:
+        frames.extend(attached.frames)
+        return len(attached.frames)
+
+    frames[0] = _VERSION + msgspec.msgpack.Encoder(enc_hook=gather).encode(packet)
+    return frames
+
+
+def decode_packet(frames: Sequence[Frame]) -> Packet:
+    """Read one transmission.
+
+    Raises:
+        MalformedFrame: no frame, another version, a head that is no packet, or attached frames that don't add up.
+    """
+    if not frames or len(frames[0]) < 2 or len(frames[0]) > MAX_HEAD_BYTES:
+        raise MalformedFrame("a transmission on our wire needs a head of 2 bytes to 64 MiB")
+    head = frames[0]
+    if head[0] != WIRE_VERSION:
+        raise MalformedFrame(f"wire version {head[0]} is not spoken here (we speak {WIRE_VERSION})")
+    try:
+        packet = _decoder.decode(memoryview(head)[1:])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedFrame(f"the head of a transmission can't be read: {error}") from error
+    _attach(packet, frames)
+    return packet
+
+
+def _attach(packet: Packet, frames: Sequence[Frame]) -> None:
+    at = 1
+    for parcel in packet.parcels:
+        count = parcel.attached
+        if type(count) is not int or count < 0 or at + count > len(frames) or not parcel.path:
+            raise MalformedFrame("a parcel without a path, or with frames that the transmission doesn't carry")
+        if count:
+            parcel.attached = Attached(frames[at : at + count])
+            at += count
+    if at != len(frames):
+        raise MalformedFrame(f"{len(frames) - at} frames of a transmission belong to no parcel")
+
+
+def as_ranges(places: Sequence[int]) -> list[int]:
+    """Fold sorted places into [first, last, first, last, …]."""
+    ranges: list[int] = []
+    for place in places:
+        if ranges and ranges[-1] + 1 == place:
+            ranges[-1] = place
+        else:
+            ranges += (place, place)
+    return ranges
+
+
+def in_ranges(ranges: Sequence[int], place: int) -> bool:
+    """Tell whether a place lies in [first, last, first, last, …]."""
+    return any(first <= place <= last for first, last in zip(ranges[::2], ranges[1::2], strict=False))

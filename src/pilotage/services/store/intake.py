@@ -1,0 +1,92 @@
+"""The queue between those who submit and the writer's thread. Law: it is bounded, and says so when it is full."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from pilotage.protocol.errors import Closed, StoreError
+from pilotage.services.store.packing import Job, describe
+
+
+class Intake:
+    """A queue bounded in entries and in bytes, between any threads and one writer.
+
+    Args:
+        max_items: Entries that may wait.
+        max_bytes: Bytes that may wait; one larger entry is taken when nothing else waits.
+    """
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        """Start empty and open."""
+        self._max_items, self._max_bytes = max_items, max_bytes
+        self._jobs: deque[Job] = deque()
+        self._bytes = 0
+        self._open = True
+        self._changed = threading.Condition()
+
+    def put(self, job: Job, timeout_s: float) -> None:
+        """Queue a job, waiting for room.
+
+        Raises:
+            Closed: The store was closed.
+            StoreError: No room within `timeout_s`.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
+                raise StoreError(
+                    f"{describe(job.entry)} can't be queued: {len(self._jobs)} entries ({self._bytes} bytes) wait for "
+                    f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, or a larger queue"
+                )
+            if not self._open:
+                raise Closed(
+                    f"{describe(job.entry)} came after the session was closed: open the session again"
+                )
+            self._jobs.append(job)
+            self._bytes += job.size
+            self._changed.notify_all()
+
+    def take(self, max_items: int, max_bytes: int) -> list[Job]:
+        """Wait for entries and take what is there, in order; an empty list means closed and drained."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or not self._open)
+            batch: list[Job] = []
+            size = 0
+            while (
+                self._jobs
+                and len(batch) < max_items
+                and (not batch or size + self._jobs[0].size <= max_bytes)
+            ):
+                batch.append(self._jobs.popleft())
+                size += batch[-1].size
+            return batch
+
+    def release(self, batch: list[Job]) -> None:
+        """Give the room of a batch back once it is on the disk."""
+        with self._changed:
+            self._bytes -= sum(job.size for job in batch)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take no more; what waits is still given out."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+    def abandon(self) -> list[Job]:
+        """Close and give back what waits, so that its senders can be told."""
+        self.close()
+        with self._changed:
+            rest = list(self._jobs)
+            self._jobs.clear()
+            return rest
+
+    def depth(self) -> tuple[int, int]:
+        """Give how many entries wait, and the bytes that wait or are being written."""
+        with self._changed:
+            return len(self._jobs), self._bytes
+
+    def _has_room(self, job: Job) -> bool:
+        return self._bytes == 0 or (
+            len(self._jobs) < self._max_items and self._bytes + job.size <= self._max_bytes
+        )

@@ -1,0 +1,164 @@
+"""Check an entry and bring it into the form in which it is stored, in the thread of whoever submits it.
+
+Law: the caller's values are read before `submit` returns (arrays excepted), so a later change to them changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pilotage.protocol.errors import PilotageError, StoreError
+from pilotage.protocol.ledger import canonical, canonical_timestamps
+from pilotage.services.store import entries
+from pilotage.services.store.entries import Entry, MessageId
+from pilotage.services.store.forms import Block, block_of
+from pilotage.services.store.tables import stamp_fields
+from pilotage.services.store.values import plain, to_text
+
+Done = Callable[[StoreError | None], object]
+"""Told once an entry is on the disk (None), or why it isn't."""
+
+_OVERHEAD = 512
+
+
+@dataclass(slots=True)
+class Job:
+    """One entry, packed.
+
+    Args:
+        entry: What was submitted.
+        done: Whom to tell.
+        fields: The columns of its row, if it has one.
+        values: A trial's values as JSON can say them.
+        digest: Canonical bytes for the ledger.
+        block: A stream's items.
+        size: Bytes that it takes, about.
+        failure: Why it can't be stored, when that shows already.
+    """
+
+    entry: Entry
+    done: Done
+    fields: tuple[Any, ...] = ()
+    values: Mapping[str, Any] | None = None
+    digest: bytes = b""
+    block: Block | None = None
+    size: int = _OVERHEAD
+    failure: StoreError | None = None
+
+    @property
+    def pilot(self) -> str:
+        """Whose entry it is; empty for what belongs to the whole session."""
+        return getattr(self.entry, "pilot", "")
+
+    @property
+    def message(self) -> MessageId | None:
+        """The id of its message, if it has one."""
+        return getattr(self.entry, "message", None)
+
+
+def pack(entry: Entry, done: Done) -> Job:
+    """Check an entry and bring it into the form in which it is stored; never raises for its content."""
+    job = Job(entry, done)
+    try:
+        _check(entry)
+        _pack(job)
+        job.size += len(job.digest) + sum(len(field) for field in job.fields if isinstance(field, str))
+    except (PilotageError, ValueError, TypeError, OverflowError, RecursionError) as cause:
+        job.failure = StoreError(f"{describe(entry)} can't be stored: {cause}")
+        job.failure.__cause__ = cause
+    return job
+
+
+def describe(entry: Entry) -> str:
+    """Name an entry for an error's text."""
+    match entry:
+        case entries.TrialData():
+            return f"trial {entry.trial_num} of pilot {entry.pilot!r} (subject {entry.subject!r})"
+        case entries.Event():
+            return f"event {entry.name!r} of pilot {entry.pilot!r}"
+        case entries.State():
+            return f"state {entry.state!r} of pilot {entry.pilot!r}"
+        case entries.Parameter():
+            return f"parameter {entry.name!r} of pilot {entry.pilot!r}"
+        case entries.StreamItems():
+            return f"{len(entry.timestamps)} items of stream {entry.stream!r} of pilot {entry.pilot!r}"
+        case entries.Provenance():
+            return f"provenance {entry.key!r}"
+        case entries.Settled():
+            return f"the settled numbers of flow {entry.flow}"
+
+
+def _check(entry: Entry) -> None:
+    if isinstance(entry, entries.Settled):
+        MessageId(entry.boot, entry.flow, entry.below)
+        _check_id(MessageId(entry.boot, entry.flow, max(0, entry.below - 1)))
+        return
+    if entry.message is not None:
+        _check_id(entry.message)
+    if (
+        isinstance(entry, entries.TrialData)
+        and entry.trial_num is not None
+        and not _fits(entry.trial_num, 63)
+    ):
+        raise StoreError(f"trial_num {entry.trial_num!r} is no integer from 0 to 2**63 - 1")
+
+
+def _check_id(message: MessageId) -> None:
+    if not (_fits(message.boot, 64) and _fits(message.flow, 63) and _fits(message.seq, 63)):
+        raise StoreError(
+            f"message id {tuple(message)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
+        )
+
+
+def _fits(number: object, bits: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << bits
+
+
+def _pack(job: Job) -> None:
+    entry = job.entry
+    match entry:
+        case entries.TrialData():
+            job.values = _mapping(entry.values)
+            job.fields = (entry.pilot, entry.subject or "", entry.trial_num, to_text(job.values))
+            job.digest = canonical([entry.subject, entry.trial_num, entry.values])
+        case entries.Event():
+            job.fields = (entry.pilot, entry.name, to_text(_mapping(entry.values)))
+            job.digest = canonical([entry.name, entry.values])
+        case entries.State():
+            job.fields = (entry.pilot, entry.state)
+            job.digest = canonical([entry.state])
+        case entries.Parameter():
+            job.fields = (entry.pilot, entry.name, to_text(plain(entry.value)), entry.source)
+            job.digest = canonical([entry.name, entry.value, entry.source])
+        case entries.StreamItems():
+            job.block = block_of(entry.subject, entry.timestamps, entry.data)
+            job.digest = canonical_timestamps(entry.timestamps)
+            job.size += job.block.data.nbytes + job.block.timestamps.nbytes
+        case entries.Provenance():
+            job.fields = (entry.key, to_text(plain(entry.value)))
+        case entries.Settled():
+            pass
+    _check_texts(entry, job)
+
+
+def _check_texts(entry: Entry, job: Job) -> None:
+    if isinstance(entry, entries.StreamItems):
+        texts: tuple[Any, ...] = (entry.pilot, entry.stream, entry.subject or "")
+    else:
+        texts = tuple(field for field in job.fields if not isinstance(field, int | None))
+        if not isinstance(entry, entries.Provenance | entries.Settled):
+            job.fields += stamp_fields(entry.stamp)
+    for text in texts:
+        if not isinstance(text, str):
+            raise StoreError(f"{text!r} is no text")
+        text.encode()
+
+
+def _mapping(values: Mapping[str, object]) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise StoreError(f"values are a {type(values).__name__}, not a mapping of names to values")
+    if not all(isinstance(name, str) for name in cast("Mapping[object, object]", values)):
+        raise StoreError("a column's name is no text")
+    return {name: plain(value) for name, value in values.items()}

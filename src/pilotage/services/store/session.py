@@ -1,0 +1,342 @@
+"""A session's folder, open for writing. Law: `done(None)` is called only when a power cut can't take the entry away."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pilotage.protocol.errors import StoreError
+from pilotage.protocol.ledger import LedgerKey, Mark
+from pilotage.services.store import schema
+from pilotage.services.store.chunks import COMPRESSORS, Sync, sync_folder
+from pilotage.services.store.entries import Entry
+from pilotage.services.store.intake import Intake
+from pilotage.services.store.lock import WriterLock, refuse_network_folder
+from pilotage.services.store.packing import Done, Job, describe, pack
+from pilotage.services.store.seen import Seen, SeenTable
+from pilotage.services.store.streams import StreamWriter
+from pilotage.services.store.tables import make_view
+from pilotage.services.store.values import plain, to_text
+from pilotage.services.store.writer import BatchWriter, read_tallies
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Bounds of a store and how it writes.
+
+    Args:
+        max_queue_items: Entries that may wait for the disk.
+        max_queue_bytes: Bytes that may wait for the disk.
+        submit_timeout_s: Seconds for which `submit` waits for room.
+        batch_items: Entries in one transaction at most.
+        batch_bytes: Bytes in one transaction, about, at most.
+        chunk_bytes: Bytes in one chunk of a stream, about.
+        compressor: For new streams: "none", "zstd" or "blosc".
+        sync: Puts a file descriptor's content on the disk.
+    """
+
+    max_queue_items: int = 100_000
+    max_queue_bytes: int = 256 << 20
+    submit_timeout_s: float = 10.0
+    batch_items: int = 4096
+    batch_bytes: int = 64 << 20
+    chunk_bytes: int = 4 << 20
+    compressor: str = "none"
+    sync: Sync = os.fsync
+
+    def __post_init__(self) -> None:
+        """Refuse what can't work.
+
+        Raises:
+            StoreError: A bound below 1, or an unknown compressor.
+        """
+        bounds = (
+            self.max_queue_items,
+            self.max_queue_bytes,
+            self.batch_items,
+            self.batch_bytes,
+            self.chunk_bytes,
+        )
+        if min(bounds) < 1:
+            raise StoreError(f"the store's bounds {bounds} must be 1 or more each")
+        if self.compressor not in COMPRESSORS:
+            raise StoreError(f"no compressor {self.compressor!r}: use one of {', '.join(COMPRESSORS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """What a store did since it was opened.
+
+    Args:
+        rows: Entries stored in tables.
+        items: Items stored in streams.
+        bytes: Bytes of all stored entries, about.
+        commits: Transactions.
+        queue_depth: Entries that wait now.
+        queue_bytes: Bytes that wait or are being written now.
+        duplicates: Entries that were stored already.
+        errors: Entries that failed.
+        callback_errors: Calls of `done` that raised.
+    """
+
+    rows: int
+    items: int
+    bytes: int
+    commits: int
+    queue_depth: int
+    queue_bytes: int
+    duplicates: int
+    errors: int
+    callback_errors: int
+
+
+class SessionStore:
+    """Write one session; make one with `create` or `open`.
+
+    `submit` may be called from any thread. `done` is called from the store's own thread, in the order of `submit`.
+    """
+
+    def __init__(
+        self, folder: Path, lock: WriterLock, connection: sqlite3.Connection, config: StoreConfig
+    ) -> None:
+        """Start the writer's thread on a folder that `create` or `open` prepared."""
+        self._folder, self._lock, self._connection, self._config = folder, lock, connection, config
+        streams = StreamWriter(
+            connection, folder / schema.ZARR, config.chunk_bytes, config.compressor, config.sync
+        )
+        (folder / schema.ZARR).mkdir(exist_ok=True)
+        streams.recover()
+        self._streams = streams
+        self._writer = BatchWriter(connection, folder, streams)
+        self._intake = Intake(config.max_queue_items, config.max_queue_bytes)
+        self._thread = threading.Thread(target=self._run, name=f"store {folder.name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        session: str,
+        provenance: Mapping[str, object],
+        config: StoreConfig | None = None,
+    ) -> SessionStore:
+        """Make the folder `root/session` and open it for writing.
+
+        Args:
+            root: Where sessions lie; made if it isn't there.
+            session: The session's name, which becomes the folder's.
+            provenance: What must be known about the session later: versions, prefs, the hash of the task's code.
+            config: Bounds, when the defaults don't fit.
+
+        Returns:
+            The open store.
+
+        Raises:
+            StoreError: The name can't be a folder's, the session exists, the disk is a network's or can't be written.
+        """
+        facts = {key: to_text(plain(value)) for key, value in provenance.items()}
+        folder = Path(root) / _checked_name(session)
+        config = config or StoreConfig()
+        refuse_network_folder(folder.absolute().parent)
+        with _named(folder, "created"):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = WriterLock(folder)
+            with _released_on_error(lock):
+                connection = _made(folder, session, facts, config.sync)
+                return cls(folder, lock, connection, config)
+
+    @classmethod
+    def open(cls, folder: Path | str, config: StoreConfig | None = None) -> SessionStore:
+        """Go on writing a session; what an earlier writer did not commit is removed first.
+
+        Raises:
+            StoreError: There is no such session, another writer has it, or the disk is a network's or can't be written.
+        """
+        folder = Path(folder)
+        database = folder / schema.DATABASE
+        if not database.is_file():
+            raise StoreError(f"{str(folder)!r} holds no session ({schema.DATABASE} is missing): create one")
+        refuse_network_folder(folder.absolute())
+        with _named(folder, "opened"):
+            lock = WriterLock(folder)
+            with _released_on_error(lock):
+                connection = schema.connect_writer(database)
+                schema.check_version(connection, folder)
+                return cls(folder, lock, connection, config or StoreConfig())
+
+    @property
+    def folder(self) -> Path:
+        """The session's folder."""
+        return self._folder
+
+    def submit(self, entry: Entry, done: Done, timeout_s: float | None = None) -> None:
+        """Queue an entry to be stored.
+
+        Args:
+            entry: What to store.
+            done: Called once, from the store's thread, with None when the entry is on the disk or was there already,
+                else with the error. It should return soon; what it raises is counted and logged.
+            timeout_s: Seconds to wait for room; the configured ones when None.
+
+        Raises:
+            StoreError: The queue stayed full.
+            Closed: The store was closed.
+        """
+        self._intake.put(pack(entry, done), self._config.submit_timeout_s if timeout_s is None else timeout_s)
+
+    def seen(self) -> dict[tuple[int, int], Seen]:
+        """Give which messages are committed, for each (boot, flow).
+
+        Raises:
+            StoreError: The database can't be read.
+        """
+        with _reading(self._folder) as connection:
+            return dict(SeenTable(connection).summaries())
+
+    def ledger(self) -> dict[LedgerKey, Mark]:
+        """Give counts and digests of what is committed, to be compared with the senders'.
+
+        Raises:
+            StoreError: The database can't be read.
+        """
+        with _reading(self._folder) as connection:
+            return {key: tally.mark() for key, tally in read_tallies(connection).items()}
+
+    def statistics(self) -> StoreStatistics:
+        """Give what was done and what waits."""
+        counts = self._writer.counts
+        depth, size = self._intake.depth()
+        return StoreStatistics(
+            rows=counts.rows,
+            items=counts.items,
+            bytes=counts.bytes,
+            commits=counts.commits,
+            queue_depth=depth,
+            queue_bytes=size,
+            duplicates=counts.duplicates,
+            errors=counts.errors,
+            callback_errors=counts.callback_errors,
+        )
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Store what waits and let go of the folder; may be called again.
+
+        Raises:
+            StoreError: The disk took too long. What still waited is told so by its `done`, the entries being
+                written keep the folder locked until the disk answers.
+        """
+        self._intake.close()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            rest = self._intake.abandon()
+            for job in rest:
+                self._tell(
+                    job, StoreError(f"{describe(job.entry)} is not stored: the session was closed before")
+                )
+            raise StoreError(
+                f"session {str(self._folder)!r} did not close in {timeout_s} s: {len(rest)} entries not stored"
+            )
+
+    def __enter__(self) -> SessionStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._intake.take(self._config.batch_items, self._config.batch_bytes):
+                outcomes = self._writer.commit(batch)
+                self._intake.release(batch)
+                for job, outcome in zip(batch, outcomes, strict=True):
+                    self._tell(job, outcome)
+        finally:
+            self._let_go()
+
+    def _tell(self, job: Job, outcome: StoreError | None) -> None:
+        try:
+            job.done(outcome)
+        except Exception:
+            self._writer.counts.callback_errors += 1
+            _logger.exception("%s: the callback for %s failed", self._folder, describe(job.entry))
+
+    def _let_go(self) -> None:
+        try:
+            self._connection.close()
+        except sqlite3.Error as cause:
+            _logger.warning(
+                "%s: closing the database: %s; it is read from its log next time", self._folder, cause
+            )
+        self._lock.release()
+
+
+def _made(folder: Path, session: str, facts: Mapping[str, str], sync: Sync) -> sqlite3.Connection:
+    connection = schema.connect_writer(folder / schema.DATABASE)
+    if connection.execute("PRAGMA user_version").fetchone()[0]:
+        connection.close()
+        raise StoreError(
+            f"session {session!r} exists already in {str(folder)!r}: open it, or choose another name"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in schema.TABLES.split(";"):
+        connection.execute(statement)
+    make_view(connection, ())
+    connection.execute("INSERT INTO session_info VALUES ('session', ?)", (session,))
+    connection.executemany("INSERT INTO provenance VALUES (?, ?)", list(facts.items()))
+    connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+    (folder / schema.ZARR).mkdir(exist_ok=True)
+    for parent in (folder, folder.parent):
+        sync_folder(parent, sync)
+    return connection
+
+
+def _checked_name(session: str) -> str:
+    # The strictest of the file systems we meet decides, so that a session can be copied anywhere.
+    usable = session.strip(" .") == session and session.isprintable() and not set(session) & set('/\\:*?"<>|')
+    if not session or not usable or len(session.encode()) > 200:
+        raise StoreError(
+            f"session name {session!r} can't be a folder's name: use letters, digits, '-' and '_'"
+        )
+    return session
+
+
+@contextlib.contextmanager
+def _named(folder: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as cause:
+        raise StoreError(
+            f"session {str(folder)!r} can't be {verb} ({cause}): check the disk's room and rights"
+        ) from cause
+
+
+@contextlib.contextmanager
+def _released_on_error(lock: WriterLock) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        lock.release()
+        raise
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    connection = schema.connect_reader(folder / schema.DATABASE)
+    try:
+        yield connection
+    except sqlite3.Error as cause:
+        raise StoreError(f"session {str(folder)!r} can't be read ({cause}): check the disk") from cause
+    finally:
+        connection.close()

@@ -1,0 +1,139 @@
+"""Rows of trials, events, states, parameters and provenance, in batches.
+
+Law: what arrived is kept as it arrived (`data_messages`); the merged rows of `trial_rows` can be made again from it.
+A finished trial is never overwritten: what would change one of its values begins a new occurrence.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pilotage.services.store.entries import Stamp
+from pilotage.services.store.schema import VIEW_COLUMNS, view_statements
+from pilotage.services.store.values import from_text, to_text
+
+TRIAL_END = "TRIAL_END"
+
+_ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
+_STAMPS = "received, sent_wall, sent_monotonic"
+_INSERTS = {
+    "data_messages": f'INSERT INTO data_messages (pilot, subject, trial_num, "values", {_STAMPS}) '
+    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "events": f'INSERT INTO events (pilot, name, "values", {_STAMPS}) VALUES (?, ?, ?, ?, ?, ?)',
+    "states": f"INSERT INTO states (pilot, state, {_STAMPS}) VALUES (?, ?, ?, ?, ?)",
+    "parameters": f"INSERT INTO parameters (pilot, name, value, source, {_STAMPS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "provenance": "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+}
+
+
+class TrialKey(NamedTuple):
+    """Which trial a row is about."""
+
+    pilot: str
+    subject: str
+    trial_num: int
+
+
+@dataclass(slots=True)
+class _Row:
+    key: TrialKey
+    occurrence: int
+    complete: bool
+    first: float | None
+    last: float | None
+    columns: dict[str, Any]
+
+
+class TableWriter:
+    """Gather rows of one transaction and write them together; for the writer's thread alone."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Start with nothing gathered; `reload` reads which columns trials have."""
+        self._connection = connection
+        self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERTS}
+        self._trials: dict[tuple[TrialKey, int], _Row] = {}
+        self._latest: dict[TrialKey, _Row] = {}
+        self._columns: set[str] = set()
+
+    def reload(self) -> None:
+        """Forget what isn't committed."""
+        self._clear()
+        self._columns = {name for (name,) in self._connection.execute("SELECT name FROM trial_columns")}
+
+    def add(self, table: str, fields: tuple[Any, ...]) -> None:
+        """Gather one row for a table; the fields in the order of its statement."""
+        self._rows[table].append(fields)
+
+    def merge(self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None) -> None:
+        """Merge one message's columns into its trial's row."""
+        columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
+        row = self._latest.get(key) or self._stored(key)
+        if row is None or (row.complete and _conflicts(row.columns, columns)):
+            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, {})
+        row.columns.update(columns)
+        row.complete = row.complete or TRIAL_END in values
+        row.last = stamp.received if stamp else row.last
+        row.first = row.last if row.first is None else row.first
+        self._latest[key] = self._trials[key, row.occurrence] = row
+
+    def write(self) -> None:
+        """Put everything gathered into the running transaction."""
+        for table, rows in self._rows.items():
+            if rows:
+                self._connection.executemany(_INSERTS[table], rows)
+        if self._trials:
+            self._connection.executemany(
+                "INSERT INTO trial_rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET complete = "
+                "excluded.complete, last_received = excluded.last_received, columns = excluded.columns",
+                [
+                    (*row.key, row.occurrence, row.complete, row.first, row.last, to_text(row.columns))
+                    for row in self._trials.values()
+                ],
+            )
+            self._show(set().union(*(row.columns for row in self._trials.values())))
+        self._clear()
+
+    def _stored(self, key: TrialKey) -> _Row | None:
+        found = self._connection.execute(
+            "SELECT occurrence, complete, first_received, last_received, columns FROM trial_rows "
+            "WHERE pilot = ? AND subject = ? AND trial_num = ? ORDER BY occurrence DESC LIMIT 1",
+            key,
+        ).fetchone()
+        if found is None:
+            return None
+        occurrence, complete, first, last, columns = found
+        return _Row(key, occurrence, bool(complete), first, last, from_text(columns))
+
+    def _show(self, names: set[str]) -> None:
+        fresh = names - self._columns
+        if not fresh:
+            return
+        self._connection.executemany(
+            "INSERT INTO trial_columns VALUES (?)", [(name,) for name in sorted(fresh)]
+        )
+        self._columns |= fresh
+        make_view(self._connection, sorted(self._columns))
+
+    def _clear(self) -> None:
+        for rows in self._rows.values():
+            rows.clear()
+        self._trials.clear()
+        self._latest.clear()
+
+
+def make_view(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Let the view `trials` show these columns."""
+    for statement in view_statements(list(names)[:VIEW_COLUMNS]):
+        connection.execute(statement)
+
+
+def stamp_fields(stamp: Stamp | None) -> tuple[float | None, float | None, float | None]:
+    """Give a stamp's three columns."""
+    return (None, None, None) if stamp is None else (stamp.received, stamp.sent_wall, stamp.sent_monotonic)
+
+
+def _conflicts(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return any(name in old and old[name] != value for name, value in new.items())

@@ -1,0 +1,227 @@
+"""One transaction for a batch of entries: rows, chunks, message ids and tallies together, or none of them.
+
+Law: only one thread calls `commit`. An entry that can't be stored fails alone; a disk that fails takes a batch back
+whole, tries each pilot's part by itself, and leaves the store able to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.protocol.errors import StoreError
+from pilotage.protocol.ledger import Kind, Ledger, LedgerKey, Tally
+from pilotage.services.store.entries import (
+    Event,
+    Parameter,
+    Provenance,
+    Settled,
+    State,
+    StreamItems,
+    TrialData,
+)
+from pilotage.services.store.packing import Job, describe
+from pilotage.services.store.seen import SeenTable
+from pilotage.services.store.streams import StreamWriter
+from pilotage.services.store.tables import TableWriter, TrialKey
+
+_logger = logging.getLogger(__name__)
+
+Outcome = StoreError | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was committed since the session was opened."""
+
+    rows: int = 0
+    items: int = 0
+    bytes: int = 0
+    commits: int = 0
+    duplicates: int = 0
+    errors: int = 0
+    callback_errors: int = 0
+
+
+class BatchWriter:
+    """Turn batches of jobs into commits.
+
+    Args:
+        connection: The writer's connection, autocommit off by hand.
+        folder: The session's folder, for the texts of errors.
+        streams: The writer of streams on the same connection.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path, streams: StreamWriter) -> None:
+        """Read what the database holds."""
+        self._connection = connection
+        self._folder = folder
+        self._streams = streams
+        self._tables = TableWriter(connection)
+        self._seen = SeenTable(connection)
+        self._ledger = Ledger()
+        self._stale = True
+        self.counts = Counts()
+
+    def commit(self, batch: Sequence[Job]) -> list[Outcome]:
+        """Store a batch and return once it is on the disk.
+
+        Returns:
+            For each job None, or why it isn't stored.
+        """
+        try:
+            outcomes = self._transact(batch)
+        except Exception as cause:  # noqa: BLE001 - the writer outlives whatever one entry does
+            outcomes = self._after_failure(batch, cause)
+        self.counts.errors += sum(outcome is not None for outcome in outcomes)
+        return outcomes
+
+    def _after_failure(self, batch: Sequence[Job], cause: Exception) -> list[Outcome]:
+        _logger.warning("%s: a commit of %d entries failed: %s", self._folder, len(batch), cause)
+        pilots = list(dict.fromkeys(job.pilot for job in batch))
+        self._roll_back()
+        if len(pilots) == 1:
+            return [self._failure(job, cause) for job in batch]
+        outcomes: dict[int, Outcome] = {}
+        for pilot in pilots:
+            part = [job for job in batch if job.pilot == pilot]
+            outcomes |= zip(map(id, part), self._part(part), strict=True)
+        return [outcomes[id(job)] for job in batch]
+
+    def _part(self, part: list[Job]) -> list[Outcome]:
+        try:
+            return self._transact(part)
+        except Exception as cause:  # noqa: BLE001 - as above
+            self._roll_back()
+            return [self._failure(job, cause) for job in part]
+
+    def _transact(self, batch: Sequence[Job]) -> list[Outcome]:
+        self._reload()
+        before = Counts(rows=0)
+        self._stale = True
+        self._connection.execute("BEGIN IMMEDIATE")
+        outcomes = [self._add(job, before) for job in batch]
+        self._tables.write()
+        self._streams.write()
+        self._seen.write()
+        self._write_ledger()
+        self._connection.execute("COMMIT")
+        self._streams.committed()
+        self._stale = False
+        self._count(before)
+        return outcomes
+
+    def _add(self, job: Job, counts: Counts) -> Outcome:
+        if job.failure is not None:
+            return job.failure
+        message = job.message
+        if message is not None and self._seen.holds(message):
+            counts.duplicates += 1
+            return None
+        try:
+            self._store(job, counts)
+        except StoreError as cause:
+            return StoreError(f"{describe(job.entry)} can't be stored: {cause}")
+        if message is not None:
+            self._seen.add(message.boot, message.flow, message.seq, message.seq)
+        counts.bytes += job.size
+        return None
+
+    def _store(self, job: Job, counts: Counts) -> None:
+        match job.entry:
+            case StreamItems():
+                self._store_items(job, job.entry, counts)
+                return
+            case TrialData():
+                self._store_trial(job, job.entry)
+            case Event():
+                self._store_row(job, job.entry.pilot, "events")
+            case State():
+                self._store_row(job, job.entry.pilot, "states")
+            case Parameter():
+                self._store_row(job, job.entry.pilot, "parameters")
+            case Provenance():
+                self._tables.add("provenance", job.fields)
+            case Settled(boot=boot, flow=flow, below=below):
+                if below > 0:
+                    self._seen.add(boot, flow, 0, below - 1)
+        counts.rows += 1
+
+    def _store_trial(self, job: Job, entry: TrialData) -> None:
+        self._tables.add("data_messages", job.fields)
+        if entry.trial_num is not None and job.values is not None:
+            self._tables.merge(
+                TrialKey(entry.pilot, entry.subject or "", entry.trial_num), job.values, entry.stamp
+            )
+        self._ledger.add_canonical(entry.pilot, "trials", job.digest)
+
+    def _store_row(self, job: Job, pilot: str, table: str) -> None:
+        self._tables.add(table, job.fields)
+        self._ledger.add_canonical(pilot, table, job.digest)
+
+    def _store_items(self, job: Job, entry: StreamItems, counts: Counts) -> None:
+        if job.block is not None:
+            self._streams.add(entry.pilot, entry.stream, job.block)
+            self._ledger.add_items_canonical(entry.pilot, entry.stream, job.digest, job.block.data)
+            counts.items += len(job.block.data)
+
+    def _write_ledger(self) -> None:
+        self._connection.executemany(
+            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = excluded.count, "
+            "digest = excluded.digest, pending = excluded.pending, form = excluded.form",
+            [
+                (key.pilot, key.kind.value, key.name, tally.count, tally.digest, tally.pending, tally.form)
+                for key, tally in self._ledger.take_changed().items()
+            ],
+        )
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._reload()
+        except (sqlite3.Error, OSError, StoreError) as cause:
+            _logger.warning(
+                "%s: reading anew after a failed commit: %s; tried again next time", self._folder, cause
+            )
+
+    def _reload(self) -> None:
+        if not self._stale:
+            return
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._tables.reload()
+        self._streams.reload()
+        self._seen.reload()
+        self._ledger = Ledger(read_tallies(self._connection))
+        self._stale = False
+
+    def _count(self, fresh: Counts) -> None:
+        counts = self.counts
+        counts.rows += fresh.rows
+        counts.items += fresh.items
+        counts.bytes += fresh.bytes
+        counts.duplicates += fresh.duplicates
+        counts.commits += 1
+
+    def _failure(self, job: Job, cause: Exception) -> StoreError:
+        if job.failure is not None:
+            return job.failure
+        error = StoreError(
+            f"{describe(job.entry)} is not stored in {str(self._folder)!r}: {cause} ({type(cause).__name__}). Make room "
+            "or mend the disk, then send it again: nothing that was confirmed is lost"
+        )
+        error.__cause__ = cause
+        return error
+
+
+def read_tallies(connection: sqlite3.Connection) -> dict[LedgerKey, Tally]:
+    """Read the ledger's stored state."""
+    rows = connection.execute("SELECT pilot, kind, name, count, digest, pending, form FROM ledger")
+    return {
+        LedgerKey(pilot, Kind(kind), name): Tally(count, digest, pending, form)
+        for pilot, kind, name, count, digest, pending, form in rows
+    }

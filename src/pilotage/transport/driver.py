@@ -1,0 +1,392 @@
+"""The driver: carries stimuli to an exchange, and its instructions out.
+
+It owns the only thread that touches sockets (the loop's). Other threads leave their wishes in its mailbox.
+Law of this room: a turn reads what is there, within a bound, and comes back for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import zmq
+from tornado.ioloop import IOLoop
+
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.exchange import Arrival, Exchange
+from pilotage.protocol.inbox import Token
+from pilotage.protocol.instructions import (
+    Card,
+    Delivery,
+    Hangup,
+    HandOver,
+    Instruction,
+    Level,
+    Link,
+    Note,
+    PeerChanged,
+    Progress,
+    Settle,
+    Transmit,
+)
+from pilotage.protocol.outbox import FOREVER, SendRequest
+from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.settlement import Settlement
+
+ARRIVALS_A_TURN = 256
+MAX_BACKLOG = 10_000
+FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
+BUSY_RETRY_S = 0.002
+
+HandlingResult = tuple[Token, Settlement, bytes]
+PassOn = tuple[Parcel, str]
+
+
+class Shell(Protocol):
+    """What the objects on the floor above do with an exchange's word. All on the loop's thread."""
+
+    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+        """Give messages to their listens; return what was handled or passed on at once."""
+
+    def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
+        """Tell senders how their sends ended."""
+
+    def progress(self, handles: list[Any]) -> None:
+        """Tell senders that their message was received."""
+
+    def peer_changed(self, change: PeerChanged) -> None:
+        """A neighbour came, went, or fell silent."""
+
+    def note(self, note: Note) -> None:
+        """Something is worth the log."""
+
+
+class Wire(Protocol):
+    """A socket, or what stands for one."""
+
+    def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]) -> None: ...
+    def readable(self) -> bool: ...
+    def drain(self, most: int) -> list[Arrival]: ...
+    def send(self, link: Link, frames: Sequence[Frame]) -> None: ...
+    def close(self) -> None: ...
+
+
+class ListeningWire(Wire, Protocol):
+    port: int
+
+    def gone(self) -> list[Link]: ...
+
+
+class DialledWire(Wire, Protocol):
+    link: Link
+
+    def changes(self) -> list[bool]: ...
+
+
+class Wires(Protocol):
+    """A network: ZeroMQ's, or one in memory."""
+
+    def listen(self, address: str, port: int, name: str, boot: int) -> ListeningWire: ...
+    def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]: ...
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a driver listens and dials.
+
+    Attributes:
+        listen_address: to bind, "*" for all; None not to listen.
+        listen_port: 0 for any free one.
+        dial_host: the station up the tree; None not to dial.
+        dial_port: its port.
+        upstream: its name, as far as we know it.
+    """
+
+    listen_address: str | None = None
+    listen_port: int = 0
+    dial_host: str | None = None
+    dial_port: int = 0
+    upstream: str = ""
+
+
+class Driver:
+    """One exchange on a loop.
+
+    Args:
+        exchange: what decides.
+        shell: what is told.
+        wires: the network.
+        places: where to listen and dial.
+        loop: tornado's, on whose thread everything happens.
+    """
+
+    def __init__(self, exchange: Exchange, shell: Shell, wires: Wires, places: Places, loop: IOLoop) -> None:
+        self.exchange = exchange
+        self.listener: ListeningWire | None = None
+        self.dialer: DialledWire | None = None
+        self.counts: Counter[str] = Counter()
+        self._shell = shell
+        self._wires = wires
+        self._places = places
+        self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
+        self._requests: deque[SendRequest] = deque()
+        self._results: deque[HandlingResult] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
+        self._awake = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = FOREVER
+        self._dialling: asyncio.Task[None] | None = None
+        self._hung_up = asyncio.Event()
+        self._closed = False
+
+    # From any thread
+
+    def send(self, request: SendRequest) -> None:
+        """Leave a send in the mailbox."""
+        self._requests.append(request)
+        self._wake()
+
+    def handled(self, token: Token, settlement: Settlement, answer: bytes = b"") -> None:
+        """Leave the end of a listen in the mailbox."""
+        self._results.append((token, settlement, answer))
+        self._wake()
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Have something done on the loop's thread."""
+        self._calls.append(work)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            try:
+                self._loop.call_soon_threadsafe(self._turn)
+            except RuntimeError:
+                self._awake = False  # the loop is closed: whoever closed it has settled what was open
+
+    # On the loop's thread
+
+    def start(self) -> None:
+        """Listen and dial.
+
+        Raises:
+            PortInUse: another program listens on our port.
+        """
+        places, config = self._places, self.exchange.config
+        if places.listen_address is not None:
+            self.listener = self._wires.listen(places.listen_address, places.listen_port, config.me, config.boot)
+            self.listener.watch(self._loop, self._turn, self._listener_changed)
+        if places.dial_host is not None:
+            self._dialling = self._loop.create_task(self._keep_dialled())
+        self._turn()
+
+    def stop(self) -> None:
+        """Say goodbye, settle what is open, and close."""
+        if self._closed:
+            return
+        self._turn()
+        self._closed = True
+        self._run(self.exchange.release(time.monotonic()))
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for wire in (self.listener, self.dialer):
+            if wire is not None:
+                wire.close()
+        self.listener = self.dialer = None
+
+    def tick(self) -> None:
+        """Let the exchange look at what is due, now."""
+        self._run(self.exchange.time_passed(time.monotonic()))
+
+    def _turn(self) -> None:
+        """Take in what has come, from the network and from the mailbox, and let time pass."""
+        self._awake = False
+        if self._closed:
+            return
+        now = time.monotonic()
+        arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
+        if self.dialer is not None:
+            arrivals += self.dialer.drain(ARRIVALS_A_TURN)
+        if arrivals:
+            self._run(self.exchange.frames_arrived(arrivals, now))
+        while self._calls:
+            self._calls.popleft()()
+        if self._results:
+            self._run(self.exchange.handled(_take_all(self._results), now))
+        if self._requests:
+            self._run(self.exchange.send(_take_all(self._requests), now))
+        if self._backlog:
+            self._send_backlog()
+        if now >= self.exchange.wake_at():
+            self._run(self.exchange.time_passed(now))
+        self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """Come back at once if there is more, else when time is due."""
+        readable = (self.listener is not None and self.listener.readable()) or (
+            self.dialer is not None and self.dialer.readable()
+        )
+        if readable and not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._turn)
+        due = now + BUSY_RETRY_S if self._backlog else self.exchange.wake_at()
+        if due < self._alarm_at or self._alarm_at <= now:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm_at = due
+            if due != FOREVER:
+                self._alarm = self._loop.call_later(max(0.0, due - now), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_at = FOREVER
+        self._turn()
+
+    def _run(self, instructions: list[Instruction]) -> None:
+        """Carry instructions out. The only place that tells them apart."""
+        for instruction in instructions:
+            match instruction:
+                case Transmit(batch):
+                    for link, frames in batch:
+                        self._transmit(link, frames)
+                case HandOver(deliveries):
+                    self._hand_over(deliveries)
+                case Settle(ended):
+                    self._shell.settle(ended)
+                case Progress(received):
+                    self._shell.progress(received)
+                case PeerChanged():
+                    self._shell.peer_changed(instruction)
+                case Hangup(link):
+                    self._hang_up(link)
+                case Note():
+                    self._shell.note(instruction)
+
+    def _hand_over(self, deliveries: list[Delivery]) -> None:
+        results, passed = self._shell.hand_over(deliveries)
+        now = time.monotonic()
+        if results:
+            self._run(self.exchange.handled(results, now))
+        if passed:
+            self._run(self.exchange.pass_on(passed, now))
+
+    def _transmit(self, link: Link, frames: Sequence[Frame]) -> None:
+        backlog = self._backlog.get(link)
+        if backlog is not None:
+            self._put_back(backlog, frames)
+            return
+        try:
+            self._write(link, frames)
+        except zmq.Again:
+            self._put_back(self._backlog.setdefault(link, deque()), frames)
+        except zmq.ZMQError as error:
+            self._lost(link, str(error.strerror))
+
+    def _put_back(self, backlog: deque[Sequence[Frame]], frames: Sequence[Frame]) -> None:
+        if len(backlog) < MAX_BACKLOG:
+            backlog.append(frames)
+        else:
+            self.counts["transmissions dropped"] += 1
+
+    def _write(self, link: Link, frames: Sequence[Frame]) -> None:
+        wire = self.dialer if self.dialer is not None and link == self.dialer.link else self.listener
+        if wire is not None:
+            wire.send(link, frames)
+
+    def _send_backlog(self) -> None:
+        for link, backlog in list(self._backlog.items()):
+            try:
+                while backlog:
+                    self._write(link, backlog[0])
+                    backlog.popleft()
+                del self._backlog[link]
+            except zmq.Again:
+                continue
+            except zmq.ZMQError as error:
+                self._lost(link, str(error.strerror))
+
+    def _lost(self, link: Link, text: str) -> None:
+        self._backlog.pop(link, None)
+        now = time.monotonic()
+        self._call_later(lambda: self._run(self.exchange.link_down(link, now, text)))
+
+    def _call_later(self, work: Callable[[], None]) -> None:
+        """Do something in the next turn: the exchange is busy with this one."""
+        self._calls.append(work)
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._turn)
+
+    def _listener_changed(self) -> None:
+        if self.listener is not None:
+            for link in self.listener.gone():
+                self._backlog.pop(link, None)
+                self._run(self.exchange.link_down(link, time.monotonic()))
+            self._turn()
+
+    # Dialling
+
+    async def _keep_dialled(self) -> None:
+        """Keep the link up the tree: look who is there, dial in its dialect, and again when it ends."""
+        places, config = self._places, self.exchange.config
+        host, wait, said = str(places.dial_host), FIRST_REDIAL_S, ""
+        while True:
+            try:
+                card = await self._wires.peek(host, places.dial_port, places.upstream)
+            except (OSError, MalformedFrame, TimeoutError) as error:
+                text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
+                if text != said:
+                    self._shell.note(Note(Level.INFO, text))
+                said = text
+            else:
+                said, began = "", time.monotonic()
+                await self._stay_dialled(host, card)
+                wait = FIRST_REDIAL_S if time.monotonic() - began > LAST_REDIAL_S else wait
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.6, LAST_REDIAL_S)
+
+    async def _stay_dialled(self, host: str, card: Card) -> None:
+        config = self.exchange.config
+        self._hung_up.clear()
+        wire = self._wires.dial(config.upstream, host, self._places.dial_port, card, config.me, config.boot)
+        self.dialer = wire
+        try:
+            wire.watch(self._loop, self._turn, lambda: self._dialer_changed(card))
+            self._dialer_changed(card)
+            await self._hung_up.wait()
+        finally:
+            if self.dialer is wire:
+                self.dialer = None
+                wire.close()
+
+    def _dialer_changed(self, card: Card) -> None:
+        if self.dialer is None:
+            return
+        link = self.dialer.link
+        for is_up in self.dialer.changes():
+            if is_up:
+                self._run(self.exchange.link_up(link, card, time.monotonic()))
+            else:
+                self._backlog.pop(link, None)
+                self._run(self.exchange.link_down(link, time.monotonic()))
+                self._hung_up.set()
+                return
+        self._turn()
+
+    def _hang_up(self, link: Link) -> None:
+        """End a link that we dialled; on a listening socket forgetting the peer is all that there is to do."""
+        if self.dialer is not None and link == self.dialer.link:
+            self._hung_up.set()
+
+
+def _take_all(box: deque[Any]) -> list[Any]:
+    """Empty a mailbox that other threads may be filling."""
+    return [box.popleft() for _ in range(len(box))]

@@ -1,0 +1,311 @@
+"""ZeroMQ sockets and the links on them: bind, dial, read, write, notice who has gone.
+
+Law of this room: everything here runs on the loop's thread (ZeroMQ sockets belong to one thread).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from pilotage.protocol.errors import MalformedFrame, PortInUse
+from pilotage.protocol.exchange import Arrival
+from pilotage.protocol.instructions import Card, Dialect, Link
+from pilotage.protocol.original import ANONYMOUS
+from pilotage.protocol.records import WIRE_VERSION, Frame
+from pilotage.protocol.zmtp import (
+    GREETING,
+    X_BOOT,
+    X_DIALECT,
+    X_NAME,
+    metadata,
+    own_card,
+    read_card,
+    ready_length,
+)
+
+NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
+EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
+NO_COPY_FROM_BYTES = 65536
+MAX_FRAME_BYTES = 2**31 - 1
+PEEK_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRules:
+    """Settings of our sockets.
+
+    Attributes:
+        max_queued: transmissions that a socket queues for one peer.
+        handshake_ms: time that a newcomer has for its handshake.
+        max_frame_bytes: largest frame accepted.
+        linger_ms: time that a closing socket has to get rid of what it queued.
+    """
+
+    max_queued: int = 10_000
+    handshake_ms: int = 3000
+    max_frame_bytes: int = MAX_FRAME_BYTES
+    linger_ms: int = 500
+
+
+def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, told: Sequence[bytes], rules: SocketRules) -> zmq.Socket[bytes]:
+    """Make a socket with our settings."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.SNDHWM, rules.max_queued)
+    socket.setsockopt(zmq.RCVHWM, rules.max_queued)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, rules.handshake_ms)
+    socket.setsockopt(zmq.MAXMSGSIZE, rules.max_frame_bytes)
+    socket.setsockopt(zmq.LINGER, rules.linger_ms)
+    for item in told:
+        socket.setsockopt(zmq.METADATA, item)
+    return socket
+
+
+class Endpoint:
+    """One socket with its monitor. `name` is what links on it are called by."""
+
+    def __init__(self, name: str, socket: zmq.Socket[bytes], monitored: int) -> None:
+        self.name = name
+        self.socket = socket
+        self.monitor = socket.get_monitor_socket(monitored)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]) -> None:
+        """Have the loop call when there may be something to read, or something happened to a connection."""
+        self._loop = loop
+        loop.add_reader(self.socket.getsockopt(zmq.FD), on_ready)
+        loop.add_reader(self.monitor.getsockopt(zmq.FD), on_change)
+
+    def readable(self) -> bool:
+        """Tell whether something is there to be read; the socket's file descriptor tells only changes."""
+        return bool(self.socket.getsockopt(EVENTS) & POLLIN)
+
+    def events(self) -> Iterator[tuple[int, int]]:
+        """Give what the monitor has seen: events, each with its value."""
+        while self.monitor.getsockopt(EVENTS) & POLLIN:
+            event = recv_monitor_message(self.monitor, flags=NOBLOCK)
+            yield int(event["event"]), int(event["value"])
+
+    def close(self) -> None:
+        """Close socket and monitor."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.socket.getsockopt(zmq.FD))
+            self._loop.remove_reader(self.monitor.getsockopt(zmq.FD))
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close()
+
+    def _read(self) -> list[zmq.Frame] | None:
+        try:
+            return self.socket.recv_multipart(NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+
+    def _write(self, frames: Sequence[Frame]) -> None:
+        last = len(frames) - 1
+        send = self.socket.send
+        for at, frame in enumerate(frames):
+            send(frame, NOBLOCK | SNDMORE if at < last else NOBLOCK, copy=len(frame) < NO_COPY_FROM_BYTES)
+
+
+class Listener(Endpoint):
+    """A ROUTER that others dial.
+
+    Args:
+        context: ZeroMQ's.
+        address: to bind, such as "*" or "127.0.0.1".
+        port: to bind; 0 for any free one.
+        told: the metadata that we tell.
+        rules: socket settings.
+
+    Raises:
+        PortInUse: another program listens there.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, port: int, name: str, told: Sequence[bytes], rules: SocketRules
+    ) -> None:
+        socket = open_socket(context, zmq.ROUTER, told, rules)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.IDENTITY, name.encode())
+        super().__init__("listener", socket, int(zmq.EVENT_DISCONNECTED))
+        try:
+            socket.bind(f"tcp://{address}:{port or '*'}")
+        except zmq.ZMQError as error:
+            self.close()
+            if error.errno in (errno.EADDRINUSE, errno.EACCES, zmq.EADDRINUSE):
+                raise PortInUse(
+                    f"{name} can't listen on port {port}: {error.strerror}. Is another Pilotage running here? "
+                    "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
+                ) from error
+            raise
+        self.port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+        self._cards: dict[bytes, tuple[Link, Card]] = {}
+        self._by_fd: dict[int, bytes] = {}
+
+    def drain(self, most: int) -> list[Arrival]:
+        """Read up to so many transmissions; fewer means that there are no more for now."""
+        arrivals: list[Arrival] = []
+        for _ in range(most):
+            frames = self._read()
+            if frames is None:
+                break
+            routing_id = frames[0].bytes
+            known = self._cards.get(routing_id)
+            if known is None:
+                known = self._meet(routing_id, frames[0])
+            arrivals.append((*known, _contents(frames[1:])))
+        return arrivals
+
+    def send(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Queue a transmission.
+
+        Raises:
+            zmq.Again: the peer's queue is full.
+            zmq.ZMQError: EHOSTUNREACH where the peer has gone.
+        """
+        self._write([link[1], *frames])
+
+    def gone(self) -> list[Link]:
+        """Give the links whose connections have ended."""
+        links = []
+        for _, fd in self.events():
+            routing_id = self._by_fd.pop(fd, None)
+            if routing_id is not None and routing_id in self._cards:
+                links.append(self._cards.pop(routing_id)[0])
+        return links
+
+    def _meet(self, routing_id: bytes, frame: zmq.Frame) -> tuple[Link, Card]:
+        link = (self.name, routing_id)
+        card = _card_of(frame, routing_id)
+        self._cards[routing_id] = (link, card)
+        self._by_fd[int(frame.get(zmq.SRCFD))] = routing_id
+        return link, card
+
+
+def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:
+    """Read who sent a frame: an original tells nothing, which pyzmq answers with an error."""
+    try:
+        frame.get(X_DIALECT)
+    except zmq.ZMQError:
+        return Card(Dialect.JSON, _original_name(routing_id))
+    try:
+        return own_card(str(frame.get(X_NAME)), str(frame.get(X_BOOT)), dials=True)
+    except (zmq.ZMQError, MalformedFrame):
+        return Card(Dialect.OWN, "")
+
+
+def _original_name(routing_id: bytes) -> str:
+    if routing_id.startswith(b"\0"):
+        return ANONYMOUS + routing_id.hex()
+    return routing_id.decode("utf-8", "backslashreplace")
+
+
+def _contents(frames: Sequence[zmq.Frame]) -> list[Frame]:
+    return [frame.bytes if len(frame) < NO_COPY_FROM_BYTES else frame.buffer for frame in frames]
+
+
+class Dialer(Endpoint):
+    """A DEALER that dials a station, in the dialect that the station speaks."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], name: str, address: str, card: Card, me: str, boot: int, rules: SocketRules
+    ) -> None:
+        ours = card.dialect is Dialect.OWN
+        socket = open_socket(context, zmq.DEALER, metadata(me, boot, WIRE_VERSION) if ours else (), rules)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        if not ours:
+            # An original knows its peers by their routing ids; ours are known by their metadata, so that a
+            # name can change hands (see the decision on identity).
+            socket.setsockopt(zmq.IDENTITY, me.encode())
+        super().__init__(name, socket, int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILURES))
+        self.card = card
+        self.link: Link = (name, b"")
+        socket.connect(address)
+
+    def drain(self, most: int) -> list[Arrival]:
+        """Read up to so many transmissions; fewer means that there are no more for now."""
+        arrivals: list[Arrival] = []
+        for _ in range(most):
+            frames = self._read()
+            if frames is None:
+                break
+            arrivals.append((self.link, self.card, _contents(frames)))
+        return arrivals
+
+    def send(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Queue a transmission.
+
+        Raises:
+            zmq.Again: the queue is full, or there is no connection.
+        """
+        self._write(frames)
+
+    def changes(self) -> list[bool]:
+        """Give what has happened to the connection: True for up, False for down."""
+        return [event == int(zmq.EVENT_HANDSHAKE_SUCCEEDED) for event, _ in self.events()]
+
+
+_FAILURES = (
+    zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+class ZmqWires:
+    """ZeroMQ over TCP: how a driver listens, looks and dials.
+
+    Args:
+        rules: socket settings.
+    """
+
+    def __init__(self, rules: SocketRules | None = None) -> None:
+        self.rules = rules or SocketRules()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def listen(self, address: str, port: int, name: str, boot: int) -> Listener:
+        """Bind; see `Listener`."""
+        return Listener(self.context, address, port, name, metadata(name, boot, WIRE_VERSION), self.rules)
+
+    async def peek(self, host: str, port: int, upstream: str) -> Card:
+        """Look who listens; see `peek`."""
+        return await peek(host, port, upstream)
+
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> Dialer:
+        """Dial; see `Dialer`."""
+        return Dialer(self.context, name, f"tcp://{host}:{port}", card, me, boot, self.rules)
+
+    def close(self) -> None:
+        """Let go of ZeroMQ, once all sockets are closed; waits for what they still send."""
+        self.context.term()
+
+
+async def peek(host: str, port: int, upstream: str) -> Card:
+    """Look who listens on a port, without leaving a trace there.
+
+    Raises:
+        OSError: nobody listens, or the host isn't reached.
+        MalformedFrame: it is no station.
+        TimeoutError: it doesn't speak.
+    """
+    async with asyncio.timeout(PEEK_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(GREETING)
+            opening = b""
+            while (length := ready_length(opening)) is None or len(opening) < length:
+                data = await reader.read(4096)
+                if not data:
+                    raise MalformedFrame("it closed the connection before it said who it is")
+                opening += data
+            return read_card(opening[:length], upstream)
+        finally:
+            writer.close()
