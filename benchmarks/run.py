@@ -5,8 +5,9 @@
     python -m benchmarks.run --acked-rounds 3 --rtt-rounds 20 --seconds 1
 
 Read ratios within one table: machines drift. A ratio is the median of the ratios of the rounds, in each of
-which every peer is measured once, so that the drift hits all alike. All processes stay up between slices; an
-idle one is counted for nothing. Exit code 1 if a peer lost or duplicated a message, or failed.
+which every peer is measured once, so that the drift hits all alike. All processes stay up between slices: a
+peer that burns CPU when idle slows the others down. Exit code 1 if a peer lost or duplicated a message, or
+failed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def measure_rounds(sessions: list[Session], mode: str, rounds: int, seconds: flo
 def median_ratio(mine: list[Measurement], reference: list[Measurement], figure: str) -> float:
     """Return the median over rounds of one figure's ratio to the reference's."""
     pairs = zip(mine, reference, strict=True)
-    return statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
+    return float(statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs))
 
 
 def summarize(measured: Rounds, figures: list[str], reference: str) -> dict[str, dict[str, Any]]:

@@ -7,13 +7,14 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 os.environ["AUTOPILOT_NO_PREFS_MANAGER"] = "1"
 
 from autopilot.networking import Net_Node, Station
 
-from .roles import Addresses, Arrivals, Pipeline, payload, round_trips, serve
+from .roles import Addresses, Arrivals, Pipeline, Role, payload, round_trips, serve
 
 STATION, SENDER, RECEIVER = "station", "sender", "receiver"
 MEETING_TIMEOUT_S = 20.0
@@ -38,7 +39,7 @@ class Router:
     """A Station, which is one more process."""
 
     def __init__(self, _addresses: Addresses) -> None:
-        self.addresses = {"port": free_port()}
+        self.addresses: Addresses = {"port": free_port()}
         self._station = Station(id=STATION, listen_port=self.addresses["port"])
         self._station.start()
 
@@ -136,4 +137,7 @@ class Sender:
 
 
 if __name__ == "__main__":
-    serve({"router": Router, "receiver": Receiver, "sender": Sender}[sys.argv[1]])
+    roles: dict[str, Callable[[Addresses], Role]] = {
+        "router": Router, "receiver": Receiver, "sender": Sender
+    }  # fmt: skip
+    serve(roles[sys.argv[1]])

@@ -125,7 +125,7 @@ class Process:
         """Return the CPU seconds used so far by the process and those it started."""
         root = psutil.Process(self._popen.pid)
         used = [process.cpu_times() for process in (root, *root.children(recursive=True))]
-        return sum(times.user + times.system for times in used)
+        return float(sum(times.user + times.system for times in used))
 
     def close(self) -> None:
         """End the process, by force if it takes more than 5 s."""
@@ -193,9 +193,10 @@ class Session:
         receivers = [process for process in others if process.role == "receiver"]
         counts = [process.ask({"what": "count"}, SLACK_S) for process in receivers]
         seen = {name: sum(count[name] for count in counts) for name in counts[0]}
-        common = {"peer": self.peer.name, "mode": mode, "seconds": seconds, "cpu_s": round(cpu_s, 3)}
-        sent = {"sent": result["sent"], "confirmed": result["confirmed"]}
-        return Measurement(**common, **sent, **seen, **_figures(result))
+        figures: dict[str, Any] = {
+            "sent": result["sent"], "confirmed": result["confirmed"], **seen, **_figures(result)
+        }  # fmt: skip
+        return Measurement(self.peer.name, mode, seconds, cpu_s=round(cpu_s, 3), **figures)
 
     def _cpu_s(self) -> float:
         return sum(process.cpu_s() for process in self._processes)

@@ -21,6 +21,7 @@ from .roles import Addresses, Arrivals, Pipeline, payload, round_trips
 PEER = Peer("raw_pyzmq", lambda: role_commands("raw_pyzmq", "router", "receiver", "sender"))
 ANSWER_TIMEOUT_MS = 5_000
 # Plain numbers: pyzmq's enums cost more in each call than the call itself.
+Context: type[zmq.Context[zmq.Socket[bytes]]] = zmq.Context
 SNDMORE, NOBLOCK = int(zmq.SNDMORE), int(zmq.NOBLOCK)
 
 
@@ -34,9 +35,9 @@ class Router:
     """ROUTER before, DEALER behind, joined by libzmq's own proxy."""
 
     def __init__(self, _addresses: Addresses) -> None:
-        context = zmq.Context.instance()
+        context = Context.instance()
         front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-        self.addresses = {
+        self.addresses: Addresses = {
             "front": front.bind_to_random_port("tcp://127.0.0.1"),
             "back": back.bind_to_random_port("tcp://127.0.0.1"),
         }
@@ -56,7 +57,7 @@ class Receiver:
     def __init__(self, addresses: Addresses) -> None:
         self.addresses: Addresses = {}
         self._arrivals = Arrivals()
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket = Context.instance().socket(zmq.DEALER)
         self._socket.connect(f"tcp://127.0.0.1:{addresses['back']}")
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -85,7 +86,7 @@ class Sender:
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses: Addresses = {}
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket = Context.instance().socket(zmq.DEALER)
         self._socket.connect(f"tcp://127.0.0.1:{addresses['front']}")
         self._backend_send = backend_send(self._socket)
 

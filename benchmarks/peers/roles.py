@@ -24,8 +24,9 @@ class Role(Protocol):
 
     addresses: Addresses
 
-    def request(self, what: str, **arguments: Any) -> Any:
-        """Answer a request of the coordinator."""
+    @property
+    def request(self) -> Callable[..., Any]:
+        """Answer what the coordinator asks, named by its first argument: a method of the role."""
 
     def close(self) -> None:
         """Let go of sockets and child processes."""

@@ -2,8 +2,11 @@
 
 from pilotage.net.listens import on_loop, passes_on, takes_batches
 from pilotage.net.node import Net_Node
+from pilotage.net.pilot_station import Pilot_Station
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.station import Station
+from pilotage.net.terminal_station import Terminal_Station
 from pilotage.protocol.arrays import serialize_array
 from pilotage.protocol.errors import PilotageError
 from pilotage.protocol.message import Flag, Message
@@ -15,9 +18,12 @@ __all__ = [
     "Net_Node",
     "Outcome",
     "PilotageError",
+    "Pilot_Station",
     "Reason",
     "Receipt",
     "Settlement",
+    "Station",
+    "Terminal_Station",
     "on_loop",
     "passes_on",
     "prefs",

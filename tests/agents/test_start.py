@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pilotage.agents.start import parse_start
-from pilotage.agents.stimuli import inside, missing_files, stimulus_files
+from pilotage.net.stimuli import inside, missing_files, stimulus_files
 from pilotage.protocol.errors import TaskError
 
 

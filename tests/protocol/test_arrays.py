@@ -102,7 +102,11 @@ def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     size = int(np.prod(shape)) * dtype.itemsize
     bits = draw(st.binary(min_size=size, max_size=size)) if dtype.kind in "biufcmMS" else bytes(size)
     flat = np.ndarray(shape, dtype, buffer=bytearray(bits) or None)
-    return draw(st.sampled_from([flat, np.asfortranarray(flat) if shape else flat, flat.T, flat[::-2] if shape else flat]))
+    return draw(
+        st.sampled_from(
+            [flat, np.asfortranarray(flat) if shape else flat, flat.T, flat[::-2] if shape else flat]
+        )
+    )
 
 
 @given(arrays(), st.sampled_from(FORMS))
@@ -125,7 +129,9 @@ def test_every_array_comes_back_equal(array: np.ndarray[Any, Any], form: ArrayFo
         np.zeros((), "U3"),
         np.zeros((3, 0), "S2"),
         np.zeros(2, [("a", "f8"), (("the title", "b"), "i4", (2, 2))]),
-        np.zeros(2, np.dtype({"names": ["b", "a"], "formats": ["u1", "f8"], "offsets": [9, 1], "itemsize": 20})),
+        np.zeros(
+            2, np.dtype({"names": ["b", "a"], "formats": ["u1", "f8"], "offsets": [9, 1], "itemsize": 20})
+        ),
         np.zeros(0, [("a", "?")]),
         np.rec.array([(1, "a")], dtype=[("n", "i4"), ("s", "U1")]),
         np.zeros(2, np.dtype("f8", metadata={"unit": "mV"})),
@@ -138,7 +144,9 @@ def test_particular_arrays_come_back_equal(array: np.ndarray[Any, Any], form: Ar
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("scalar", [np.float32(1.5), np.int64(-3), np.complex64(1j), np.datetime64("2020", "ms")])
+@pytest.mark.parametrize(
+    "scalar", [np.float32(1.5), np.int64(-3), np.complex64(1j), np.datetime64("2020", "ms")]
+)
 def test_a_numpy_scalar_travels_as_an_array_without_axes(scalar: np.generic, form: ArrayForm) -> None:
     found = over_the_wire(scalar, form)
     assert (found.shape, found.dtype) == ((), scalar.dtype)
@@ -175,7 +183,9 @@ def test_the_raw_form_is_what_numpy_writes() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_blosc2_each_form_is_written_and_read(form: ArrayForm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_blosc2_each_form_is_written_and_read(
+    form: ArrayForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "blosc2", None)
     array = np.arange(100, dtype="c8").reshape(10, 10).T
     assert same(over_the_wire(array, form), array)
@@ -334,7 +344,9 @@ def test_deep_nesting_is_refused_both_ways() -> None:
         collapse_arrays(loop, ArrayForm.RAW)
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"\x02\x01\x02\x01", b"\x05\x01\x05\x08"]), st.booleans())
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", b"\x02\x01\x02\x01", b"\x05\x01\x05\x08"]), st.booleans()
+)
 def test_any_bytes_give_an_array_or_the_one_error(data: bytes, start: bytes, three: bool) -> None:
     content = bytearray(start + data)
     if len(content) >= 16:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from datetime import datetime
 
@@ -30,7 +31,9 @@ def as_tuples(value: object) -> object:
 
 def alike(one: object, other: object) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return (math.isnan(one) and math.isnan(other)) or (one == other and math.copysign(1, one) == math.copysign(1, other))
+        return (math.isnan(one) and math.isnan(other)) or (
+            one == other and math.copysign(1, one) == math.copysign(1, other)
+        )
     if type(one) is not type(other):
         return False
     if isinstance(one, list) and isinstance(other, list):
@@ -52,8 +55,11 @@ def test_numpy_scalars_equal_python_numbers_and_arrays_keep_dtype_and_shape() ->
     assert canonical(np.str_("a")) == canonical("a") and canonical(np.bool_(True)) == canonical(True)
     array = np.arange(6, dtype="i4").reshape(2, 3)
     assert canonical(array) == canonical(np.asfortranarray(array)) == canonical(array.astype(">i4"))
-    assert len({canonical(array), canonical(array.T), canonical(array.astype("i8")), canonical(array.tolist())}) == 4
-    assert canonical(datetime(2026, 1, 2, 3)) == canonical("2026-01-02T03:00:00")  # noqa: DTZ001
+    assert (
+        len({canonical(array), canonical(array.T), canonical(array.astype("i8")), canonical(array.tolist())})
+        == 4
+    )
+    assert canonical(datetime(2026, 1, 2, 3)) == canonical("2026-01-02T03:00:00")
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, [np.array([None])]])
@@ -67,14 +73,16 @@ def test_what_has_no_canonical_bytes_is_refused(value: object) -> None:
     st.lists(st.integers(min_value=0, max_value=700), max_size=6),
     st.sampled_from(["f8", "u1", "c16", "U3"]),
 )
-def test_a_streams_digest_does_not_depend_on_its_batches(cuts: list[int], others: list[int], dtype: str) -> None:
+def test_a_streams_digest_does_not_depend_on_its_batches(
+    cuts: list[int], others: list[int], dtype: str
+) -> None:
     data = (np.arange(700 * 2) % 251).reshape(700, 2).astype(dtype)
     stamps = (np.arange(700) / 3).tolist()
     marks = []
     for places in (cuts, others):
         ledger = Ledger()
         edges = [0, *sorted(places), 700]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             if start < end:
                 ledger.add_items("rig", "s", stamps[start:end], data[start:end])
         marks.append(ledger.marks())

@@ -165,9 +165,17 @@ def test_every_dialect_is_read(raw: Any) -> None:
 
 
 def test_fields_that_are_missing_have_their_defaults() -> None:
-    message = Message(b'{"id": "a_0", "to": ["S", "b"], "sender": "a", "key": "K", "ttl": null, "flags": null}')
+    message = Message(
+        b'{"id": "a_0", "to": ["S", "b"], "sender": "a", "key": "K", "ttl": null, "flags": null}'
+    )
     assert message.validate()
-    assert (message.to, message.ttl, message.flags, message.changed, message.blosc) == (["S", "b"], 2, {}, False, True)
+    assert (message.to, message.ttl, message.flags, message.changed, message.blosc) == (
+        ["S", "b"],
+        2,
+        {},
+        False,
+        True,
+    )
     assert message.timestamp is None
     assert not Message(b"{}").validate()
 
@@ -178,12 +186,23 @@ def test_keywords_stand_over_the_message_given() -> None:
 
 
 def test_extra_fields_become_attributes_and_go_out_again() -> None:
-    message = Message(b'{"id": "s_0", "key": "C", "subject": "mouse", "pilot": "rig", "continuous": true, "a b": 1}')
+    message = Message(
+        b'{"id": "s_0", "key": "C", "subject": "mouse", "pilot": "rig", "continuous": true, "a b": 1}'
+    )
     assert (message.subject, message.pilot, message.continuous, message["a b"]) == ("mouse", "rig", True, 1)
     assert {"subject", "pilot", "continuous", "a b"} <= wire(message).keys()
 
 
-HOSTILE = ["serialize", "validate", "expand", "get_timestamp", "from_parts", "serialized", "_hidden", "_serialize_numpy"]
+HOSTILE = [
+    "serialize",
+    "validate",
+    "expand",
+    "get_timestamp",
+    "from_parts",
+    "serialized",
+    "_hidden",
+    "_serialize_numpy",
+]
 HOSTILE += ["__class__", "__dict__", "__getitem__", "_sent_flags", "__init__", "_", "__weakref__"]
 
 
@@ -389,7 +408,9 @@ JSON = st.recursive(
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=8), inside, max_size=4),
     max_leaves=20,
 )
-FIELDS = st.dictionaries(st.sampled_from([*CORE, "flags", "ttl", "blosc", "changed", "timestamp", *HOSTILE]), JSON)
+FIELDS = st.dictionaries(
+    st.sampled_from([*CORE, "flags", "ttl", "blosc", "changed", "timestamp", *HOSTILE]), JSON
+)
 
 
 @given(JSON)
@@ -397,7 +418,10 @@ def test_every_json_value_comes_back_equal(value: Any) -> None:
     assert Message(Message(**CORE | {"value": value}).serialize()).value == value
 
 
-@given(st.binary(max_size=300) | st.tuples(st.sampled_from([V03, V05]), st.integers(0, 180), st.binary(max_size=5)))
+@given(
+    st.binary(max_size=300)
+    | st.tuples(st.sampled_from([V03, V05]), st.integers(0, 180), st.binary(max_size=5))
+)
 def test_any_bytes_give_a_message_or_the_one_error(raw: Any) -> None:
     if isinstance(raw, tuple):
         good, place, damage = raw
@@ -416,8 +440,8 @@ def test_any_fields_give_a_message_or_the_one_error(fields: dict[str, Any]) -> N
         message = Message(json.dumps(fields))
     except MalformedFrame:
         return
-    for name in fields:
-        assert name in message or fields[name] is None
+    for name, item in fields.items():
+        assert name in message or item is None
     for name in ("id", "sender", "key", "to"):
         assert getattr(message, name) is None or json.dumps(getattr(message, name)).encode()
     Message(message.serialize())

@@ -285,6 +285,20 @@ def test_a_bomb_is_refused_in_little_memory(bomb: str) -> None:
     assert peak < 2**24
 
 
+@pytest.mark.parametrize(
+    ("data", "bound"),
+    [
+        (b"\x80\x02" + b"N" * (packed.MAX_STACK + 1), "stack or the memo"),
+        (b"\x80\x02N" + b"\x94" * (packed.MAX_MEMO + 1), "stack or the memo"),
+        (b"\x80\x02" + b"N" + b"q\x00" * packed.MAX_OPCODES, "opcodes"),
+    ],
+    ids=["stack", "memo", "opcodes"],
+)
+def test_each_bound_stops_by_its_name(data: bytes, bound: str) -> None:
+    with pytest.raises(MalformedArray, match=bound):
+        unpack(data)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_layout_survives(protocol: int, order: str) -> None:
@@ -305,7 +319,13 @@ def test_the_result_shares_nothing_with_the_bytes() -> None:
 SEEDS = [
     pickle.dumps(a, p)
     for p in PROTOCOLS
-    for a in (np.arange(5.0), np.array(["a"]), np.zeros(2, "M8[ns]"), np.zeros(2, [("a", "i2"), ("b", "U2")]), np.int8(3))
+    for a in (
+        np.arange(5.0),
+        np.array(["a"]),
+        np.zeros(2, "M8[ns]"),
+        np.zeros(2, [("a", "i2"), ("b", "U2")]),
+        np.int8(3),
+    )
 ]
 
 

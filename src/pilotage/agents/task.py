@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
 from pilotage.agents.guard import OutputHandle, TaskStopped
 from pilotage.agents.outputs import Output
 from pilotage.agents.params import Fixed, P, TaskParams, TrialRow, changed_params
-from pilotage.agents.stimuli import stimulus_files
+from pilotage.net.stimuli import stimulus_files
 
 __all__ = [
     "Fixed",

@@ -80,6 +80,8 @@ def finish_with(result: object, finish: Finish) -> None:
         result.add_callback(lambda receipt: _finish_like(receipt, finish))
     elif isinstance(result, Future):
         result.add_done_callback(lambda future: _finish_future(future, finish))
+    elif isinstance(result, list) and result and all(isinstance(one, Receipt | Future) for one in result):
+        finish_with(join_results(result), finish)
     else:
         finish(DELIVERED, encode_answer(result))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from tornado.ioloop import IOLoop
@@ -55,6 +56,27 @@ def running_loop() -> IOLoop | None:
     except RuntimeError:
         return None
     return IOLoop.current()
+
+
+def run_on(loop: IOLoop, thread: threading.Thread, work: Callable[[], None], timeout_s: float = 10.0) -> None:
+    """Do something on a loop's thread and wait for it; its error is raised here. At once, if this is that thread.
+
+    Raises:
+        TimeoutError: the loop does not get to it.
+    """
+    if thread is threading.current_thread():
+        work()
+        return
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    loop.add_callback(run)
+    done.result(timeout_s)
 
 
 class _Shared:

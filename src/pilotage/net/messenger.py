@@ -317,6 +317,16 @@ class Messenger:
         routing = self.exchange.routing
         return self.ask(lambda: {peer.name: peer.value for peer in routing if peer.card.dials})
 
+    def knows(self, name: str) -> bool:
+        """Tell whether a neighbour of that name is connected. Any thread."""
+        return name in self.exchange.routing.names
+
+    def keep_value(self, name: str, value: str) -> None:
+        """Keep the state that a neighbour told, for `senders`. Any thread."""
+        peer = self.exchange.routing.names.get(name)
+        if peer is not None:
+            peer.value = value
+
     def routes(self) -> dict[str, str]:
         """Give the names that were learned from what came through neighbours, each with its neighbour."""
         return self.ask(self.exchange.routing.through)
@@ -382,11 +392,13 @@ class Messenger:
             else:
                 pool = self._urgent if parcel.verb in URGENT else self._workers
                 pool.submit((parcel.boot, parcel.flow), delivery)
-        count = self.exchange.counts["received"]
-        if count != self.received:
-            self.received = count
-            self.on_received(count)
         return results, passed
+
+    def counted(self, received: int) -> None:
+        """Keep how many messages and confirmations have arrived, for other threads and processes to read."""
+        if received != self.received:
+            self.received = received
+            self.on_received(received)
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""

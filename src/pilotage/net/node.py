@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.net.listens import Listen
-from pilotage.net.loops import LoopThread, running_loop, shared_loop
+from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, InvalidMessage, MalformedFrame
@@ -104,11 +104,7 @@ class Net_Node:
         )
         self._messenger = Messenger(config, self.listens, self.logger)
         self.loop = self._choose_loop()
-        start = lambda: self._messenger.start(self.loop)  # noqa: E731 one thing to do, in one of two places
-        if self.loop_thread is threading.current_thread():
-            start()
-        else:
-            _run_on(self.loop, start)
+        run_on(self.loop, self.loop_thread, lambda: self._messenger.start(self.loop))
         listener = self._messenger.driver.listener
         if listener is not None:
             self.router_port = listener.port
@@ -125,10 +121,7 @@ class Net_Node:
         self._released = True
         for stream in self._streams:
             stream.close(timeout_s)
-        if self.loop_thread is threading.current_thread():
-            self._messenger.stop()
-        else:
-            _run_on(self.loop, self._messenger.stop)
+        run_on(self.loop, self.loop_thread, self._messenger.stop)
         if self._own_thread is not None:
             self._own_thread.stop(timeout_s)
         self._messenger.close_workers(timeout_s)
@@ -250,7 +243,8 @@ class Net_Node:
             dial_port=int(port or self.port),
             upstream=upstream or self.upstream,
         )
-        stream = Stream(f"{self.id}_{id}", str(id), key, places, self.loop, min_size, headers_from_prefs(subject, pilot))
+        where = (self.loop, self.loop_thread)
+        stream = Stream(f"{self.id}_{id}", str(id), key, places, where, min_size, headers_from_prefs(subject, pilot))
         self._streams.append(stream)
         return stream
 
@@ -368,19 +362,3 @@ def _read(msg: object, expands: bool) -> Message:
     if not frames:
         raise MalformedFrame("no frames")
     return Message(frames[-1], expand_arrays=expands)
-
-
-def _run_on(loop: IOLoop, work: Any, timeout_s: float = 10.0) -> None:
-    """Do something on a loop's thread and wait for it; its error is raised here."""
-    from concurrent.futures import Future
-
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except Exception as error:
-            done.set_exception(error)
-
-    loop.add_callback(run)
-    done.result(timeout_s)

@@ -7,12 +7,14 @@ Law of this room: nothing is dropped or reordered; who puts faster than the netw
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pilotage.net.loops import run_on
 from pilotage.net.messenger import Messenger, MessengerConfig
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
@@ -46,7 +48,7 @@ class Stream(Queue[Any]):
         stream_id: what its messages are numbered with.
         key: the key that each item is handled with.
         places: the station it dials.
-        loop: whose thread its socket belongs to.
+        where: the loop, and its thread, to which its socket belongs.
         min_size: items in a batch; 1 sends each by itself.
         headers: fields that each item gets.
         max_on_the_way: items that may be on their way before `put` blocks.
@@ -59,7 +61,7 @@ class Stream(Queue[Any]):
         stream_id: str,
         key: str,
         places: Places,
-        loop: IOLoop,
+        where: tuple[IOLoop, threading.Thread],
         min_size: int,
         headers: dict[str, Any],
         max_on_the_way: int = MAX_ON_THE_WAY,
@@ -79,12 +81,12 @@ class Stream(Queue[Any]):
         self._began = 0.0
         self._watched = False
         self._max_wait_s = max_wait_s
-        self._loop = loop
+        self._loop, self._thread = where
         self._closed = False
         logger = logging.getLogger(f"pilotage.stream.{name}")
         self._messenger = Messenger(MessengerConfig(name, places), {}, logger)
         self._started = False
-        loop.add_callback(self._start)
+        self._loop.add_callback(self._start)
 
     def _start(self) -> None:
         self._messenger.start(self._loop)
@@ -123,7 +125,7 @@ class Stream(Queue[Any]):
         with self.all_tasks_done:
             while self.unfinished_tasks and (left := deadline - time.monotonic()) > 0:
                 self.all_tasks_done.wait(left)
-        self._loop.add_callback(self._messenger.stop)
+        run_on(self._loop, self._thread, self._messenger.stop)
         self._messenger.close_workers(timeout_s)
 
     # What Queue asks for, each under its mutex

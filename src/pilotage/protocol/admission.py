@@ -52,6 +52,9 @@ class Admission:
         self._candidates: dict[Link, tuple[Peer, float]] = {}
         self._next_beat = 0.0
 
+    def __len__(self) -> int:
+        return len(self._candidates)
+
     def candidate(self, link: Link) -> Peer | None:
         """Give the peer of a link that isn't admitted yet."""
         entry = self._candidates.get(link)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pilotage.protocol.dtypes import parse_dtype
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Attached, Frame
@@ -85,11 +86,9 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
     fields = dict(zip(_FIELDS, values, strict=True))
     if not isinstance(extra, dict) or not isinstance(fields["flags"], dict):
         raise MalformedFrame("a message's flags and extra fields must be maps")
-    if extra:
-        return Message({**extra, **fields, "key": verb})
-    if not isinstance(fields["id"], str) or not isinstance(fields["sender"], str):
-        raise MalformedFrame("a message's id and sender must be text")
-    return Message.from_parts(key=verb, **fields)
+    if not isinstance(fields["id"], str) or not isinstance(fields["sender"], str) or type(fields["ttl"]) is not int:
+        raise MalformedFrame("a message's id and sender must be text, its ttl a whole number")
+    return Message({**extra, **fields, "key": verb}) if extra else Message.from_parts(key=verb, **fields)
 
 
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
@@ -142,9 +141,9 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
     return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
 
-def _dtype(written: Any) -> np.dtype:
+def _dtype(written: Any) -> np.dtype[Any]:
     if isinstance(written, str) and len(written) <= MAX_DTYPE_CHARS:
-        return np.dtype(written)
+        return parse_dtype(written)
     if isinstance(written, list):
         return np.dtype([_field(field) for field in written])
     raise MalformedArray("an array's dtype must be a short text or a list of fields")
@@ -152,5 +151,5 @@ def _dtype(written: Any) -> np.dtype:
 
 def _field(field: Any) -> tuple[Any, ...]:
     name, inner, *shape = field
-    kind = [_field(part) for part in inner] if isinstance(inner, list) else inner
+    kind = np.dtype([_field(part) for part in inner]) if isinstance(inner, list) else parse_dtype(inner)
     return (name, kind, tuple(shape[0])) if shape else (name, kind)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pilotage.protocol.arrays import ArrayForm
-from pilotage.protocol.errors import InvalidMessage, MalformedFrame
+from pilotage.protocol.errors import PilotageError
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import Level, Link, Note
 from pilotage.protocol.liveness import Peer
@@ -71,6 +71,9 @@ class Edge:
         self._forms: dict[Link, ArrayForm] = {}
         self._confirms = 0
 
+    def __len__(self) -> int:
+        return len(self._awaiting)
+
     @property
     def duplicates(self) -> int:
         """Messages of originals that came more than once."""
@@ -109,14 +112,15 @@ class Edge:
         """An original's message is over."""
         if settlement.outcome is Outcome.DELIVERED or settlement.reason is Reason.LISTEN_FAILED:
             return self._confirm_once(handle)
-        self._seen.forget(handle.identity)
+        if settlement.outcome is Outcome.REFUSED and settlement.reason is not Reason.INTERRUPTED:
+            self._seen.forget(handle.identity)
         return []
 
     def post(self, peer: Peer, parcel: Parcel, token: Token, now: float) -> tuple[Transmission | None, Settlement | None]:
         """Turn a parcel into a transmission for an original; a settlement says that it is over already."""
         try:
             body, message_id, wanted = json_body(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))
-        except (MalformedFrame, InvalidMessage) as error:
+        except PilotageError as error:
             return None, refused(Reason.INVALID, f"{peer.name} speaks JSON: {error}")
         frames = frames_to(peer.name, parcel.path, body, dials=peer.card.dials)
         if not wanted:

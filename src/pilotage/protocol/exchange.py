@@ -287,6 +287,7 @@ class Exchange:
         for greeting in packet.greetings:
             self._greeted(peer, greeting)
         if peer.link not in self.routing.peers:
+            self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
             return
         name = peer.name
         for ack in packet.acks:
@@ -300,6 +301,8 @@ class Exchange:
             if len(parcel.trail) > 1:
                 self.routing.learn(parcel.trail)
             self._forward_or_hold(parcel)
+        if any(greeting.word == "bye" for greeting in packet.greetings):
+            self._lose(peer.link, "it said goodbye")
 
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
         """An original peer sent something: stand in for it as the originator."""
@@ -328,13 +331,13 @@ class Exchange:
                     self._turn_away(claimant, f"the name {peer.name!r} is held by a live peer of {self.config.me}")
             case "hello":
                 self.counts["hellos"] += 1
-            case "welcome":
+            case "welcome" if not peer.card.dials:
                 if peer.link not in self.routing.peers:
                     self._welcome(peer)
-            case "refused":
+            case "refused" if not peer.card.dials:
                 self._rejected(peer, greeting.text)
             case "bye":
-                self._lose(peer.link, "it said goodbye")
+                pass  # what else is in its last packet is taken first
             case word:
                 self.counts["unknown greetings"] += 1
                 self._others.append(Note(Level.DEBUG, f"{peer.name} greets with {word!r:.40}"))
@@ -385,11 +388,17 @@ class Exchange:
         if name == self.routing.me:
             return True
         if name == self.routing.inner:
-            return name not in self.routing.names or self._serves(parcel.verb) is not Service.NONE
+            # Stations answer for an inner node that isn't there, as the original's do.
+            absent = name not in self.routing.names
+            return absent and bool(parcel.trail) and self._serves(parcel.verb) is Service.HANDLE
         return not name and bool(parcel.trail)
 
     def _take(self, parcel: Parcel) -> None:
         if self._serves(parcel.verb) is Service.PASS_ON:
+            if parcel.marks & Marks.PROBE:
+                parcel.path = [self.routing.inner]
+                self._forward(parcel)
+                return
             self._deliveries.append(Delivery(None, parcel))
             return
         for ready in self.inbox.arrived(parcel):

@@ -128,10 +128,11 @@ class Inbox:
         return flow
 
     def _forget_idle(self) -> None:
-        for key, flow in self._flows.items():
-            if flow.idle:
-                del self._flows[key]
-                return
+        """Forget the oldest flow in which nothing is open, or else the oldest: the bound holds."""
+        idle = (key for key, flow in self._flows.items() if flow.idle)
+        key = next(idle, next(iter(self._flows)))
+        del self._flows[key]
+        self._unsaid.pop(key, None)
 
     def _hold(self, flow: InFlow, parcel: Parcel, ready: list[Parcel]) -> None:
         """Keep a parcel that came before its elders; hand it out at once where order isn't asked for."""

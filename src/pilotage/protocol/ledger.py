@@ -1,8 +1,9 @@
 """Count and digest what was recorded, so that two sides can prove that they hold the same.
 
-Law: a tally depends on the values and their order alone: not on how a stream was cut into messages, not on the
-order of a mapping's keys, not on whether a list was a tuple. Each side keeps its own `Ledger`; `compare` names
-what parts them. A tally resumes from its stored state, so it can be kept in the transaction of the data.
+Law: a tally depends on the values and their order alone: not on how a stream was cut into messages, not on
+the order of a mapping's keys, not on whether a list was a tuple. Each side keeps its own `Ledger`;
+`compare` names what parts them. A tally resumes from its stored state, so it can be kept in the transaction
+of the data.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -208,10 +209,12 @@ def canonical(value: object) -> bytes:
     """Give bytes that are equal exactly for equal values.
 
     Tuples equal lists, a mapping's order doesn't matter, NumPy scalars and 0-d arrays equal the Python number
-    (which is what a wire makes of them), datetimes equal their ISO text; every NaN is the same NaN; 1, 1.0 and True differ.
+    (which is what a wire makes of them), datetimes equal their ISO text; every NaN is the same NaN; 1, 1.0
+    and True differ.
 
     Args:
-        value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or mappings of these.
+        value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or
+            mappings of these.
 
     Returns:
         Self-delimiting bytes: no concatenation of two values equals another's.
@@ -219,9 +222,8 @@ def canonical(value: object) -> bytes:
     Raises:
         InvalidMessage: A value, or one inside it, is of another type.
     """
-    parts: list[bytes] = []
-    _write(value, parts)
-    return b"".join(parts)
+    writer = _EXACT.get(type(value))
+    return writer(value) if writer is not None else _other(value)
 
 
 def canonical_timestamps(timestamps: Sequence[Any] | Array) -> bytes:
@@ -269,62 +271,89 @@ def _little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
 
 
-def _write(value: object, parts: list[bytes]) -> None:
-    if isinstance(value, np.ndarray | np.generic):
-        _write_numpy(value, parts)
-    elif value is None or isinstance(value, bool):
-        parts.append({None: b"n", True: b"t", False: b"f"}[value])
-    elif isinstance(value, int | float | complex | str | bytes | bytearray | memoryview):
-        _write_scalar(value, parts)
-    elif isinstance(value, Mapping):
-        _write_mapping(value, parts)
-    elif isinstance(value, list | tuple):
-        parts.append(b"l%d:" % len(value))
-        for item in value:
-            _write(item, parts)
-    elif hasattr(value, "isoformat"):
-        _write_scalar(str(value.isoformat()), parts)
-    else:
-        raise InvalidMessage(
-            f"{type(value).__name__} has no canonical bytes: use plain values, lists, mappings, arrays"
-        )
+def _constant(value: bool | None) -> bytes:
+    return b"n" if value is None else b"t" if value else b"f"
 
 
-def _write_scalar(
-    value: int | float | complex | str | bytes | bytearray | memoryview, parts: list[bytes]
-) -> None:
-    if isinstance(value, int):
-        parts.append(b"i%d;" % value)
-    elif isinstance(value, float):
-        parts.append(b"d" + _double(value))
-    elif isinstance(value, complex):
-        parts.append(b"c" + _double(value.real) + _double(value.imag))
-    elif isinstance(value, str):
-        text = value.encode("utf-8", "surrogatepass")
-        parts += (b"s%d:" % len(text), text)
-    else:
-        parts += (b"b%d:" % len(value), bytes(value))
+def _integer(value: int) -> bytes:
+    return b"i%d;" % value
+
+
+def _float(value: float) -> bytes:
+    return b"d" + _double(value)
+
+
+def _complex(value: complex) -> bytes:
+    return b"c" + _double(value.real) + _double(value.imag)
+
+
+def _text(value: str) -> bytes:
+    text = value.encode("utf-8", "surrogatepass")
+    return b"s%d:%b" % (len(text), text)
+
+
+def _binary(value: bytes | bytearray | memoryview) -> bytes:
+    data = bytes(value)
+    return b"b%d:%b" % (len(data), data)
+
+
+def _sequence(value: Sequence[object]) -> bytes:
+    return b"l%d:%b" % (len(value), b"".join(map(canonical, value)))
+
+
+def _mapping(value: Mapping[Any, object]) -> bytes:
+    # Canonical bytes delimit themselves, so sorting the pairs sorts them by their keys.
+    pairs = sorted(canonical(key) + canonical(item) for key, item in value.items())
+    return b"m%d:%b" % (len(pairs), b"".join(pairs))
+
+
+def _numpy(value: Array | np.generic) -> bytes:
+    if value.ndim == 0 and value.dtype.kind in "biufcUS" and value.dtype.itemsize <= _largest(value.dtype):
+        return canonical(value.item())
+    array = _little_endian(np.asarray(value))
+    return f"a{array.dtype.str}{array.shape}:".encode() + array.tobytes()
+
+
+def _other(value: object) -> bytes:
+    if hasattr(value, "isoformat"):
+        return _text(str(value.isoformat()))
+    for kinds, writer in _BY_BASE:
+        if isinstance(value, kinds):
+            return writer(value)
+    raise InvalidMessage(
+        f"{type(value).__name__} has no canonical bytes: use plain values, lists, mappings, arrays"
+    )
 
 
 def _double(value: float) -> bytes:
-    return struct.pack("<d", math.nan if math.isnan(value) else value)
+    return _PACK(value if value == value else math.nan)  # noqa: PLR0124 - the quickest test for NaN
 
 
-def _write_mapping(value: Mapping[Any, object], parts: list[bytes]) -> None:
-    pairs = sorted(((canonical(key), item) for key, item in value.items()), key=lambda pair: pair[0])
-    parts.append(b"m%d:" % len(pairs))
-    for key, item in pairs:
-        parts.append(key)
-        _write(item, parts)
+_PACK = struct.Struct("<d").pack
 
+_Writer = Callable[[Any], bytes]
 
-def _write_numpy(value: Array | np.generic, parts: list[bytes]) -> None:
-    if value.ndim == 0 and value.dtype.kind in "biufcUS" and value.dtype.itemsize <= _largest(value.dtype):
-        _write(value.item(), parts)
-        return
-    array = _little_endian(np.asarray(value))
-    header = f"a{array.dtype.str}{array.shape}:".encode()
-    parts += (header, array.tobytes())
+_EXACT: dict[type, _Writer] = {
+    str: _text,
+    float: _float,
+    int: _integer,
+    bool: _constant,
+    type(None): _constant,
+    dict: _mapping,
+    list: _sequence,
+    tuple: _sequence,
+}
+
+_BY_BASE: tuple[tuple[tuple[type, ...], _Writer], ...] = (
+    ((np.ndarray, np.generic), _numpy),
+    ((int,), _integer),
+    ((float,), _float),
+    ((complex,), _complex),
+    ((str,), _text),
+    ((bytes, bytearray, memoryview), _binary),
+    ((Mapping,), _mapping),
+    ((list, tuple), _sequence),
+)
 
 
 def _largest(dtype: np.dtype[Any]) -> int:

@@ -80,19 +80,16 @@ class Message:
     _sent_flags: dict[str, Any]
 
     def __init__(self, msg: object = None, expand_arrays: bool = False, **kwargs: Any) -> None:
-        if not (_CORE.issuperset(kwargs) and _are_plain(kwargs)):
+        simple = _CORE.issuperset(kwargs) and _are_plain(kwargs)
+        if not simple:
             _check_names(kwargs)
             _check_fields(kwargs, InvalidMessage)
-        if msg is None:
-            flags = kwargs.get("flags")
-            kwargs["flags"] = dict(flags) if flags else {}
-            if kwargs.get("timestamp") is None:
-                kwargs["timestamp"] = _now().isoformat()
-            if kwargs.get("ttl") is None:
-                kwargs["ttl"] = 2
-            _set(self, "__dict__", kwargs)
-        else:
+        if msg is not None:
             self._read(msg, kwargs)
+        else:
+            if not simple:
+                _drop_defaults(kwargs)
+            _set(self, "__dict__", {"flags": {}, "timestamp": _now().isoformat(), "ttl": 2, **kwargs})
         if expand_arrays:
             self.expand()
 
@@ -179,7 +176,7 @@ class Message:
         )
 
     def expand(self) -> None:
-        """Unpack the arrays in `value`, however deep; until then they are documents.
+        """Unpack the arrays in `value` and in extra fields, however deep; until then they are documents.
 
         It costs time and memory, so that who merely passes a message on doesn't do it.
 
@@ -187,7 +184,10 @@ class Message:
             MalformedArray: one of them is broken, too large, or more than plain numbers.
             MachineError: one is compressed and blosc2 isn't installed.
         """
-        self.__dict__["value"] = expand_arrays(self.value)
+        fields = self.__dict__
+        for name in ("value", *(fields.keys() - _SIMPLE - {"changed", "serialized"})):
+            if name in fields:
+                fields[name] = expand_arrays(fields[name])
 
     def serialize(self) -> str:
         """Write all fields as JSON; kept in `serialized` until a field is assigned.
@@ -253,6 +253,15 @@ def _are_plain(fields: Mapping[str, Any]) -> bool:
         return "".join((get("id", ""), get("to", ""), get("sender", ""), get("key", ""))).isascii()
     except TypeError:
         return False
+
+
+def _drop_defaults(fields: dict[str, Any]) -> None:
+    """Prepare keywords to be laid over a new message's own: None stands for the default, flags are copied."""
+    for name in ("flags", "timestamp", "ttl"):
+        if name in fields and fields[name] is None:
+            del fields[name]
+    if "flags" in fields:
+        fields["flags"] = dict(fields["flags"])
 
 
 def _is_reserved(name: str) -> bool:

@@ -105,7 +105,7 @@ def _path(names: list[str], to: object, me: str) -> tuple[str, ...]:
 def form_of(message: Message) -> ArrayForm:
     """Tell which array form the writer of an envelope understands, by the fields that its version writes."""
     fields = message.__dict__
-    return ArrayForm.AUTOPILOT_05 if "blosc" in fields or "changed" in fields else ArrayForm.AUTOPILOT_03
+    return ArrayForm.AUTOPILOT_05 if "blosc" in fields else ArrayForm.AUTOPILOT_03
 
 
 def frames_to(peer_name: str, path: Sequence[str], body: Frame, *, dials: bool) -> list[Frame]:

@@ -32,7 +32,8 @@ class DeliveryRules:
     Attributes:
         repeat_interval_s: wait before the first repetition, and between those of a message that isn't durable.
         longest_wait_s: bound of a durable message's growing waits, and of questions after a received message.
-        patience_s: how long a message that isn't durable waits for a link to exist at all.
+        patience_s: how long a message that isn't durable waits for a link to exist at all, and for a word of a
+            recipient that had received it.
         window: open places in a flow.
         max_waiting: sends of one flow that may wait for the window.
         max_flows: (recipient, key) pairs remembered; beyond it the longest unused empty one is forgotten.
@@ -108,6 +109,7 @@ class OutFlow:
     life: int = 0
     heard: int = 0
     due: float = FOREVER
+    asked_at: float = FOREVER
     open: dict[int, Pending] = field(default_factory=dict)
     waiting: deque[SendRequest] = field(default_factory=deque)
 
@@ -160,10 +162,14 @@ class Outbox:
         ended: Settled = []
         heard: list[Pending] = []
         if ack.life:
+            flow.asked_at = FOREVER
             self._meet_life(flow, ack, now, ended)
             heard = self._mark_received(flow, ack, now)
         for verdict in ack.verdicts:
-            self._end(flow, verdict.seq, _settlement(verdict), ended)
+            pending = flow.open.get(verdict.seq)
+            # A station on the way may refuse a late copy of what the recipient has long received.
+            if pending is not None and (ack.life or not pending.received):
+                self._end(flow, verdict.seq, _settlement(verdict), ended)
         if ack.life:
             for seq in self._settled_places(flow, ack):
                 self._end(flow, seq, DELIVERED, ended)
@@ -205,6 +211,7 @@ class Outbox:
             ended += [(handle, refused(Reason.INTERRUPTED, text)) for handle in requests]
             flow.open.clear()
             flow.waiting.clear()
+            flow.floor = flow.next_seq
         return ended
 
     def _flow(self, request: SendRequest) -> OutFlow:
@@ -242,17 +249,19 @@ class Outbox:
         if pending.due < flow.due:
             self._set_due(flow, pending.due)
 
-    def _transmit(self, flow: OutFlow, pending: Pending, now: float) -> None:
-        """Put a parcel on its way if it has tries left and a link; else leave it waiting."""
+    def _transmit(self, flow: OutFlow, pending: Pending, now: float) -> bool:
+        """Put a parcel on its way if it has tries left and a link; else leave it waiting, and say False."""
         if pending.tries < 1:
-            return
+            return False
         parcel = pending.parcel
         parcel.path, parcel.trail, parcel.floor = list(flow.path), [], flow.floor
-        if self._emit(parcel):
-            self.resent += pending.asked > 0
-            pending.asked += 1
-            pending.tries -= 1
-            pending.due = now + self._wait(pending)
+        if not self._emit(parcel):
+            return False
+        self.resent += pending.asked > 0
+        pending.asked += 1
+        pending.tries -= 1
+        pending.due = now + self._wait(pending)
+        return True
 
     def _wait(self, pending: Pending) -> float:
         """Give the wait after a transmission: constant, or growing and jittered where durable."""
@@ -267,18 +276,28 @@ class Outbox:
         before = len(ended)
         for pending in [pending for pending in flow.open.values() if pending.due <= now]:
             if pending.received:
-                pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
-                pending.due = now + pending.wait
-                self._probe(flow)
-            elif pending.tries >= 1 and (pending.asked or pending.durable or now - pending.since < self.rules.patience_s):
+                self._question(flow, pending, now, ended)
+            elif self._transmit(flow, pending, now):
+                continue
+            elif pending.tries >= 1 and (pending.durable or now - pending.since < self.rules.patience_s):
                 pending.due = now + self.rules.repeat_interval_s
-                self._transmit(flow, pending, now)
             else:
                 self._end(flow, pending.parcel.seq, _expiry(flow, pending, self.rules), ended)
         self._advance(flow, now)
         if len(ended) > before and flow.open:
             self._probe(flow)
         self._schedule(flow)
+
+    def _question(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
+        """Ask about a message that was received, unless its recipient has been silent for too long."""
+        if not pending.durable and now - flow.asked_at > self.rules.patience_s:
+            text = f"{pending.name}: {flow.path[-1]} received it and has not been heard of since"
+            self._end(flow, pending.parcel.seq, refused(Reason.INTERRUPTED, text), ended)
+            return
+        pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
+        pending.due = now + pending.wait
+        flow.asked_at = min(flow.asked_at, now)
+        self._probe(flow)
 
     def _meet_life(self, flow: OutFlow, ack: Ack, now: float, ended: Settled) -> None:
         """Notice that the recipient was started anew: what the old one had only received is in doubt."""

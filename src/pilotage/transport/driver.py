@@ -52,6 +52,9 @@ class Shell(Protocol):
     def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
         """Give messages to their listens; return what was handled or passed on at once."""
 
+    def counted(self, received: int) -> None:
+        """So many messages and confirmations have arrived by now."""
+
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
 
@@ -218,6 +221,7 @@ class Driver:
             arrivals += self.dialer.drain(ARRIVALS_A_TURN)
         if arrivals:
             self._run(self.exchange.frames_arrived(arrivals, now))
+            self._shell.counted(self.exchange.counts["received"])
         while self._calls:
             self._calls.popleft()()
         if self._results:

@@ -1,6 +1,7 @@
 """A program that writes a session until it is killed, and says on its standard output what was confirmed.
 
-Run as: crash_writer.py FOLDER TRIALS NUMBERS FRAMES, each number the first message of that flow not confirmed yet.
+Run as: crash_writer.py FOLDER TRIALS NUMBERS FRAMES, each number the first message of that flow not
+confirmed yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""kill -9 while a session is written: nothing confirmed is missing, nothing is there twice, nothing is invented."""
+"""kill -9 while a session is written.
+
+Nothing confirmed is missing, nothing is there twice, nothing is invented.
+"""
 
 from __future__ import annotations
 
@@ -102,12 +105,16 @@ def test_kill_at_random_moments(tmp_path: Path) -> None:
         before = check_stored(folder, confirmed)
         with SessionStore.open(folder, writer.CONFIG) as store:
             seen = store.seen()
-        assert [seen[writer.BOOT, flow].high + 1 for flow in range(3) if before[flow]] == [n for n in before if n]
+        assert [seen[writer.BOOT, flow].high + 1 for flow in range(3) if before[flow]] == [
+            n for n in before if n
+        ]
         assert check_stored(folder, confirmed) == before, "recovery changed what was committed"
         check_zarr_alone(folder)
         kept_unconfirmed += sum(before) - sum(confirmed)
     assert min(confirmed) > 100, "too little was written to mean anything"
-    assert kept_unconfirmed > 0, "no kill fell between a commit and its confirmation: duplicates were never tried"
+    assert kept_unconfirmed > 0, (
+        "no kill fell between a commit and its confirmation: duplicates were never tried"
+    )
     assert check_zarr_alone(folder) > 0, "no chunk was ever filled"
     with SessionReader(folder) as reader:
         marks = reader.ledger()

@@ -1,4 +1,8 @@
-"""What was stored comes back equal, while it is being written and after, with our reader and with common tools."""
+""".
+
+What was stored comes back equal, while it is being written and after, with our reader and with common
+tools.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +88,11 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path, compressor: str) -> 
         ([0.1, 1e300, float("nan"), -0.0], np.array([0.1, 1e300, np.nan, -0.0])),
         ([1, 2**62 + 1, -5], np.array([1, 2**62 + 1, -5])),
         ([1, 2.5], np.array([1.0, 2.5])),
-        (["2026-01-02T03:04:05.678901", "2026-01-02T03:04:05"], np.array(["2026-01-02T03:04:05.678901", "2026-01-02T03:04:05"], "M8[us]")),
-        ([datetime(2026, 1, 2, 3, 4, 5, 7)], np.array(["2026-01-02T03:04:05.000007"], "M8[us]")),  # noqa: DTZ001
+        (
+            ["2026-01-02T03:04:05.678901", "2026-01-02T03:04:05"],
+            np.array(["2026-01-02T03:04:05.678901", "2026-01-02T03:04:05"], "M8[us]"),
+        ),
+        ([datetime(2026, 1, 2, 3, 4, 5, 7)], np.array(["2026-01-02T03:04:05.000007"], "M8[us]")),
         (["2026-01-02T03:04:05+02:00"], np.array(["2026-01-02T03:04:05+02:00"])),
         ([datetime(2026, 1, 2, tzinfo=UTC)], np.array(["2026-01-02T00:00:00+00:00"])),
         (np.array(["2026-01-02T03:04:05.123456789"], "M8[ns]"), np.array(["2026-01-02T03:04:05.123456789"])),
@@ -113,7 +120,9 @@ def test_timestamps_that_no_form_holds_are_refused(tmp_path: Path) -> None:
 def test_a_change_of_form_begins_a_segment(tmp_path: Path) -> None:
     with SessionStore.create(tmp_path, "s", {}, StoreConfig(chunk_bytes=64)) as store:
         put(store, StreamItems("rig", "m1", "cam", [0.5], np.zeros((1, 4, 4), "u1")))
-        put(store, StreamItems("rig", "m1", "cam", [1], np.ones((1, 4, 4), "u1")))  # whole seconds fit among fractions
+        put(
+            store, StreamItems("rig", "m1", "cam", [1], np.ones((1, 4, 4), "u1"))
+        )  # whole seconds fit among fractions
         put(store, StreamItems("rig", "m1", "cam", [2.0], np.full((1, 4, 5), 2, "u1")))
         put(store, StreamItems("rig", "m1", "cam", [3.0], np.full((1, 4, 5), 3, "i2")))
         put(store, StreamItems("rig", "m2", "cam", [4.0], np.full((1, 4, 5), 4, "i2")))
@@ -135,7 +144,21 @@ def test_a_change_of_form_begins_a_segment(tmp_path: Path) -> None:
 
 
 def test_names_never_leave_the_folder_nor_meet(tmp_path: Path) -> None:
-    names = ["..", "../../x", "/etc", "a/b", "A", "a", "", "nul", "c", "x" * 300, "x" * 299 + "y", "zarr.json", "é\n"]
+    names = [
+        "..",
+        "../../x",
+        "/etc",
+        "a/b",
+        "A",
+        "a",
+        "",
+        "nul",
+        "c",
+        "x" * 300,
+        "x" * 299 + "y",
+        "zarr.json",
+        "é\n",
+    ]
     with SessionStore.create(tmp_path, "s", {}, StoreConfig(chunk_bytes=8)) as store:
         for pilot in ("..", "rig"):
             for number, name in enumerate(names):
@@ -179,7 +202,8 @@ while last < 4000:
         if not reader.streams():
             continue
         stream = reader.stream("rig", "hr")
-        assert (stream.values == np.arange(len(stream))).all() and (stream.timestamp.values == stream.values / 10).all()
+        assert (stream.values == np.arange(len(stream))).all()
+        assert (stream.timestamp.values == stream.values / 10).all()
         assert len(stream) >= last and len(stream) % 10 == 0
         joined = np.concatenate([piece.values for piece in reader.stream_chunks("rig", "hr")])
         assert (joined == np.arange(len(joined))).all() and len(joined) >= len(stream)
@@ -207,7 +231,11 @@ def test_another_process_reads_while_it_is_written(tmp_path: Path) -> None:
             written = 0
             while process.poll() is None and written < 1_000_000:
                 data = np.arange(written, written + 10.0)
-                put(store, StreamItems("rig", None, "hr", data / 10, data), TrialData("rig", None, written // 10, {"choice": "L"}))
+                put(
+                    store,
+                    StreamItems("rig", None, "hr", data / 10, data),
+                    TrialData("rig", None, written // 10, {"choice": "L"}),
+                )
                 written += 10
             looks, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
@@ -218,7 +246,10 @@ def test_common_tools_read_a_session(tmp_path: Path) -> None:
     with SessionStore.create(tmp_path, "s", {}, StoreConfig(chunk_bytes=120)) as store:
         stamps = [f"2026-01-01T00:00:00.{n:06d}" for n in range(10)]
         put(store, StreamItems("rig", None, "cam", stamps, np.arange(120, dtype="u1").reshape(10, 3, 4)))
-        put(store, TrialData("rig", None, 0, {"rt": float("nan"), "it's": 1, "pilot": "rig", "complete": "no"}))
+        put(
+            store,
+            TrialData("rig", None, 0, {"rt": float("nan"), "it's": 1, "pilot": "rig", "complete": "no"}),
+        )
         put(store, TrialData("rig", None, 1, {"rt": 0.5, 'quoted"': 2}))
         connection = sqlite3.connect(store.folder / "session.sqlite")
         table = pd.read_sql("SELECT * FROM trials", connection)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from pilotage.agents.stimuli import inside
+from pilotage.net.stimuli import inside
 from pilotage.agents.task import Fixed, Item, Source, Task, TaskParams
 from pilotage.protocol.errors import MachineError, TaskError
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pilotage.agents.stimuli import inside
+from pilotage.net.stimuli import inside
 from pilotage.agents.task import Fixed, Item, Source, Task, TaskParams
 from pilotage.agents.tasks.signals import read_signal
 

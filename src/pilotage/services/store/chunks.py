@@ -5,7 +5,6 @@ Law: a chunk is written once and whole, and is on the disk before its length is 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ import numpy as np
 
 from pilotage.protocol.errors import StoreError
 from pilotage.services.store.forms import Array, Form
-from pilotage.services.store.mirror import MARK
 
 Sync = Callable[[int], None]
 """Puts a file descriptor's content on the disk: `os.fsync`, or a test's recorder around it."""
@@ -94,23 +92,6 @@ class Layout(NamedTuple):
     def _chunk(self, array: str, index: int) -> Path:
         rest = ["0"] * len(self.form.item_shape) if array == "data" else []
         return self.folder.joinpath(array, "c", str(index), *rest)
-
-
-def drop_unknown(root: Path, known: set[str]) -> Iterator[str]:
-    """Remove segments that were made but never committed, and give their paths."""
-    for marker in sorted(root.glob("*/*/zarr.json")):
-        path = marker.parent.relative_to(root).as_posix()
-        if path not in known and _is_ours(marker):
-            shutil.rmtree(marker.parent)
-            yield path
-
-
-def _is_ours(marker: Path) -> bool:
-    try:
-        return MARK in json.loads(marker.read_text(encoding="utf-8")).get("attributes", {})
-    except ValueError:
-        # A power cut may tear the mirror of a segment that was just made.
-        return (marker.parent / "timestamp").is_dir()
 
 
 def sync_folder(folder: Path, sync: Sync) -> None:

@@ -1,4 +1,7 @@
-"""What can be stored. Law: an entry is a value; it knows neither the wire it came on nor the table it goes to."""
+"""What can be stored.
+
+Law: an entry is a value; it knows neither the wire it came on nor the table it goes to.
+"""
 
 from __future__ import annotations
 

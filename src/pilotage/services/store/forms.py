@@ -1,6 +1,7 @@
 """What a stream's items and timestamps look like, in memory and in Zarr.
 
-Law: an item comes back bit for bit, and a timestamp as the value it was; what can't is refused or starts a new segment.
+Law: an item comes back bit for bit, and a timestamp as the value it was; what can't is refused or starts a
+new segment.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def _texts(values: list[Any]) -> tuple[TimestampForm, Array]:
     if not all(isinstance(text, str) for text in texts):
         kinds = sorted({type(value).__name__ for value in values})
         raise StoreError(
-            f"timestamps of type {', '.join(kinds)} can't be stored: use seconds, integers below 2**63 or text"
+            f"timestamps of type {', '.join(kinds)} can't be stored: use seconds, integers below 2**63 "
+            f"or text"
         )
     if all(_NAIVE_ISO.fullmatch(text) for text in texts):
         try:

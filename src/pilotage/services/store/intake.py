@@ -1,4 +1,7 @@
-"""The queue between those who submit and the writer's thread. Law: it is bounded, and says so when it is full."""
+"""The queue between those who submit and the writer's thread.
+
+Law: it is bounded, and says so when it is full.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,10 @@ class Intake:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
                 raise StoreError(
-                    f"{describe(job.entry)} can't be queued: {len(self._jobs)} entries ({self._bytes} bytes) wait for "
-                    f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, or a larger queue"
+                    f"{describe(job.entry)} can't be queued: {len(self._jobs)} entries ({self._bytes} "
+                    f"bytes) wait for "
+                    f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, "
+                    f"or a larger queue"
                 )
             if not self._open:
                 raise Closed(

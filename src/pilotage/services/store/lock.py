@@ -58,7 +58,8 @@ class WriterLock:
             raise StoreError(
                 f"session {str(folder)!r} is being written by {_holder(folder)}: close that one first"
                 if "locked" in str(cause)
-                else f"session {str(folder)!r} can't be locked for writing ({cause}): check the folder's rights"
+                else f"session {str(folder)!r} can't be locked for writing ({cause}): check the folder's "
+                f"rights"
             ) from cause
         self._sign()
 
@@ -83,7 +84,8 @@ def refuse_network_folder(folder: Path, mounts: str | None = None) -> None:
 
     Args:
         folder: Where a session is to be written.
-        mounts: The text of /proc/mounts; read from there when None (elsewhere than on Linux nothing is checked).
+        mounts: The text of /proc/mounts; read from there when None (elsewhere than on Linux nothing is
+            checked).
 
     Raises:
         StoreError: The folder lies on a network file system.
@@ -95,7 +97,8 @@ def refuse_network_folder(folder: Path, mounts: str | None = None) -> None:
     point, kind = _mount_of(folder.resolve(), mounts)
     if kind in NETWORK_FILESYSTEMS:
         raise StoreError(
-            f"session folder {str(folder)!r} lies on a network file system ({kind} at {point!r}), where a crash or a "
+            f"session folder {str(folder)!r} lies on a network file system ({kind} at {point!r}), where "
+            f"a crash or a "
             "second machine can corrupt SQLite's log: write to a local disk and copy the closed session there"
         )
 

@@ -1,23 +1,22 @@
 """Zarr's metadata, as a mirror of what SQLite committed.
 
-Law: whoever opens the group sees data and timestamps of one length, for the whole tree of lengths is replaced in one
-rename. A mirror need not survive a power cut: it is made anew from SQLite on opening, and synced on closing.
+Law: whoever opens the group sees data and timestamps of one length, for the whole tree of lengths is
+replaced in one rename. A mirror need not survive a power cut: it is made anew from SQLite on opening, and
+synced on closing.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pilotage.services.store.chunks import Layout, Sync
 from pilotage.services.store.forms import TimestampForm, zarr_type
-
-if TYPE_CHECKING:
-    from pilotage.services.store.chunks import Layout
 
 MARK = "pilotage"
 """The attribute by which we know a group of ours."""
@@ -35,7 +34,7 @@ class Mirror:
         sync: Puts a file descriptor's content on the disk.
     """
 
-    def __init__(self, root: Path, sync: Callable[[int], None]) -> None:
+    def __init__(self, root: Path, sync: Sync) -> None:
         """Start with nothing known."""
         self._root = root
         self._sync = sync
@@ -76,7 +75,24 @@ class Mirror:
             file.flush()
             if safe:
                 self._sync(file.fileno())
-        os.replace(fresh, folder / "zarr.json")
+        fresh.replace(folder / "zarr.json")
+
+
+def drop_unknown(root: Path, known: set[str]) -> Iterator[str]:
+    """Remove segments that were made but never committed, and give their paths."""
+    for marker in sorted(root.glob("*/*/zarr.json")):
+        path = marker.parent.relative_to(root).as_posix()
+        if path not in known and _is_ours(marker):
+            shutil.rmtree(marker.parent)
+            yield path
+
+
+def _is_ours(marker: Path) -> bool:
+    try:
+        return MARK in json.loads(marker.read_text(encoding="utf-8")).get("attributes", {})
+    except ValueError:
+        # A power cut may tear the mirror of a segment that was just made.
+        return (marker.parent / "timestamp").is_dir()
 
 
 def _arrays(layout: Layout, length: int) -> dict[str, Document]:

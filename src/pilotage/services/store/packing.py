@@ -1,6 +1,7 @@
 """Check an entry and bring it into the form in which it is stored, in the thread of whoever submits it.
 
-Law: the caller's values are read before `submit` returns (arrays excepted), so a later change to them changes nothing.
+Law: the caller's values are read before `submit` returns (arrays excepted), so a later change to them
+changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A session read, while another process writes it or after.
 
-Law: reading never writes and holds no lock while it works on files. One short transaction tells what is committed;
-chunks below that length never change again.
+Law: reading never writes and holds no lock while it works on files. One short transaction tells what is
+committed; chunks below that length never change again.
 """
 
 from __future__ import annotations

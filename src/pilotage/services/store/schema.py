@@ -1,4 +1,7 @@
-"""The session's tables, and how connections to them are opened. Law: every statement that makes a table is here."""
+"""The session's tables, and how connections to them are opened.
+
+Law: every statement that makes a table is here.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ CREATE TABLE states (
     id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, state TEXT NOT NULL,
     received REAL, sent_wall REAL, sent_monotonic REAL);
 CREATE TABLE parameters (
-    id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
-    received REAL, sent_wall REAL, sent_monotonic REAL);
+    id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+    source TEXT NOT NULL, received REAL, sent_wall REAL, sent_monotonic REAL);
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, name TEXT NOT NULL, segment INTEGER NOT NULL,
     subject TEXT NOT NULL, path TEXT NOT NULL UNIQUE, dtype TEXT NOT NULL, item_shape TEXT NOT NULL,
@@ -47,7 +50,8 @@ CREATE TABLE message_ids (
     PRIMARY KEY (boot, flow, first)) WITHOUT ROWID;
 CREATE TABLE ledger (
     pilot TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
-    digest BLOB NOT NULL, pending BLOB NOT NULL, form BLOB NOT NULL, PRIMARY KEY (pilot, kind, name)) WITHOUT ROWID;
+    digest BLOB NOT NULL, pending BLOB NOT NULL, form BLOB NOT NULL,
+    PRIMARY KEY (pilot, kind, name)) WITHOUT ROWID;
 """
 
 FIXED_COLUMNS = ("pilot", "subject", "trial_num", "occurrence", "complete", "first_received", "last_received")

@@ -1,4 +1,7 @@
-"""A session's folder, open for writing. Law: `done(None)` is called only when a power cut can't take the entry away."""
+"""A session's folder, open for writing.
+
+Law: `done(None)` is called only when a power cut can't take the entry away.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,8 @@ class StoreStatistics:
 class SessionStore:
     """Write one session; make one with `create` or `open`.
 
-    `submit` may be called from any thread. `done` is called from the store's own thread, in the order of `submit`.
+    `submit` may be called from any thread. `done` is called from the store's own thread, in the order of
+    `submit`.
     """
 
     def __init__(
@@ -134,14 +138,16 @@ class SessionStore:
         Args:
             root: Where sessions lie; made if it isn't there.
             session: The session's name, which becomes the folder's.
-            provenance: What must be known about the session later: versions, prefs, the hash of the task's code.
+            provenance: What must be known about the session later: versions, prefs, the hash of the task's
+                code.
             config: Bounds, when the defaults don't fit.
 
         Returns:
             The open store.
 
         Raises:
-            StoreError: The name can't be a folder's, the session exists, the disk is a network's or can't be written.
+            StoreError: The name can't be a folder's, the session exists, the disk is a network's or can't
+                be written.
         """
         facts = {key: to_text(plain(value)) for key, value in provenance.items()}
         folder = Path(root) / _checked_name(session)
@@ -152,14 +158,16 @@ class SessionStore:
             lock = WriterLock(folder)
             with _released_on_error(lock):
                 connection = _made(folder, session, facts, config.sync)
-                return cls(folder, lock, connection, config)
+                with _closed_on_error(connection):
+                    return cls(folder, lock, connection, config)
 
     @classmethod
     def open(cls, folder: Path | str, config: StoreConfig | None = None) -> SessionStore:
         """Go on writing a session; what an earlier writer did not commit is removed first.
 
         Raises:
-            StoreError: There is no such session, another writer has it, or the disk is a network's or can't be written.
+            StoreError: There is no such session, another writer has it, or the disk is a network's or can't
+                be written.
         """
         folder = Path(folder)
         database = folder / schema.DATABASE
@@ -170,8 +178,9 @@ class SessionStore:
             lock = WriterLock(folder)
             with _released_on_error(lock):
                 connection = schema.connect_writer(database)
-                schema.check_version(connection, folder)
-                return cls(folder, lock, connection, config or StoreConfig())
+                with _closed_on_error(connection):
+                    schema.check_version(connection, folder)
+                    return cls(folder, lock, connection, config or StoreConfig())
 
     @property
     def folder(self) -> Path:
@@ -183,8 +192,8 @@ class SessionStore:
 
         Args:
             entry: What to store.
-            done: Called once, from the store's thread, with None when the entry is on the disk or was there already,
-                else with the error. It should return soon; what it raises is counted and logged.
+            done: Called once, from the store's thread, with None when the entry is on the disk or was there
+                already, else with the error. It should return soon; what it raises is counted and logged.
             timeout_s: Seconds to wait for room; the configured ones when None.
 
         Raises:
@@ -243,7 +252,8 @@ class SessionStore:
                     job, StoreError(f"{describe(job.entry)} is not stored: the session was closed before")
                 )
             raise StoreError(
-                f"session {str(self._folder)!r} did not close in {timeout_s} s: {len(rest)} entries not stored"
+                f"session {str(self._folder)!r} did not close in {timeout_s} s: {len(rest)} entries not "
+                f"stored"
             )
 
     def __enter__(self) -> SessionStore:
@@ -328,6 +338,15 @@ def _released_on_error(lock: WriterLock) -> Iterator[None]:
         yield
     except BaseException:
         lock.release()
+        raise
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
         raise
 
 

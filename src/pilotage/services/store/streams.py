@@ -1,7 +1,7 @@
 """The writer's side of streams: unfilled tails as rows in SQLite, full chunks as files.
 
-Law: memory follows the database. After a transaction that failed, `reload` reads everything anew, and nothing that
-was not committed survives in memory, in rows or in files.
+Law: memory follows the database. After a transaction that failed, `reload` reads everything anew, and
+nothing that was not committed survives in memory, in rows or in files.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from pilotage.protocol.errors import StoreError
-from pilotage.services.store.chunks import Layout, Sync, drop_unknown, sync_folder
+from pilotage.services.store.chunks import Layout, Sync, sync_folder
 from pilotage.services.store.forms import Array, Block, Form, TimestampForm
-from pilotage.services.store.mirror import Mirror
+from pilotage.services.store.mirror import Mirror, drop_unknown
 
 CHUNK_ITEMS = 65_536
 """Items in a chunk at most, however small they are: a tail stays quick to gather."""
@@ -182,9 +182,10 @@ class StreamWriter:
             )
         path = self._free_path(pilot, name)
         chunk_rows = max(1, min(CHUNK_ITEMS, self._chunk_bytes // max(1, form.item_bytes())))
+        shape, stamps = json.dumps(form.item_shape), _form_text(form)
         cursor = self._connection.execute(
-            "INSERT INTO streams (pilot, name, segment, subject, path, dtype, item_shape, timestamp_form, compressor, "
-            "chunk_rows, chunked, length) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+            "INSERT INTO streams (pilot, name, segment, subject, path, dtype, item_shape, timestamp_form, "
+            "compressor, chunk_rows, chunked, length) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
             (
                 pilot,
                 name,
@@ -192,10 +193,11 @@ class StreamWriter:
                 form.subject,
                 path,
                 form.dtype.str,
-                json.dumps(form.item_shape),
-                _form_text(form),
-            )
-            + (self._compressor, chunk_rows),
+                shape,
+                stamps,
+                self._compressor,
+                chunk_rows,
+            ),
         )
         label = {"pilot": pilot, "stream": name, "segment": number, "subject": form.subject}
         layout = Layout(self._root, path, form, chunk_rows, self._compressor, label)
@@ -208,7 +210,8 @@ class StreamWriter:
         return segment
 
     def _undo(self, row: StreamRow, shown: int) -> int:
-        # Metadata first: a chunk that is still shown must not vanish, for Zarr would show fill values in its place.
+        # Metadata first: a chunk that is still shown must not vanish, for Zarr would show fill values in
+        # its place.
         try:
             if shown != row.chunked:
                 self._mirror.show(row.layout, row.chunked)
@@ -244,7 +247,8 @@ class StreamRow:
 def stream_rows(connection: sqlite3.Connection, root: Path) -> list[StreamRow]:
     """Read the table `streams`, in the order in which segments began."""
     found = connection.execute(
-        "SELECT id, pilot, name, segment, subject, path, dtype, item_shape, timestamp_form, compressor, chunk_rows, "
+        "SELECT id, pilot, name, segment, subject, path, dtype, item_shape, timestamp_form, compressor, "
+        "chunk_rows, "
         "chunked, length FROM streams ORDER BY id"
     )
     return [_stream_row(row, root) for row in found]

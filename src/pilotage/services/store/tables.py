@@ -1,7 +1,7 @@
 """Rows of trials, events, states, parameters and provenance, in batches.
 
-Law: what arrived is kept as it arrived (`data_messages`); the merged rows of `trial_rows` can be made again from it.
-A finished trial is never overwritten: what would change one of its values begins a new occurrence.
+Law: what arrived is kept as it arrived (`data_messages`); the merged rows of `trial_rows` can be made again
+from it. A finished trial is never overwritten: what would change one of its values begins a new occurrence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _INSERTS = {
     "VALUES (?, ?, ?, ?, ?, ?, ?)",
     "events": f'INSERT INTO events (pilot, name, "values", {_STAMPS}) VALUES (?, ?, ?, ?, ?, ?)',
     "states": f"INSERT INTO states (pilot, state, {_STAMPS}) VALUES (?, ?, ?, ?, ?)",
-    "parameters": f"INSERT INTO parameters (pilot, name, value, source, {_STAMPS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "parameters": f"INSERT INTO parameters (pilot, name, value, source, {_STAMPS}) VALUES (?, ?, ?, ?, "
+    "?, ?, ?)",
     "provenance": "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
 }
 

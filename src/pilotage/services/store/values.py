@@ -1,7 +1,7 @@
 """Values as JSON text and back, exactly.
 
-Law: what JSON can't say is tagged (`{"$": kind, ...}`), never rounded, never dropped: NaN and infinities, large
-integers, bytes, complex numbers, datetimes, arrays and mappings with other keys than text.
+Law: what JSON can't say is tagged (`{"$": kind, ...}`), never rounded, never dropped: NaN and infinities,
+large integers, bytes, complex numbers, datetimes, arrays and mappings with other keys than text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ TAG = "$"
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder()
-_PLAIN = (str, bool, type(None))
+_PLAIN = frozenset({str, bool, type(None)})
+_HUGE = math.inf
 
 
 def to_text(value: object) -> str:
@@ -56,10 +57,13 @@ def plain(value: object) -> Any:
     Raises:
         StoreError: The value, or one inside it, is of a type that can't be stored.
     """
-    if isinstance(value, _PLAIN):
+    kind = type(value)
+    if kind in _PLAIN or (kind is float and -_HUGE < value < _HUGE):  # type: ignore[operator]
         return value
     if isinstance(value, np.generic | np.ndarray):
         return _plain_numpy(value)
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**63 else {TAG: "int", "value": str(value)}
     if isinstance(value, float):

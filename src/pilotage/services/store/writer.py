@@ -1,7 +1,7 @@
 """One transaction for a batch of entries: rows, chunks, message ids and tallies together, or none of them.
 
-Law: only one thread calls `commit`. An entry that can't be stored fails alone; a disk that fails takes a batch back
-whole, tries each pilot's part by itself, and leaves the store able to go on.
+Law: only one thread calls `commit`. An entry that can't be stored fails alone; a disk that fails takes a
+batch back whole, tries each pilot's part by itself, and leaves the store able to go on.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class BatchWriter:
 
     def _write_ledger(self) -> None:
         self._connection.executemany(
-            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = excluded.count, "
+            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = "
+            "excluded.count, "
             "digest = excluded.digest, pending = excluded.pending, form = excluded.form",
             [
                 (key.pilot, key.kind.value, key.name, tally.count, tally.digest, tally.pending, tally.form)
@@ -211,7 +212,8 @@ class BatchWriter:
         if job.failure is not None:
             return job.failure
         error = StoreError(
-            f"{describe(job.entry)} is not stored in {str(self._folder)!r}: {cause} ({type(cause).__name__}). Make room "
+            f"{describe(job.entry)} is not stored in {str(self._folder)!r}: {cause} "
+            f"({type(cause).__name__}). Make room "
             "or mend the disk, then send it again: nothing that was confirmed is lost"
         )
         error.__cause__ = cause

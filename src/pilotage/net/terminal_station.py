@@ -1,0 +1,172 @@
+"""Terminal_Station: the station of a Terminal, the root of the tree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from pilotage.net.files import read_file
+from pilotage.net.listens import passes_on
+from pilotage.net.pref_keys import TERMINAL_ID, Prefs
+from pilotage.net.prefs import prefs
+from pilotage.net.receipt import Receipt
+from pilotage.net.station import Station
+from pilotage.protocol.errors import InvalidMessage, PilotageError
+from pilotage.protocol.message import Flag, Message
+
+QUIET = {Flag.NOLOG.value: True}
+
+
+class Terminal_Station(Station):
+    """The station that a Terminal brings. It has no pusher: everybody else dials it.
+
+    What is meant for the Terminal itself (DATA, CONTINUOUS, STREAM) is passed on to its inner node `_T`, which
+    settles it; plots (`P_{pilot}`) get a copy, of continuous data at most DRAWFPS times a second.
+
+    Args:
+        pilots: the Terminal's pilots, by name; their `state` is kept up to date in the station's process.
+        settings: preferences; those of this process if not given.
+        id: its name.
+    """
+
+    def __init__(self, pilots: dict[str, Any] | None = None, settings: Prefs | None = None, id: str = TERMINAL_ID) -> None:
+        settings = settings or prefs.snapshot()
+        super().__init__(id=id, listen_port=settings.terminal_listen_port)
+        self.pilots: dict[str, Any] = {name: dict(pilot or {}) for name, pilot in (pilots or {}).items()}
+        self.settings = settings
+        self.plot_timer: float = 0.0
+        self.sent_plot: dict[str, float] = {}
+        self.listens.update(
+            {
+                "PING": self.l_ping,
+                "INIT": self.l_init,
+                "CHANGE": self.l_change,
+                "PARAM": self.l_change,
+                "STOPALL": self.l_stopall,
+                "KILL": self.l_kill,
+                "DATA": self.l_data,
+                "CONTINUOUS": self.l_continuous,
+                "STREAM": self.l_stream,
+                "STATE": self.l_state,
+                "HANDSHAKE": self.l_handshake,
+                "FILE": self.l_file,
+            }
+        )
+
+    @property
+    def inner(self) -> str:
+        """The Terminal's own node."""
+        return f"_{self.id}"
+
+    def start_plot_timer(self) -> None:
+        """Set how many seconds lie between two updates of a plot with continuous data, from DRAWFPS."""
+        self.plot_timer = 1.0 / self.settings.drawfps
+
+    def started(self) -> None:
+        """Begin with plots due at once."""
+        self.start_plot_timer()
+
+    def l_ping(self, msg: Message) -> None:
+        """We are asked to confirm that we are alive: respond with a blank STATE."""
+        self.send(to=str(msg.sender), key="STATE", value=None, flags=QUIET)
+
+    def l_init(self, msg: Message) -> None:
+        """Ask all pilots to confirm that they are alive."""
+        for pilot in self.pilots:
+            self.send(to=pilot, key="PING", flags=QUIET, repeat=False)
+
+    def l_change(self, msg: Message) -> Receipt:
+        """Change a parameter on a pilot; the running task's answer is the answer.
+
+        Raises:
+            InvalidMessage: the value names no pilot.
+        """
+        value = msg.value
+        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
+            raise InvalidMessage("CHANGE needs a dictionary with the pilot's name and the parameters to change")
+        changes = {name: item for name, item in value.items() if name != "pilot"}
+        return self.send(to=value["pilot"], key="PARAM", value=changes)
+
+    def l_stopall(self, msg: Message) -> None:
+        """Stop all pilots and plots."""
+        for pilot in self.pilots:
+            self.send(to=pilot, key="STOP")
+            if self._here.knows(f"P_{pilot}"):
+                self.send(to=f"P_{pilot}", key="STOP")
+
+    def l_kill(self, msg: Message) -> None:
+        """The Terminal wants us to end: stop the loop.
+
+        Raises:
+            InvalidMessage: somebody else than our own Terminal asked.
+        """
+        if msg.sender not in (self.inner, self.id):
+            raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
+        self._leave()
+
+    @passes_on
+    def l_data(self, msg: Message) -> None:
+        """Stash incoming data: the inner node gets them (that is the station's way), the pilot's plot a copy."""
+        self._plot(_pilot_of(msg.value), "DATA", msg.value)
+
+    @passes_on
+    def l_continuous(self, msg: Message) -> None:
+        """Handle continuous data: the inner node gets all, the pilot's plot as much as it can draw."""
+        self._plot_sometimes(_pilot_of(msg.value) or msg.__dict__.get("pilot"), [msg.value])
+
+    @passes_on
+    def l_stream(self, msg: Message) -> None:
+        """Handle a batch of continuous data: the inner node gets it whole, the pilot's plot its newest item."""
+        value = msg.value if isinstance(msg.value, dict) else {}
+        headers = value.get("headers") or {}
+        self._plot_sometimes(headers.get("pilot"), value.get("payload") or [], headers)
+
+    def l_state(self, msg: Message) -> Receipt:
+        """A pilot has changed state: keep it, and tell the inner node and the pilot's plot."""
+        sender = str(msg.sender)
+        pilot = sender[1:] if sender.startswith("_") and sender[1:] in self.pilots else sender
+        self.pilots.setdefault(pilot, {})["state"] = msg.value
+        self._here.keep_value(pilot, str(msg.value))
+        if self._here.knows(f"P_{pilot}"):
+            self.send(to=f"P_{pilot}", key="STATE", value=msg.value, repeat=False)
+        told = {"state": msg.value, "pilot": pilot}
+        if "reason" in msg:
+            told["reason"] = msg["reason"]
+        return self.send(to=self.inner, key="STATE", value=told, flags=QUIET)
+
+    def l_handshake(self, msg: Message) -> Receipt:
+        """A pilot tells us that it is alive, and where: note it, and tell the inner node."""
+        if isinstance(msg.value, dict) and isinstance(msg.value.get("pilot"), str):
+            self.pilots.setdefault(msg.value["pilot"], {}).update(ip=msg.value.get("ip"), state=msg.value.get("state"))
+        return self.send(to=self.inner, key="HANDSHAKE", value=msg.value)
+
+    def l_file(self, msg: Message) -> Receipt:
+        """A pilot needs a file of SOUNDDIR: send it back in base64, or say why not.
+
+        Raises:
+            InvalidMessage: a path that leads out of SOUNDDIR.
+            MachineError: there is no such file.
+        """
+        try:
+            found = read_file(self.settings.sounddir, msg.value)
+        except PilotageError as error:
+            self.send(to=str(msg.sender), key="FILE", value={"path": msg.value, "error": str(error)})
+            raise
+        return self.send(to=str(msg.sender), key="FILE", value=found)
+
+    def _plot(self, pilot: object, key: str, value: object) -> None:
+        if isinstance(pilot, str) and self._here.knows(f"P_{pilot}"):
+            self.send(to=f"P_{pilot}", key=key, value=value, repeat=False)
+
+    def _plot_sometimes(self, pilot: object, items: Iterable[object], headers: dict[str, Any] | None = None) -> None:
+        now = time.monotonic()
+        newest = list(items)[-1:]
+        if newest and isinstance(pilot, str) and now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:
+            self.sent_plot[pilot] = now
+            item = newest[0]
+            self._plot(pilot, "CONTINUOUS", {**(headers or {}), **item} if isinstance(item, dict) else item)
+
+
+def _pilot_of(value: object) -> object:
+    return value.get("pilot") if isinstance(value, dict) else None

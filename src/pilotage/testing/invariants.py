@@ -1,0 +1,134 @@
+"""What must hold when the faults have stopped and time enough has passed: the promises, as sentences that can fail.
+
+Law of this room: each check reads facts of the recorder and the tables' lengths, never what a rule meant to do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pilotage.protocol.settlement import Outcome, Reason
+from pilotage.testing.process import Process, answer_to
+from pilotage.testing.recorder import Sent
+from pilotage.testing.world import World
+
+CERTAINLY_NOT_HANDLED = (Reason.UNKNOWN_RECIPIENT, Reason.QUEUE_FULL)
+
+
+def violations(world: World) -> list[str]:
+    """Give a sentence for each promise that was broken."""
+    checks = (settled_once, truthful, once, in_order, durable_delivered, originals_served, bounded, connected)
+    return [*world.recorder.violations, *(text for check in checks for text in check(world))]
+
+
+def settled_once(world: World) -> Iterator[str]:
+    """D1: every send has one settlement; none, only where its sender ended."""
+    boots = {process.boot for process in world.lives if process.alive}
+    for sent in world.recorder.sends:
+        if len(sent.ends) > 1:
+            yield f"D1: {sent} was settled {len(sent.ends)} times: {sent.ends}"
+        elif not sent.ends and sent.boot in boots:
+            yield f"D1: {sent} was never settled"
+
+
+def truthful(world: World) -> Iterator[str]:
+    """A settlement says what happened."""
+    handlings = world.recorder.handlings
+    for sent in world.recorder.sends:
+        for end in sent.ends:
+            if end.outcome is Outcome.DELIVERED and not handlings[sent.identity]:
+                yield f"delivered, not handled: {sent}"
+            if end.outcome is Outcome.REFUSED and end.reason in CERTAINLY_NOT_HANDLED and handlings[sent.identity]:
+                yield f"handled, yet {end.reason} ({end.text}): {sent}"
+            yield from _by_verb(world, sent)
+
+
+def _by_verb(world: World, sent: Sent) -> Iterator[str]:
+    end = sent.ends[0]
+    if sent.path[-1] in world.originals:
+        return
+    if end.outcome is Outcome.DELIVERED and sent.verb == "FAIL":
+        yield f"a listen failed, and its sender was told delivered: {sent}"
+    if end.reason is Reason.LISTEN_FAILED and sent.verb != "FAIL":
+        yield f"no listen failed, and its sender was told so: {sent}"
+    if end.outcome is Outcome.DELIVERED and sent.verb == "ASK" and end.answer != answer_to(sent.identity):
+        yield f"the wrong answer {end.answer!r}: {sent}"
+
+
+def once(world: World) -> Iterator[str]:
+    """D2: a listen runs at most once with a message, per life of its recipient."""
+    lives = {process.boot: process for process in world.lives}
+    for boot, identities in world.recorder.handled.items():
+        if boot not in lives:
+            continue
+        for identity, count in Counter(identities).items():
+            original = world.originals.get(identity[0])
+            # What an original repeats after its station's restart can't be told from a new message.
+            if count > 1 and not (original and original.role.upstream in world.restarted):
+                yield f"D2: {lives[boot].name} handled {identity} {count} times in one life"
+
+
+def in_order(world: World) -> Iterator[str]:
+    """D4: what one life sends to a recipient with one key, confirmed, is handled in the order of sending."""
+    sends = {sent.identity: sent for sent in world.recorder.sends}
+    for boot, identities in world.recorder.handled.items():
+        latest: dict[tuple[int, tuple[str, ...], str], int] = {}
+        for identity in identities:
+            sent = sends.get(identity)
+            if sent is None or not sent.ordered or sent.path[-1] in world.originals:
+                continue
+            flow = (sent.boot, sent.path, sent.verb)
+            if sent.number < latest.get(flow, -1):
+                yield f"D4: life {boot % 1000:03d} handled {sent} after #{latest[flow]}"
+            latest[flow] = max(latest.get(flow, -1), sent.number)
+
+
+def durable_delivered(world: World) -> Iterator[str]:
+    """D3: what is durable is delivered, where its recipient is there in the end."""
+    for sent in world.recorder.sends:
+        if not sent.durable or not sent.ends or sent.path[-1] in world.originals:
+            continue
+        if sent.ends[0].outcome is not Outcome.DELIVERED and sent.ends[0].reason is not Reason.NAME_TAKEN:
+            yield f"D3: {sent} ended as {sent.ends[0]}"
+
+
+def originals_served(world: World) -> Iterator[str]:
+    """C1: an original's message is confirmed only if it was handled or refused by its listen."""
+    for original in world.originals.values():
+        for message_id in original.confirmed:
+            identity = original.wanted.get(message_id)
+            if identity is None:
+                yield f"C1: {original.name} was confirmed {message_id}, for which it had not asked"
+            elif not world.recorder.handlings[identity]:
+                yield f"C1: {original.name} was confirmed {message_id}, which nobody handled"
+
+
+def bounded(world: World) -> Iterator[str]:
+    """B3: when all is quiet, nothing is left in any table but what is remembered on purpose."""
+    for process in world.processes.values():
+        for table, length in _leftovers(process).items():
+            if length:
+                yield f"B3: {length} left in {process.name}'s {table}"
+
+
+def _leftovers(process: Process) -> dict[str, int]:
+    exchange = process.exchange
+    return {
+        "outbox": len(exchange.outbox),
+        "waiting room": len(exchange.waiting),
+        "awaited confirmations": len(exchange.edge),
+        "candidates": len(exchange.admission),
+    }
+
+
+def connected(world: World) -> Iterator[str]:
+    """L1: in the end each process is known to its station under its name, as the life that it is."""
+    for process in world.processes.values():
+        if not process.role.upstream:
+            continue
+        peer = world.processes[process.role.upstream].exchange.routing.names.get(process.name)
+        if peer is None or peer.boot != process.boot:
+            yield f"L1: {process.role.upstream} knows {process.name} as {peer and peer.boot}, not {process.boot}"
+        if process.exchange.routing.parent() is None:
+            yield f"L1: {process.name} is not connected to {process.role.upstream}"

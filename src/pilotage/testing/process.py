@@ -1,0 +1,297 @@
+"""A simulated process: a real exchange, and what a driver and listens would do around it.
+
+Law of this room: it does what `transport.driver` does with instructions, and nothing an exchange couldn't rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from pilotage.protocol.bodies import decode_body, encode_body
+from pilotage.protocol.exchange import Arrival, Exchange, ExchangeConfig
+from pilotage.protocol.inbox import Token
+from pilotage.protocol.instructions import (
+    Card,
+    Delivery,
+    Dialect,
+    Hangup,
+    HandOver,
+    Instruction,
+    Link,
+    Note,
+    PeerChanged,
+    Progress,
+    Service,
+    Settle,
+    Transmit,
+)
+from pilotage.protocol.liveness import LivenessRules
+from pilotage.protocol.message import Message
+from pilotage.protocol.outbox import FOREVER, DeliveryRules, SendRequest
+from pilotage.protocol.records import Frame, Marks, Parcel
+from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, refused
+from pilotage.testing.agenda import Agenda
+from pilotage.testing.network import Connection, End, Network
+from pilotage.testing.recorder import Identity, Recorder, Sent
+
+ALL_VERBS = ("NOW", "LATER", "FAIL", "ASK", "DATA")
+"""Listens that return at once, that end later, that fail, that answer; DATA is sent durably."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every process of a world shares."""
+
+    agenda: Agenda
+    network: Network
+    chance: Random
+    recorder: Recorder
+    delivery: DeliveryRules
+    liveness: LivenessRules
+    find: Callable[[str], End]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a process is, in all its lives.
+
+    Attributes:
+        name: its name.
+        upstream: the station that it dials; "" for none.
+        passes: keys that it passes on to its inner node.
+        holds_s: patience of its waiting room.
+        slowest_s: the longest that one of its listens takes.
+    """
+
+    name: str
+    upstream: str = ""
+    passes: frozenset[str] = frozenset()
+    holds_s: float = 5.0
+    slowest_s: float = 3.0
+
+
+class Process:
+    """One life of a station or node.
+
+    Args:
+        role: what it is.
+        around: the world it lives in.
+    """
+
+    def __init__(self, role: Role, around: Surroundings) -> None:
+        self.role = role
+        self.name = role.name
+        self.alive = True
+        self.boot = around.chance.getrandbits(62) + 1
+        self.dialled: Connection | None = None
+        self._around = around
+        self._skew = around.chance.random() * 1000.0
+        self._links: dict[Link, Connection] = {}
+        self._arrivals: list[Arrival] = []
+        self._turning = False
+        self._alarm = FOREVER
+        self._sent = 0
+        upstream = "pusher" if role.upstream else ""
+        config = ExchangeConfig(
+            role.name, self.boot, upstream, around.delivery, around.liveness, holds_s=role.holds_s
+        )
+        self.exchange = Exchange(config, self._serves)
+        if role.upstream:
+            around.agenda.after(0.0, self._dial, 0.02)
+
+    @property
+    def _now(self) -> float:
+        return self._around.agenda.now + self._skew
+
+    def _serves(self, verb: str) -> Service:
+        if verb in self.role.passes:
+            return Service.PASS_ON
+        return Service.HANDLE if verb in ALL_VERBS and not self.role.passes else Service.NONE
+
+    # Sending
+
+    def send(self, path: tuple[str, ...], verb: str, *, ordered: bool = True, durable: bool = False) -> Sent:
+        """Send a message whose content tells which it is."""
+        identity = (self.name, f"{self.name}_{self._sent}", f"life {self.boot}")
+        self._sent += 1
+        sends = self._around.recorder.sends
+        sent = Sent(len(sends), identity, self.boot, path, verb, ordered, durable, self._around.agenda.now)
+        sends.append(sent)
+        flags = {} if ordered else {"NOREPEAT": True}
+        message = Message.from_parts(
+            id=identity[1], sender=self.name, to=path[-1], key=verb, value=sent.number, timestamp=identity[2], flags=flags
+        )
+        body, frames = encode_body(message)
+        self._say(f"sends {sent}")
+        self._run(self.exchange.send([SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable)], self._now))
+        return sent
+
+    # The network's side
+
+    def card(self, *, dials: bool) -> Card:
+        """Tell who this is."""
+        return Card(Dialect.OWN, self.name, self.boot, dials)
+
+    def routing_id(self, number: int) -> bytes:
+        """Give the routing id that a listener's socket would give to its connection."""
+        return number.to_bytes(5, "big")
+
+    def arrived(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """Keep a transmission for the next turn, so that some come as batches."""
+        self._arrivals.append((connection.link_at(self), connection.card_at(self), frames))
+        self._links[connection.link_at(self)] = connection
+        if not self._turning:
+            self._turning = True
+            self._around.agenda.after(self._around.chance.random() * 0.002, self._turn)
+
+    def connected(self, connection: Connection) -> None:
+        """Our dialling has led to a connection."""
+        self.dialled = connection
+        self._links[connection.link_at(self)] = connection
+        self._say(f"is connected to {connection.listener.name}")
+        self._run(self.exchange.link_up(connection.link_at(self), connection.card_at(self), self._now))
+
+    def ended(self, connection: Connection) -> None:
+        """A connection has ended."""
+        link = connection.link_at(self)
+        if self._links.get(link) is not connection:
+            return
+        del self._links[link]
+        self._say(f"loses its connection with {connection.other(self).name}")
+        self._run(self.exchange.link_down(link, self._now))
+        if connection is self.dialled:
+            self._redial()
+
+    def _turn(self) -> None:
+        self._turning = False
+        arrivals, self._arrivals = self._arrivals, []
+        if self.alive:
+            known = [one for one in arrivals if one[0] in self._links]
+            self._run(self.exchange.frames_arrived(known, self._now))
+
+    def _redial(self) -> None:
+        self.dialled = None
+        self._around.agenda.after(0.02 + self._around.chance.random() * 0.2, self._dial, 0.04)
+
+    def _dial(self, wait_s: float) -> None:
+        if not self.alive or self.dialled is not None:
+            return
+        connection = self._around.network.connect(self, self._around.find(self.role.upstream))
+        if connection is None:
+            self._around.agenda.after(wait_s, self._dial, min(wait_s * 1.6, 1.0))
+        else:
+            self._around.agenda.after(0.002, self._established, connection)
+            self.dialled = connection
+
+    def _established(self, connection: Connection) -> None:
+        if self.alive and self in connection.open_at:
+            self.connected(connection)
+
+    # Instructions
+
+    def _run(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Transmit(batch):
+                    for link, frames in batch:
+                        connection = self._links.get(link)
+                        if connection is not None:
+                            self._around.network.transmit(connection, self, frames)
+                case HandOver(deliveries):
+                    self._hand_over(deliveries)
+                case Settle(ended):
+                    for sent, settlement in ended:
+                        sent.ends.append(settlement)
+                        self._say(f"{sent} ends: {settlement.outcome} {settlement.reason or ''} {settlement.text}")
+                case Progress(received):
+                    for sent in received:
+                        sent.received += 1
+                case Hangup(link, text):
+                    self._hang_up(link, text)
+                case PeerChanged():
+                    self._say(f"sees {instruction.name} {instruction.state} {instruction.text}")
+                case Note():
+                    self._say(f"notes: {instruction.text}")
+        self._rest()
+
+    def _rest(self) -> None:
+        due = self.exchange.wake_at()
+        if due < self._alarm:
+            self._alarm = due
+            self._around.agenda.after(max(0.0001, due - self._now), self._ring, due)
+
+    def _ring(self, due: float) -> None:
+        if self.alive and due == self._alarm:
+            self._alarm = FOREVER
+            self._run(self.exchange.time_passed(max(self._now, due)))
+
+    def _hang_up(self, link: Link, text: str) -> None:
+        connection = self._links.get(link)
+        self._say(f"hangs up on {connection.other(self).name if connection else link}: {text}")
+        if connection is not None and connection is self.dialled:
+            del self._links[link]
+            self._around.network.close(connection, self)
+            self._redial()
+
+    def _hand_over(self, deliveries: list[Delivery]) -> None:
+        results: list[tuple[Token, Settlement, bytes]] = []
+        passed: list[tuple[Parcel, str]] = []
+        for delivery in deliveries:
+            if delivery.token is None:
+                identity_of(delivery.parcel)
+                passed.append((delivery.parcel, self.exchange.routing.inner))
+            else:
+                results += self._listen(delivery.token, delivery.parcel)
+        if results:
+            self._run(self.exchange.handled(results, self._now))
+        if passed:
+            self._run(self.exchange.pass_on(passed, self._now))
+
+    def _listen(self, token: Token, parcel: Parcel) -> list[tuple[Token, Settlement, bytes]]:
+        """Handle a message as its key says; answer with its end, unless that comes later."""
+        identity = identity_of(parcel)
+        self._around.recorder.handle(self.boot, identity)
+        self._say(f"handles {identity[1]} of {identity[2]}")
+        result = result_of(token, parcel.verb, identity)
+        chance = self._around.chance
+        if parcel.verb == "LATER" or (parcel.verb == "DATA" and chance.random() < 0.5):
+            self._around.agenda.after(chance.random() * self.role.slowest_s, self._listened, result)
+            return []
+        return [result]
+
+    def _listened(self, result: tuple[Token, Settlement, bytes]) -> None:
+        if self.alive:
+            self._run(self.exchange.handled([result], self._now))
+
+    # Its end
+
+    def die(self, *, noticed: bool) -> None:
+        """End without a word."""
+        self.alive = False
+        self._say("dies" if noticed else "loses power")
+        self._around.network.vanish(self, noticed=noticed)
+
+    def _say(self, text: str) -> None:
+        if self._around.recorder.tracing:
+            self._around.recorder.say(self._around.agenda.now, f"{self.name}.{self.boot % 1000:03d} {text}")
+
+
+def identity_of(parcel: Parcel) -> Identity:
+    """Read which message a parcel is."""
+    is_json = parcel.marks & Marks.JSON
+    message = Message(bytes(parcel.body)) if is_json else decode_body(parcel.verb, parcel.body, parcel.frames)
+    return (str(message.sender), str(message.id), str(message.timestamp))
+
+
+def result_of(token: Token, verb: str, identity: Identity) -> tuple[Token, Settlement, bytes]:
+    """Give what a listen makes of a message."""
+    if verb == "FAIL":
+        return token, refused(Reason.LISTEN_FAILED, identity[1]), b""
+    return token, DELIVERED, answer_to(identity) if verb == "ASK" else b""
+
+
+def answer_to(identity: Identity) -> bytes:
+    """Give the answer that belongs to a message."""
+    return f"answer to {identity[1]}".encode()
