@@ -79,7 +79,7 @@ docs-test: setup  ## run the examples, also those in README and docs
 
 .PHONY: bench
 bench: setup original  ## measure, beside raw pyzmq and the original
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" $(BENCH) || exit; done
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 .PHONY: interop
 interop: setup original  ## talk with the original Autopilot, both ways

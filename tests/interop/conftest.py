@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .harness import OriginalPeer, make_original_python
+from .ours import Ours
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +59,10 @@ def originals(original_python: Path, tmp_path: Path) -> Iterator[Originals]:
     """Open original peers; they start side by side, and each waits for its start when it is first asked."""
     with ExitStack() as stack:
         yield Originals(original_python, tmp_path, stack)
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Ours]:
+    """Open objects of ours; they end with the test, before the originals that were opened first."""
+    with ExitStack() as stack:
+        yield Ours(tmp_path / "ours", stack)

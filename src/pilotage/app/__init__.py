@@ -1,0 +1,1 @@
+"""Composition: the only place where agents and services are joined."""

@@ -4,6 +4,7 @@
     @on_loop           runs on the loop itself: must be quick and must not block
     @passes_on         runs on the loop; the message itself goes on to the inner node, which settles it
     @takes_batches     is given the whole list of a stream's batch, not item by item
+    @takes_origin      is given, as second argument, the message's `Origin`: what tells it from all others
 
 A listen that returns nothing settles its message as delivered; what it returns otherwise is the answer; a Receipt
 or a Future settles it when it ends itself; an error settles it as refused, with the error's text.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pilotage.net.receipt import Receipt
@@ -48,6 +50,36 @@ def takes_batches(listen: Marked) -> Marked:
     """Declare that a listen takes a stream's items as a list."""
     listen.pilotage_takes_batches = True  # type: ignore[attr-defined]
     return listen
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message came from; (boot, flow, seq) tells it from all others, also after restarts.
+
+    Attributes:
+        boot: the sender's life.
+        flow: its number for recipient and key.
+        seq: place in the flow.
+        timestamp: the sender's ISO stamp of the message.
+        trail: names of the peers it came through.
+    """
+
+    boot: int
+    flow: int
+    seq: int
+    timestamp: str | None
+    trail: tuple[str, ...]
+
+
+def takes_origin(listen: Marked) -> Marked:
+    """Declare that a listen is also given the message's `Origin`, to store a thing exactly once."""
+    listen.pilotage_takes_origin = True  # type: ignore[attr-defined]
+    return listen
+
+
+def wants_origin(listen: Listen) -> bool:
+    """Tell whether a listen was declared `takes_origin`."""
+    return getattr(listen, "pilotage_takes_origin", False)
 
 
 def runs_on_loop(listen: Listen) -> bool:
@@ -135,13 +167,20 @@ def _finish_like(receipt: Receipt, finish: Finish) -> None:
     settlement = receipt.settlement
     if settlement is None:
         raise AssertionError("a callback of a receipt runs after its settlement")
-    answer = encode_answer(settlement.answer) if settlement.answer is not None else b""
-    finish(Settlement(settlement.outcome, settlement.reason, settlement.text), answer)
+    try:
+        answer = encode_answer(settlement.answer) if settlement.answer is not None else b""
+    except PilotageError as error:
+        finish(failure(error), b"")
+    else:
+        finish(Settlement(settlement.outcome, settlement.reason, settlement.text), answer)
 
 
 def _finish_future(future: Future[Any], finish: Finish) -> None:
     error = future.exception() if not future.cancelled() else DeliveryError("the listen was cancelled")
     if error is not None:
         finish(failure(error), b"")
-    else:
+        return
+    try:
         finish_with(future.result(), finish)
+    except PilotageError as unsendable:
+        finish(failure(unsendable), b"")

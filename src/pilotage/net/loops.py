@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from tornado.ioloop import IOLoop
 
 START_TIMEOUT_S = 10.0
+FINISH_TIMEOUT_S = 0.2
 
 
 class LoopThread:
@@ -39,7 +40,18 @@ class LoopThread:
         loop = IOLoop.current()
         ready.set_result(loop)
         loop.start()
+        finish_tasks(loop)
         loop.close(all_fds=False)
+
+
+def finish_tasks(loop: IOLoop) -> None:
+    """Let the tasks that were cancelled on a stopped loop come to their ends."""
+    inner: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
+    tasks = asyncio.all_tasks(inner)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        inner.run_until_complete(asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

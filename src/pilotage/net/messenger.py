@@ -22,12 +22,14 @@ from tornado.ioloop import IOLoop
 from pilotage.net.listens import (
     URGENT,
     Listen,
+    Origin,
     failure,
     finish_with,
     join_results,
     runs_on_loop,
     service_of,
     wants_batches,
+    wants_origin,
 )
 from pilotage.net.notes import NoteLog
 from pilotage.net.receipt import Receipt
@@ -162,13 +164,13 @@ class Messenger:
         if driver is not None:
             driver.stop()
         for receipt in list(self._open.values()):
-            receipt.settle(refused(Reason.INTERRUPTED, f"{self.config.name} was released"))
-        self._open.clear()
+            self._interrupt(receipt)
 
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network. Not on the loop's thread."""
-        self._urgent.close(timeout_s)
-        self._workers.close(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        self._urgent.close(timeout_s / 2)
+        self._workers.close(max(0.0, deadline - time.monotonic()))
         self._wires.close()
 
     @property
@@ -245,6 +247,8 @@ class Messenger:
                 max(1, message.ttl),
             )
         )
+        if self._driver is None:
+            self._interrupt(receipt)  # we were released while it was on its way into the mailbox
         return receipt
 
     def confirm(self, message_id: str) -> None:
@@ -432,11 +436,11 @@ class Messenger:
         if token is None:
             raise AssertionError("what is passed on has no token and is not handled here")
         try:
-            result = self._call(self._message(delivery))
+            result = self._call(self._message(delivery), delivery)
             if result is None:
                 return token, DELIVERED, b""
             finish_with(result, lambda settlement, answer: self._finish_later((token, settlement, answer)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Law 4: whatever a listen does, it ends as one refused message.
             if parcel.verb in self.listens and not isinstance(error, PilotageError):
                 self.logger.exception("the listen for %s of %s failed", parcel.verb, self.config.name)
@@ -449,16 +453,17 @@ class Messenger:
             return Message(bytes(parcel.body), expand_arrays=self.config.expands)
         return decode_body(parcel.verb, parcel.body, parcel.frames)
 
-    def _call(self, message: Message) -> object:
+    def _call(self, message: Message, delivery: Delivery | None = None) -> object:
         key = str(message.key)
         listen = self.listens.get(key)
         if listen is None and key == "STREAM":
-            return self.unpack_stream(message)
+            return self.unpack_stream(message, delivery)
         if listen is None:
             raise InvalidMessage(f"{self.config.name} has no listen for key {key!r} (it has {', '.join(sorted(self.listens))})")
-        return listen(message.value if self.config.gives_values else message)
+        given = message.value if self.config.gives_values else message
+        return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
 
-    def unpack_stream(self, message: Message) -> object:
+    def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
         """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
 
         Raises:
@@ -473,7 +478,7 @@ class Messenger:
             raise InvalidMessage(f"{self.config.name} has no listen for the stream's key {inner!r}")
         items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
         if wants_batches(listen):
-            return listen(items)
+            return listen(items, _origin(message, delivery)) if wants_origin(listen) else listen(items)
         results = [listen(item if self.config.gives_values else _inner(message, str(inner), item)) for item in items]
         return join_results(results)
 
@@ -481,7 +486,7 @@ class Messenger:
         """Let a station's listen look at what it passes on."""
         try:
             self.listens[delivery.parcel.verb](self._message(delivery))
-        except Exception:
+        except (Exception, SystemExit):
             self.logger.exception("the listen for %s of %s failed", delivery.parcel.verb, self.config.name)
 
     def _finished(self, result: HandlingResult | None) -> None:
@@ -492,6 +497,9 @@ class Messenger:
         driver = self._driver
         if driver is not None:
             driver.handled(*result)
+
+    def _interrupt(self, receipt: Receipt) -> None:
+        self._end(receipt, refused(Reason.INTERRUPTED, f"{self.config.name} was released"))
 
     def _end(self, receipt: Receipt, settlement: Settlement) -> None:
         if self._open.pop(id(receipt), None) is None:
@@ -515,6 +523,13 @@ def _read_answer(answer: bytes) -> Any:
     with contextlib.suppress(PilotageError):
         return decode_value(answer)
     return None
+
+
+def _origin(message: Message, delivery: Delivery | None) -> Origin:
+    if delivery is None:
+        return Origin(0, 0, 0, message.timestamp, ())
+    parcel = delivery.parcel
+    return Origin(parcel.boot, parcel.flow, parcel.seq, message.timestamp, tuple(parcel.trail))
 
 
 def _inner(message: Message, key: str, item: object) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
 
     from pilotage.net.streams import Stream
+
+CLOSING_S = 0.6
+"""What sockets may take to get rid of what they queued."""
 
 Recipient = str | list[str] | tuple[str, ...] | None
 
@@ -104,7 +108,11 @@ class Net_Node:
         )
         self._messenger = Messenger(config, self.listens, self.logger)
         self.loop = self._choose_loop()
-        run_on(self.loop, self.loop_thread, lambda: self._messenger.start(self.loop))
+        try:
+            run_on(self.loop, self.loop_thread, lambda: self._messenger.start(self.loop))
+        except BaseException:
+            self.release()
+            raise
         listener = self._messenger.driver.listener
         if listener is not None:
             self.router_port = listener.port
@@ -119,12 +127,15 @@ class Net_Node:
         if self._released:
             return
         self._released = True
+        deadline = time.monotonic() + timeout_s
         for stream in self._streams:
-            stream.close(timeout_s)
+            stream.flush()
+        for stream in self._streams:
+            stream.close(max(0.0, deadline - timeout_s / 2 - time.monotonic()))
         run_on(self.loop, self.loop_thread, self._messenger.stop)
         if self._own_thread is not None:
-            self._own_thread.stop(timeout_s)
-        self._messenger.close_workers(timeout_s)
+            self._own_thread.stop(max(0.1, deadline - time.monotonic()))
+        self._messenger.close_workers(max(0.0, deadline - CLOSING_S - time.monotonic()))
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Do the same as `release`."""
@@ -245,7 +256,7 @@ class Net_Node:
         )
         where = (self.loop, self.loop_thread)
         stream = Stream(f"{self.id}_{id}", str(id), key, places, where, min_size, headers_from_prefs(subject, pilot))
-        self._streams.append(stream)
+        self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream
 
     def repeat(self) -> None:

@@ -33,7 +33,8 @@ class NoteLog:
 
     def peer(self, change: PeerChanged) -> None:
         """Log that a neighbour came, went or fell silent."""
-        level = Level.INFO if change.state is PeerState.ALIVE else Level.WARNING
+        is_news = change.state is PeerState.SUSPECT or change.text.startswith("silent")
+        level = Level.WARNING if is_news else Level.INFO
         self._write(int(level), f"{change.name} is {change.state}{': ' if change.text else ''}{change.text}")
 
     def failed(self, message: Message, settlement: Settlement) -> None:

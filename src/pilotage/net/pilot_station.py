@@ -76,6 +76,7 @@ class Pilot_Station(Station):
 
     def started(self) -> None:
         """Be ready to ask for files."""
+        self._starting = threading.Lock()
         self._fetcher = Fetcher(self.settings.sounddir, self._ask_for, self.file_block)
 
     def l_noop(self, msg: Message) -> None:
@@ -102,14 +103,15 @@ class Pilot_Station(Station):
         value = msg.value
         if not isinstance(value, dict) or not isinstance(value.get("task_type"), str):
             raise TaskError("START needs a dictionary that describes the task, with its task_type")
-        if self._cancel_fetch is not None or self.state in BUSY_STATES:
-            raise TaskError(f"{self.id} is {self.state} already; stop it before starting {value['task_type']!r}")
         stim = value.get("stim")
         missing = missing_files(stimulus_files(stim), self.settings.sounddir) if stim else []
+        with self._starting:
+            if self._cancel_fetch is not None or self.state in BUSY_STATES:
+                raise TaskError(f"{self.id} is {self.state} already; stop it before starting {value['task_type']!r}")
+            cancel = self._cancel_fetch = threading.Event()
         self._remember(value)
-        self._cancel_fetch = threading.Event()
         started: Future[Any] = Future()
-        work = (value, missing, started, self._cancel_fetch)
+        work = (value, missing, started, cancel)
         threading.Thread(target=self._prepare, args=work, name="prepare", daemon=True).start()
         return started
 
@@ -127,13 +129,25 @@ class Pilot_Station(Station):
             if missing:
                 self._tell("PREPARING", f"fetching {len(missing)} files")
             self._fetch(missing, cancel)
-            self._cancel_fetch = None
-            receipt = self.send(to=self.inner, key="START", value=value)
-            receipt.add_callback(lambda ended: _resolve(started, ended))
+            with self._starting:
+                if cancel.is_set():
+                    raise TaskError("it was stopped before it began")
+                self._cancel_fetch = None
+                receipt = self.send(to=self.inner, key="START", value=value)
+            receipt.add_callback(lambda ended: self._passed_on(started, ended))
         except Exception as error:
             self._cancel_fetch = None
             self._tell("IDLE", str(error))
             started.set_exception(TaskError(f"{self.id} can't start {value['task_type']!r}: {error}"))
+
+    def _passed_on(self, started: Future[Any], receipt: Receipt) -> None:
+        error = receipt.settlement.error() if receipt.settlement else None
+        if error is None:
+            started.set_result(receipt.answer)
+            return
+        if self.state == "PREPARING":
+            self._tell("IDLE", str(error))
+        started.set_exception(error)
 
     def _fetch(self, missing: list[str], cancel: threading.Event) -> None:
         fetcher = self._fetcher
@@ -156,10 +170,10 @@ class Pilot_Station(Station):
 
     def l_stop(self, msg: Message) -> Receipt | None:
         """Stop the task, or its preparation."""
-        cancel = self._cancel_fetch
-        if cancel is not None:
-            cancel.set()
-            return None
+        with self._starting:
+            if self._cancel_fetch is not None:
+                self._cancel_fetch.set()
+                return None
         return self.send(to=self.inner, key="STOP", value=msg.value)
 
     def l_change(self, msg: Message) -> Receipt:
@@ -229,10 +243,3 @@ class Pilot_Station(Station):
         """Pass the message on to the pilot."""
         return self.send(to=self.inner, key=str(msg.key), value=msg.value)
 
-
-def _resolve(started: Future[Any], receipt: Receipt) -> None:
-    error = receipt.settlement.error() if receipt.settlement else None
-    if error is not None:
-        started.set_exception(error)
-    else:
-        started.set_result(receipt.answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
 
+log = logging.getLogger(__name__)
 _lock = threading.Lock()
 
 Callback = Callable[["Receipt"], None]
@@ -109,4 +111,8 @@ class Receipt:
         if event is not None:
             event.set()
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:
+                # Somebody else's code must not keep the sends that end beside this one from being told.
+                log.exception("a callback of %r failed", self)

@@ -23,7 +23,7 @@ from tornado.ioloop import IOLoop
 
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen
-from pilotage.net.loops import new_event_loop
+from pilotage.net.loops import finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.node import Recipient, path_of
 from pilotage.net.receipt import Receipt
@@ -35,6 +35,7 @@ from pilotage.transport.driver import Places
 
 START_TIMEOUT_S = 30.0
 ASK_TIMEOUT_S = 5.0
+ORPHAN_GRACE_S = 0.4
 
 
 class Station(multiprocessing.Process):
@@ -124,7 +125,7 @@ class Station(multiprocessing.Process):
             self.release()
             raise
 
-    def release(self, timeout_s: float = 3.0) -> None:
+    def release(self, timeout_s: float = 1.8) -> None:
         """End the process. In the station's own process: leave its loop. May be repeated."""
         if self._messenger is not None:
             self._leave()
@@ -139,11 +140,11 @@ class Station(multiprocessing.Process):
                 self.logger.debug("the station %s was ending already", self.id)
             self.join(timeout_s)
         if self.is_alive():
-            self.terminate()
+            self.kill()  # its loop is stuck, so that it would not see a gentler signal
             self.join(1.0)
         control.close()
 
-    def close(self, timeout_s: float = 3.0) -> None:
+    def close(self, timeout_s: float = 1.8) -> None:
         """Do the same as `release`."""
         self.release(timeout_s)
 
@@ -198,11 +199,12 @@ class Station(multiprocessing.Process):
             return
         listener = messenger.driver.listener
         self.listen_port = listener.port if listener is not None else 0
-        line.serve(self._answer, self._leave)
+        line.serve(self._answer, self._orphaned)
         self.started()
         line.reply(0, self.listen_port)
         self.loop.start()
         messenger.stop()
+        finish_tasks(self.loop)
         messenger.close_workers(0.5)
 
     def started(self) -> None:
@@ -222,6 +224,13 @@ class Station(multiprocessing.Process):
     def _leave(self) -> None:
         if self.loop is not None:
             self.loop.add_callback_from_signal(self.loop.stop)
+
+    def _orphaned(self) -> None:
+        """Our parent has gone: leave, and leave also if a listen holds us up."""
+        self._leave()
+        end = threading.Timer(ORPHAN_GRACE_S, os._exit, (1,))
+        end.daemon = True
+        end.start()
 
     def _count(self, received: int) -> None:
         self.msgs_received.value = received

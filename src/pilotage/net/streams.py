@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ class Stream(Queue[Any]):
         self.min_size = max(1, int(min_size))
         self.headers = headers
         self.failed = 0
+        self.on_sent: Callable[[Receipt], None] = lambda receipt: None
         self._stream_id = stream_id
         self._numbers = 0
         self._batch: list[Any] = []
@@ -110,6 +112,11 @@ class Stream(Queue[Any]):
         """Send what waits for its batch now."""
         with self.mutex:
             self._flush()
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether it was closed."""
+        return self._closed
 
     def statistics(self) -> Statistics:
         """Tell what was sent so far."""
@@ -171,7 +178,15 @@ class Stream(Queue[Any]):
             message[name] = field
         self._on_the_way += items
         receipt = self._messenger.send(message, ("",), repeat=True, durable=True, hand_over=True)
-        receipt.add_callback(lambda ended: self._settled(ended, items))
+        receipt.add_callback(lambda ended: self._ended(ended, items))
+        self.on_sent(receipt)
+
+    def _ended(self, receipt: Receipt, items: int) -> None:
+        """Take note on the loop's thread: whoever puts holds the mutex, and a send may end at once."""
+        if threading.current_thread() is self._thread:
+            self._settled(receipt, items)
+        else:
+            self._loop.add_callback(self._settled, receipt, items)
 
     def _settled(self, receipt: Receipt, items: int) -> None:
         error = receipt.settlement.error() if receipt.settlement else None

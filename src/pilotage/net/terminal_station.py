@@ -13,6 +13,7 @@ from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.station import Station
 from pilotage.protocol.errors import InvalidMessage, PilotageError
+from pilotage.protocol.instructions import PeerChanged
 from pilotage.protocol.message import Flag, Message
 
 QUIET = {Flag.NOLOG.value: True}
@@ -64,8 +65,14 @@ class Terminal_Station(Station):
         self.plot_timer = 1.0 / self.settings.drawfps
 
     def started(self) -> None:
-        """Begin with plots due at once."""
+        """Begin with plots due at once, and tell the inner node who comes and goes."""
         self.start_plot_timer()
+        self._here.on_peer = self._tell_peer
+
+    def _tell_peer(self, change: PeerChanged) -> None:
+        if change.name != self.inner and self._here.knows(self.inner):
+            told = {"name": change.name, "link": str(change.state), "text": change.text}
+            self.send(to=self.inner, key="PEER", value=told, flags=QUIET)
 
     def l_ping(self, msg: Message) -> None:
         """We are asked to confirm that we are alive: respond with a blank STATE."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
-from pilotage.protocol.records import Ack, Attached, Marks, Parcel, Verdict, in_ranges
+from pilotage.protocol.records import MAX_HOPS, Ack, Attached, Marks, Parcel, Verdict, in_ranges
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, expired, refused
 
 FOREVER = float("inf")
@@ -143,7 +143,10 @@ class Outbox:
             yield from flow.open.values()
 
     def send(self, request: SendRequest, now: float) -> Settled:
-        """Take a send; answer with its settlement if it ends at once (its queue is full)."""
+        """Take a send; answer with its settlement if it ends at once (a path too long, a full queue)."""
+        if len(request.path) > MAX_HOPS:
+            text = f"{request.name}: {len(request.path)} names on its way; {MAX_HOPS} are the most"
+            return [(request.handle, refused(Reason.INVALID, text))]
         flow = self._flow(request)
         if flow.next_seq - flow.floor < self.rules.window:
             self._open(flow, request, now)

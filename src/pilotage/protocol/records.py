@@ -19,6 +19,8 @@ from pilotage.protocol.settlement import Outcome, Reason
 
 WIRE_VERSION = 2
 MAX_HOPS = 16
+MAX_NAMES = 256
+MAX_RANGES = 2 * 65_536
 MAX_HEAD_BYTES = 64 * 2**20
 MAX_PACKET_PARCELS = 1024
 MAX_PACKET_BYTES = 512 * 1024
@@ -180,6 +182,8 @@ def decode_packet(frames: Sequence[Frame]) -> Packet:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedFrame(f"the head of a transmission can't be read: {error}") from error
     _attach(packet, frames)
+    if any(len(ack.path) > MAX_NAMES or len(ack.received_beyond) > MAX_RANGES for ack in packet.acks):
+        raise MalformedFrame("an acknowledgement's path or ranges are longer than any flow's")
     return packet
 
 
@@ -187,8 +191,10 @@ def _attach(packet: Packet, frames: Sequence[Frame]) -> None:
     at = 1
     for parcel in packet.parcels:
         count = parcel.attached
-        if type(count) is not int or count < 0 or at + count > len(frames) or not parcel.path:
-            raise MalformedFrame("a parcel without a path, or with frames that the transmission doesn't carry")
+        if type(count) is not int or count < 0 or at + count > len(frames):
+            raise MalformedFrame("a parcel with frames that the transmission doesn't carry")
+        if not 0 < len(parcel.path) <= MAX_NAMES or len(parcel.trail) > MAX_NAMES:
+            raise MalformedFrame(f"a parcel without a path, or with more than {MAX_NAMES} names in it")
         if count:
             parcel.attached = Attached(frames[at : at + count])
             at += count

@@ -15,6 +15,8 @@ from pilotage.protocol.records import Frame
 from pilotage.testing.agenda import Agenda
 from pilotage.testing.recorder import Recorder
 
+RESET_AFTER_S = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -39,11 +41,20 @@ class End(Protocol):
     name: str
     alive: bool
 
-    def card(self, *, dials: bool) -> Card: ...
-    def routing_id(self, number: int) -> bytes: ...
-    def arrived(self, connection: Connection, frames: Sequence[Frame]) -> None: ...
-    def connected(self, connection: Connection) -> None: ...
-    def ended(self, connection: Connection) -> None: ...
+    def card(self, *, dials: bool) -> Card:
+        """Tell who it is."""
+
+    def routing_id(self, number: int) -> bytes:
+        """Give its routing id."""
+
+    def arrived(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """Take a transmission."""
+
+    def connected(self, connection: Connection) -> None:
+        """Its dialling has succeeded."""
+
+    def ended(self, connection: Connection) -> None:
+        """A connection has ended."""
 
 
 class Connection:
@@ -130,7 +141,10 @@ class Network:
 
     def _arrive(self, connection: Connection, sender: End, frames: Sequence[Frame]) -> None:
         receiver = connection.other(sender)
-        if receiver.alive and receiver in connection.open_at and not connection.is_cut:
+        if not receiver.alive:
+            # A machine that comes back resets the connections of its former life.
+            self._agenda.after(RESET_AFTER_S, self._end, connection, sender)
+        elif receiver in connection.open_at and not connection.is_cut:
             receiver.arrived(connection, frames)
 
     def cut(self, connection: Connection) -> None:
@@ -140,7 +154,7 @@ class Network:
             self._agenda.after(self._chance.random() * 1.5, self._end, connection, end)
 
     def close(self, connection: Connection, by: End) -> None:
-        """One end closes its socket: what it has sent still arrives, then the other end notices, if it can."""
+        """One end closes its socket: what it has sent still arrives, then the other end notices."""
         if by in connection.open_at:
             connection.open_at.remove(by)
             delay = 0.01 + self.weather.delay_s + self._chance.random() * 0.2

@@ -1,4 +1,4 @@
-"""A simulated peer of the original's JSON wire: raw frames in the form that it writes, nothing of ours inside.
+"""A simulated peer of the original's JSON wire: raw frames in its form, nothing of ours inside.
 
 Law of this room: it knows only what an original knows: no life, no sequence, three transmissions at most.
 """
@@ -29,12 +29,14 @@ class OriginalNode:
         is_old: it writes the fields of 0.3, not those of 0.5.
     """
 
-    def __init__(self, role: Role, around: Surroundings, confirms: float = 1.0, *, is_old: bool = False) -> None:
+    def __init__(
+        self, role: Role, around: Surroundings, confirms: float = 1.0, *, is_old: bool = False
+    ) -> None:
         self.role = role
         self.name = role.name
         self.alive = True
         self.confirmed: dict[str, int] = {}
-        self.wanted: dict[str, Identity] = {}
+        self.wanted: dict[str, tuple[Identity, str, str]] = {}
         self.boot = around.chance.getrandbits(62)
         self._around = around
         self._confirms = confirms
@@ -42,6 +44,7 @@ class OriginalNode:
         self._sent = 0
         self._connection: Connection | None = None
         around.agenda.after(0.0, self._dial)
+        around.agenda.after(0.5, self._ping)
 
     def send(self, to: str, key: str, *, wanted: bool = True) -> Identity:
         """Send a message, and again while its CONFIRM doesn't come."""
@@ -52,7 +55,7 @@ class OriginalNode:
             fields["flags"]["NOREPEAT"] = True
         identity = (self.name, message_id, fields["timestamp"])
         if wanted:
-            self.wanted[message_id] = identity
+            self.wanted[message_id] = (identity, key, to)
         self._say(f"sends {message_id} {key} to {to}")
         frames = [self.role.upstream.encode(), to.encode(), json.dumps(fields).encode()]
         self._transmit(message_id, frames, TRANSMISSIONS if wanted else 1)
@@ -64,6 +67,12 @@ class OriginalNode:
             "timestamp": f"2022-01-01T00:00:{self._around.agenda.now:09.6f}", "flags": {}, "ttl": 5,
         }  # fmt: skip
         return fields if self._is_old else {**fields, "ttl": 2, "changed": False, "blosc": True}
+
+    def _ping(self) -> None:
+        """Say something now and then, as PING_INTERVAL has it: nothing else shows that it is there."""
+        if self.alive:
+            self.send(self.role.upstream, "NOW", wanted=False)
+            self._around.agenda.after(REPEAT_S, self._ping)
 
     def _transmit(self, message_id: str, frames: list[bytes], tries: int) -> None:
         if not self.alive or not tries or message_id in self.confirmed:

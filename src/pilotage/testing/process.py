@@ -1,6 +1,6 @@
 """A simulated process: a real exchange, and what a driver and listens would do around it.
 
-Law of this room: it does what `transport.driver` does with instructions, and nothing an exchange couldn't rely on.
+Law of this room: it carries instructions out as `transport.driver` does, and adds nothing of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pilotage.protocol.instructions import (
     Card,
     Delivery,
     Dialect,
-    Hangup,
     HandOver,
+    Hangup,
     Instruction,
     Link,
     Note,
@@ -121,11 +121,21 @@ class Process:
         sends.append(sent)
         flags = {} if ordered else {"NOREPEAT": True}
         message = Message.from_parts(
-            id=identity[1], sender=self.name, to=path[-1], key=verb, value=sent.number, timestamp=identity[2], flags=flags
+            id=identity[1],
+            sender=self.name,
+            to=path[-1],
+            key=verb,
+            value=sent.number,
+            timestamp=identity[2],
+            flags=flags,
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        self._run(self.exchange.send([SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable)], self._now))
+        self._run(
+            self.exchange.send(
+                [SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable)], self._now
+            )
+        )
         return sent
 
     # The network's side
@@ -195,26 +205,30 @@ class Process:
         for instruction in instructions:
             match instruction:
                 case Transmit(batch):
-                    for link, frames in batch:
-                        connection = self._links.get(link)
-                        if connection is not None:
-                            self._around.network.transmit(connection, self, frames)
+                    self._transmit(batch)
                 case HandOver(deliveries):
                     self._hand_over(deliveries)
                 case Settle(ended):
-                    for sent, settlement in ended:
-                        sent.ends.append(settlement)
-                        self._say(f"{sent} ends: {settlement.outcome} {settlement.reason or ''} {settlement.text}")
+                    self._settle(ended)
                 case Progress(received):
                     for sent in received:
                         sent.received += 1
                 case Hangup(link, text):
                     self._hang_up(link, text)
-                case PeerChanged():
-                    self._say(f"sees {instruction.name} {instruction.state} {instruction.text}")
-                case Note():
-                    self._say(f"notes: {instruction.text}")
+                case PeerChanged() | Note():
+                    self._say(f"is told {instruction}")
         self._rest()
+
+    def _settle(self, ended: list[tuple[Sent, Settlement]]) -> None:
+        for sent, settlement in ended:
+            sent.ends.append(settlement)
+            self._say(f"{sent} ends: {settlement}")
+
+    def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
+        for link, frames in batch:
+            connection = self._links.get(link)
+            if connection is not None:
+                self._around.network.transmit(connection, self, frames)
 
     def _rest(self) -> None:
         due = self.exchange.wake_at()

@@ -41,7 +41,8 @@ class Sent:
 
     def __str__(self) -> str:
         kind = "durable" if self.durable else "confirmed" if self.ordered else "once"
-        return f"#{self.number} {self.identity[1]} {self.verb} to {'/'.join(self.path)} ({kind}, sent at {self.at:.2f} s)"
+        where = "/".join(self.path)
+        return f"#{self.number} {self.identity[1]} {self.verb} to {where} ({kind}, sent at {self.at:.2f} s)"
 
 
 class Recorder:

@@ -14,13 +14,21 @@ from pilotage.testing.scenes import play
 TRACE_LINES = 400
 
 
-def judge(seed: int, *, tracing: bool = False) -> tuple[list[str], float, Counter[str], int, list[tuple[float, str]]]:
+def judge(
+    seed: int, *, tracing: bool = False
+) -> tuple[list[str], float, Counter[str], int, list[tuple[float, str]]]:
     """Play one seed: give its violations, virtual seconds, faults, sends and trace."""
     try:
         world = play(seed, tracing=tracing)
     except Exception as error:  # noqa: BLE001 whatever comes out of the core breaks promise B1
         return [traceback.format_exc(limit=-6), repr(error)], 0.0, Counter(), 0, []
-    return violations(world), world.now, world.recorder.faults, len(world.recorder.sends), world.recorder.trace
+    return (
+        violations(world),
+        world.now,
+        world.recorder.faults,
+        len(world.recorder.sends),
+        world.recorder.trace,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
                 break
     took = time.perf_counter() - began
     listed = ", ".join(f"{count} × {what}" for what, count in sorted(faults.items()))
-    _say(f"{seed - options.start + 1} seeds, {sends} sends, {virtual_s / 3600:.1f} virtual hours in {took:.1f} s")
+    played = seed - options.start + 1
+    _say(f"{played} seeds, {sends} sends, {virtual_s / 3600:.1f} virtual hours in {took:.1f} s")
     _say(f"faults: {listed or 'none'}")
     _say(f"seeds with a broken promise: {bad}")
     return 1 if bad else 0

@@ -29,7 +29,12 @@ class World:
     """
 
     def __init__(
-        self, seed: int, delivery: DeliveryRules = QUICK, liveness: LivenessRules | None = None, *, tracing: bool = False
+        self,
+        seed: int,
+        delivery: DeliveryRules = QUICK,
+        liveness: LivenessRules | None = None,
+        *,
+        tracing: bool = False,
     ) -> None:
         self.seed = seed
         self.chance = Random(seed)
@@ -40,8 +45,15 @@ class World:
         self.originals: dict[str, OriginalNode] = {}
         self.lives: list[Process] = []
         self.restarted: set[str] = set()
+        self.gone: set[str] = set()
         self._around = Surroundings(
-            self.agenda, self.network, self.chance, self.recorder, delivery, liveness or LivenessRules(), self._find
+            self.agenda,
+            self.network,
+            self.chance,
+            self.recorder,
+            delivery,
+            liveness or LivenessRules(),
+            self._find,
         )
 
     def _find(self, name: str) -> End:
@@ -62,6 +74,9 @@ class World:
         self.processes[role.name] = process
         self.lives.append(process)
         return process
+
+    def _restart(self, role: Role) -> None:
+        self.start(role)
 
     def start_original(self, role: Role, confirms: float = 1.0, *, is_old: bool = False) -> OriginalNode:
         """Start an original's node."""
@@ -97,9 +112,18 @@ class World:
             self.recorder.faults["crash" if noticed else "power cut"] += 1
             self.restarted.add(name)
             process.die(noticed=noticed)
-            self.agenda.after(down_s, self.start, process.role)
+            self.agenda.after(down_s, self._restart, process.role)
+
+    def end(self, name: str) -> None:
+        """End a process for good, without power."""
+        process = self.processes[name]
+        if process.alive:
+            self.recorder.faults["gone for good"] += 1
+            self.restarted.add(name)
+            self.gone.add(name)
+            process.die(noticed=False)
 
     def _fault(self, text: str, connection: Connection) -> None:
-        self.recorder.faults[text.split(" for ")[0]] += 1
+        self.recorder.faults[text.partition(" for ")[0]] += 1
         if self.recorder.tracing:
             self.recorder.say(self.now, f"** {text}: {' – '.join(sorted(connection.pair))}")

@@ -81,7 +81,8 @@ class Wire(Protocol):
 class ListeningWire(Wire, Protocol):
     port: int
 
-    def gone(self) -> list[Link]: ...
+    def gone(self) -> list[Link]:
+        """Links that have ended, once `drain` has read everything that came by them."""
 
 
 class DialledWire(Wire, Protocol):
@@ -185,7 +186,7 @@ class Driver:
         places, config = self._places, self.exchange.config
         if places.listen_address is not None:
             self.listener = self._wires.listen(places.listen_address, places.listen_port, config.me, config.boot)
-            self.listener.watch(self._loop, self._turn, self._listener_changed)
+            self.listener.watch(self._loop, self._turn, self._turn)
         if places.dial_host is not None:
             self._dialling = self._loop.create_task(self._keep_dialled())
         self._turn()
@@ -222,6 +223,7 @@ class Driver:
         if arrivals:
             self._run(self.exchange.frames_arrived(arrivals, now))
             self._shell.counted(self.exchange.counts["received"])
+        self._take_leave(now)
         while self._calls:
             self._calls.popleft()()
         if self._results:
@@ -329,12 +331,10 @@ class Driver:
             self._awake = True
             self._loop.call_soon(self._turn)
 
-    def _listener_changed(self) -> None:
-        if self.listener is not None:
-            for link in self.listener.gone():
-                self._backlog.pop(link, None)
-                self._run(self.exchange.link_down(link, time.monotonic()))
-            self._turn()
+    def _take_leave(self, now: float) -> None:
+        for link in self.listener.gone() if self.listener is not None else ():
+            self._backlog.pop(link, None)
+            self._run(self.exchange.link_down(link, now))
 
     # Dialling
 
@@ -343,16 +343,17 @@ class Driver:
         places, config = self._places, self.exchange.config
         host, wait, said = str(places.dial_host), FIRST_REDIAL_S, ""
         while True:
+            began = time.monotonic()
             try:
                 card = await self._wires.peek(host, places.dial_port, places.upstream)
-            except (OSError, MalformedFrame, TimeoutError) as error:
+                said = ""
+                await self._stay_dialled(host, card)
+            except (OSError, ValueError, MalformedFrame, zmq.ZMQError) as error:
                 text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
                 if text != said:
                     self._shell.note(Note(Level.INFO, text))
                 said = text
             else:
-                said, began = "", time.monotonic()
-                await self._stay_dialled(host, card)
                 wait = FIRST_REDIAL_S if time.monotonic() - began > LAST_REDIAL_S else wait
             await asyncio.sleep(wait)
             wait = min(wait * 1.6, LAST_REDIAL_S)

@@ -147,13 +147,17 @@ class Listener(Endpoint):
         self.port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         self._cards: dict[bytes, tuple[Link, Card]] = {}
         self._by_fd: dict[int, bytes] = {}
+        self._ending: list[bytes] = []
+        self._gone: list[Link] = []
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""
         arrivals: list[Arrival] = []
+        self._note_ends()
         for _ in range(most):
             frames = self._read()
             if frames is None:
+                self._end()
                 break
             routing_id = frames[0].bytes
             known = self._cards.get(routing_id)
@@ -172,18 +176,28 @@ class Listener(Endpoint):
         self._write([link[1], *frames])
 
     def gone(self) -> list[Link]:
-        """Give the links whose connections have ended."""
-        links = []
+        """Give the links whose connections have ended and from which everything was read."""
+        gone, self._gone = self._gone, []
+        return gone
+
+    def _note_ends(self) -> None:
+        """Note which connections have ended; what they sent before may still be there to be read."""
         for _, fd in self.events():
             routing_id = self._by_fd.pop(fd, None)
-            if routing_id is not None and routing_id in self._cards:
-                links.append(self._cards.pop(routing_id)[0])
-        return links
+            if routing_id is not None:
+                self._ending.append(routing_id)
+
+    def _end(self) -> None:
+        """Forget those who have ended: nothing of theirs is left to be read."""
+        ending, self._ending = self._ending, []
+        self._gone += [self._cards.pop(routing_id)[0] for routing_id in ending if routing_id in self._cards]
 
     def _meet(self, routing_id: bytes, frame: zmq.Frame) -> tuple[Link, Card]:
         link = (self.name, routing_id)
         card = _card_of(frame, routing_id)
         self._cards[routing_id] = (link, card)
+        # A newcomer may have the descriptor of a connection whose end we have not looked at yet.
+        self._note_ends()
         self._by_fd[int(frame.get(zmq.SRCFD))] = routing_id
         return link, card
 

@@ -49,6 +49,7 @@ class Workers(Generic[Job, Result]):
         self._ready: SimpleQueue[_Lane[Job] | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        self._queued = 0
         self._closed = False
 
     def submit(self, key: Hashable, job: Job) -> None:
@@ -62,6 +63,7 @@ class Workers(Generic[Job, Result]):
                 return
             lane.running = True
             self._grow()
+            self._queued += 1
         self._ready.put(lane)
 
     def waiting(self) -> int:
@@ -86,7 +88,8 @@ class Workers(Generic[Job, Result]):
                 thread.join(timeout_s / max(1, len(threads)))
 
     def _grow(self) -> None:
-        if self._idle > self._ready.qsize() or len(self._threads) >= self._max_threads:
+        # A thread that took a lane counts as idle, and its lane as queued, until it says so under the lock.
+        if self._idle > self._queued or len(self._threads) >= self._max_threads:
             return
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         self._threads.add(thread)
@@ -102,7 +105,9 @@ class Workers(Generic[Job, Result]):
                 lane = None
             with self._lock:
                 self._idle -= 1
-                if lane is None and (self._closed or self._ready.empty()):
+                if lane is not None:
+                    self._queued -= 1
+                elif self._closed or not self._queued:
                     self._threads.discard(threading.current_thread())
                     return
             if lane is not None:

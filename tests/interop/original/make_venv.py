@@ -6,8 +6,8 @@ nothing that looks finished. It is kept until `requirements.txt` changes.
 
     python tests/interop/original/make_venv.py      prints the path of its interpreter
 
-Environment: PILOTAGE_ORIGINAL_VENV (its place; default `.venv-original` in the checkout),
-PILOTAGE_ORIGINAL_BASE_PYTHON (a Python 3.11 or 3.12 to build it with).
+Environment: ORIGINAL_AUTOPILOT_VENV (its place; default `.venv-original` in the checkout),
+ORIGINAL_AUTOPILOT_PYTHON (a Python 3.11 or 3.12 to build it with).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NoSuitablePython(RuntimeError):
 
 def venv_path() -> Path:
     """Return where the environment lies, or will lie."""
-    configured = os.environ.get("PILOTAGE_ORIGINAL_VENV")
+    configured = os.environ.get("ORIGINAL_AUTOPILOT_VENV")
     return Path(configured).resolve() if configured else HERE.parents[2] / ".venv-original"
 
 
@@ -49,7 +49,7 @@ def base_python() -> str:
     """
     if sys.platform == "win32":
         raise NoSuitablePython("the original needs fork, which Windows lacks: run this on Linux or macOS")
-    configured = os.environ.get("PILOTAGE_ORIGINAL_BASE_PYTHON")
+    configured = os.environ.get("ORIGINAL_AUTOPILOT_PYTHON")
     if configured:
         return configured
     if f"{sys.version_info.major}.{sys.version_info.minor}" in SUPPORTED:
@@ -60,7 +60,7 @@ def base_python() -> str:
             return found
     raise NoSuitablePython(
         "no Python 3.11 or 3.12 found to run auto-pi-lot 0.5.1: install one, or name it in "
-        "PILOTAGE_ORIGINAL_BASE_PYTHON"
+        "ORIGINAL_AUTOPILOT_PYTHON"
     )
 
 

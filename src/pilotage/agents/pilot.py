@@ -1,0 +1,309 @@
+"""Pilot: the agent beside an animal or an instrument. It has a station, a node `_{NAME}`, and runs tasks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from pilotage.agents.account import Accounts
+from pilotage.agents.continuous import split_items
+from pilotage.agents.keeper import Keeper
+from pilotage.agents.outputs import Wiring
+from pilotage.agents.registry import find_task, task_code_hash
+from pilotage.agents.run import RunnerPorts
+from pilotage.agents.runner import TaskRunner
+from pilotage.agents.start import TaskStart, parse_start
+from pilotage.agents.states import State
+from pilotage.net.node import Net_Node
+from pilotage.net.pilot_station import Pilot_Station
+from pilotage.net.pref_keys import TERMINAL_ID, Prefs
+from pilotage.net.pref_values import Lineage
+from pilotage.net.prefs import prefs
+from pilotage.net.streams import Stream
+from pilotage.protocol.errors import MachineError, PilotageError, TaskError
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 10.0
+FETCH_TIMEOUT_S = 30.0
+COHERE_TIMEOUT_S = 30.0
+
+
+class Pilot:
+    """A pilot, or a pilot's child (LINEAGE=CHILD).
+
+    Args:
+        settings: preferences; those of this process if not given.
+        wiring: which driver and address each output of a task has on this rig.
+        batch_items: items of a stream in one message.
+
+    Raises:
+        InvalidPref: NAME is not set.
+        PortInUse: another program listens on MSGPORT.
+    """
+
+    def __init__(
+        self, settings: Prefs | None = None, wiring: Mapping[str, Wiring] | None = None, batch_items: int = 10
+    ) -> None:
+        self.settings = settings or prefs.snapshot()
+        self.name: str = self.settings.require("NAME")
+        self.accounts = Accounts()
+        self._batch_items = batch_items
+        self._start: TaskStart | None = None
+        self._streams: dict[str, Stream] = {}
+        self._streams_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
+        self._helpers = ThreadPoolExecutor(4, thread_name_prefix="pilot")
+        self._keeper = Keeper(self._make_station, self._greet)
+        self._keeper.start()
+        station = self._keeper.station
+        listens = {"START": self.l_start, "STOP": self.l_stop, "PARAM": self.l_param, "COHERE": self.l_cohere}
+        self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens)
+        ports = RunnerPorts(self._send_trial, self._tell_state, self._tell_error, self._put, self._fetch)
+        outputs = self.settings.datadir / "outputs"
+        self.runner = TaskRunner(ports, self.settings.sounddir, outputs, wiring)
+        self._own_up()
+        self._greet()
+
+    # Life
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop the task, send what is left, and end."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        try:
+            self.runner.close(timeout_s)
+        finally:
+            self._close_streams(timeout_s)
+            self.node.release()
+            self._keeper.close()
+            self._helpers.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        """Use it as a context that closes it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _make_station(self, port: int | None) -> Pilot_Station:
+        settings = self.settings if port is None else replace(self.settings, msgport=port)
+        return Pilot_Station(settings)
+
+    def _greet(self) -> None:
+        """Tell the Terminal who and where we are, and in what state."""
+        told = {"pilot": self.name, "ip": self._keeper.station.ip, "state": str(self.runner.state)}
+        if self.settings.lineage is Lineage.CHILD:
+            told["parent"] = self.settings.parentid
+        self.node.send(TERMINAL_ID, "HANDSHAKE", told)
+        self._tell_state(self.runner.state, "")
+
+    def _own_up(self) -> None:
+        """Report a task that an earlier life of ours was running: it is resumed only on request."""
+        left = self._diary.left()
+        if left is not None:
+            text = f"{left.get('task_type')} was interrupted in trial {left.get('trial')} of session {left.get('session')}"
+            self.runner.interrupted(text)
+            self._tell_event("interrupted", {**left, "text": text})
+            self._diary.close()
+
+    # Orders
+
+    def l_start(self, value: Any) -> dict[str, Any]:
+        """Run a task; the answer tells what runs."""
+        start = parse_start(value)
+        owner = start.child.get("parent") if start.child else None
+        subject = start.child.get("subject") if start.child else None
+        start = start.model_copy(update={"pilot": owner or self.name, "subject": subject or start.subject})
+        task_class = find_task(start.task_type)
+        self._start, previous = start, self._start
+        try:
+            self.runner.start(start, task_class)
+        except PilotageError:
+            self._start = previous
+            raise
+        self._diary.note(start, start.current_trial)
+        return {
+            "task_type": start.task_type,
+            "task_code_sha256": task_code_hash(task_class),
+            "pilotage": version("pilotage"),
+            "python": platform.python_version(),
+            "machine": platform.platform(),
+        }
+
+    def l_stop(self, value: Any) -> Future[Any]:
+        """Stop the task; settled when it has really ended and its data are sent."""
+        self.runner.request_stop("STOP from the Terminal")
+        return self._helpers.submit(self._stop)
+
+    def _stop(self) -> None:
+        self.runner.stop(STOP_TIMEOUT_S, "STOP from the Terminal")
+        self._close_streams(STOP_TIMEOUT_S)
+
+    def l_param(self, value: Any) -> dict[str, Any]:
+        """Change parameters of the running task; the answer is what they are now.
+
+        Raises:
+            TaskError: no task runs, or a name or value doesn't fit; nothing has changed then.
+        """
+        if not isinstance(value, dict):
+            raise TaskError(f"PARAM needs a dictionary of parameters, not {type(value).__name__}")
+        return self.runner.change(value)
+
+    def l_cohere(self, value: Any) -> Future[Any]:
+        """Give our account of a session, once what it sent has settled."""
+        session = str(value.get("session", "")) if isinstance(value, dict) else ""
+        return self._helpers.submit(self._account, session)
+
+    def _account(self, session: str) -> dict[str, Any]:
+        for stream in list(self._streams.values()):
+            stream.flush()
+        report = self.accounts.of(session).report()
+        resent = self.node.statistics().resent
+        return {**report, "pilot": self.name, "session": session, "resent": resent + self._resent_by_streams()}
+
+    def _resent_by_streams(self) -> int:
+        return sum(stream.statistics().resent for stream in list(self._streams.values()))
+
+    # Reports (on the task's threads)
+
+    def _send_trial(self, row: dict[str, Any]) -> None:
+        start = self._start
+        session = str(start.session or "") if start else ""
+        pilot, subject, trial = str(row["pilot"]), str(row["subject"]), int(row["trial_num"])
+        account = self.accounts.of(session)
+        account.add_trial(pilot, subject, trial, values_of(row))
+        account.follow(self.node.send(TERMINAL_ID, "DATA", {**row, "session": session}))
+        if start is not None and "TRIAL_END" in row:
+            self._diary.note(start, trial + 1)
+
+    def _put(self, name: str, item: dict[str, Any]) -> None:
+        start = self._start
+        if start is None:
+            raise TaskError(f"an item of stream {name!r} came while no task runs")
+        self._stream(name, start).put(item)
+        self.accounts.of(str(start.session or "")).add_series(start.pilot, split_items([item], name))
+
+    def _stream(self, name: str, start: TaskStart) -> Stream:
+        with self._streams_lock:
+            stream = self._streams.get(name)
+            if stream is None:
+                stream = self.node.get_stream(
+                    name,
+                    "CONTINUOUS",
+                    min_size=self._batch_items,
+                    upstream=TERMINAL_ID,
+                    port=self.settings.terminal_listen_port,
+                    ip=self.settings.terminalip,
+                    subject=start.subject,
+                    pilot=start.pilot,
+                )
+                account = self.accounts.of(str(start.session or ""))
+                stream.headers.update(stream=name, session=str(start.session or ""))
+                stream.on_sent = account.follow
+                self._streams[name] = stream
+            return stream
+
+    def _tell_state(self, state: State, reason: str) -> None:
+        """Report a state; at the end of a task its streams are flushed first."""
+        if state in (State.IDLE, State.ERROR) and self._streams:
+            self._helpers.submit(self._end_streams_then_tell, state, reason)
+            return
+        self._send_state(state, reason)
+
+    def _end_streams_then_tell(self, state: State, reason: str) -> None:
+        self._close_streams(STOP_TIMEOUT_S)
+        self._send_state(state, reason)
+
+    def _send_state(self, state: State, reason: str) -> None:
+        if state in (State.IDLE, State.ERROR):
+            self._diary.close()
+        message = self.node.prepare_message(self.name, "STATE", str(state), flags={"NOLOG": True})
+        if reason:
+            message["reason"] = reason
+        self.node.send(msg=message)
+
+    def _tell_error(self, text: str, trace: str) -> None:
+        self._tell_event("error", {"text": text, "traceback": trace})
+
+    def _tell_event(self, name: str, values: Mapping[str, Any]) -> None:
+        session = str(self._start.session or "") if self._start else ""
+        told = {"pilot": self.name, "name": name, "session": session, **values}
+        self.node.send(f"_{TERMINAL_ID}", "EVENT", told)
+
+    def _fetch(self, paths: Sequence[str], stopping: threading.Event) -> None:
+        """Have our station fetch files from the Terminal, while the task is PREPARING.
+
+        Raises:
+            MachineError: they can't be had.
+        """
+        for path in paths:
+            receipt = self.node.send(self.name, "FILE", path)
+            done = threading.Event()
+            receipt.add_callback(lambda _, done=done: done.set())
+            waited = 0.0
+            while not done.wait(0.1) and not stopping.is_set() and waited < FETCH_TIMEOUT_S:
+                waited += 0.1
+            error = receipt.settlement.error() if receipt.settlement else None
+            if error is not None:
+                raise MachineError(str(error))
+
+    def _close_streams(self, timeout_s: float) -> None:
+        # Held while they close: a stream of the next run may not claim a name that is still in use.
+        with self._streams_lock:
+            for stream in self._streams.values():
+                stream.close(timeout_s)
+            self._streams = {}
+
+
+class Diary:
+    """A small file that says which task runs, so that the next life knows what was interrupted.
+
+    Args:
+        path: where it lies.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def left(self) -> dict[str, Any] | None:
+        """Give what the last life was running when it ended, if it was running anything."""
+        try:
+            found = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("%s can't be read (%s); what ran before is not known", self._path, error)
+            return {"task_type": "a task", "trial": "?", "session": "?"}
+        return found if isinstance(found, dict) else None
+
+    def note(self, start: TaskStart, trial: int) -> None:
+        """Write down what runs."""
+        told = {"task_type": start.task_type, "session": start.session, "subject": start.subject, "trial": trial}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps(told))
+            part.replace(self._path)
+        except OSError as error:
+            log.warning("%s can't be written: %s", self._path, error)
+
+    def close(self) -> None:
+        """Nothing runs any more."""
+        self._path.unlink(missing_ok=True)
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a row's columns without the names that say whose it is."""
+    return {name: item for name, item in row.items() if name not in ("pilot", "subject", "trial_num", "session")}

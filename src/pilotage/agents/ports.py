@@ -1,0 +1,76 @@
+"""What agents need from others, as small Protocols. Whoever composes the program joins them to real services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from pilotage.net.listens import Origin
+from pilotage.protocol.ledger import LedgerKey, Mark
+
+
+class Archive(Protocol):
+    """One session's record. Each future ends when the entry is safe on disk, or with what went wrong.
+
+    Any thread may call; an entry that carries the origin of one stored before is not stored again.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where the data lie."""
+
+    def add_trial(
+        self, pilot: str, subject: str | None, trial_num: int | None, values: Mapping[str, Any], origin: Origin | None
+    ) -> Future[None]:
+        """Keep columns of a trial."""
+
+    def add_items(
+        self,
+        pilot: str,
+        subject: str | None,
+        stream: str,
+        timestamps: Sequence[Any],
+        data: npt.NDArray[Any],
+        origin: Origin | None,
+        part: int,
+    ) -> Future[None]:
+        """Keep items of a stream; `part` numbers the streams of one message, the last of which is 0."""
+
+    def add_event(self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None) -> Future[None]:
+        """Keep something that happened."""
+
+    def add_state(self, pilot: str, state: str, origin: Origin | None = None) -> Future[None]:
+        """Keep a pilot's new state."""
+
+    def add_parameter(self, pilot: str, name: str, value: Any, source: str) -> Future[None]:
+        """Keep a parameter's new value, and who set it."""
+
+    def add_fact(self, key: str, value: Any) -> Future[None]:
+        """Keep a fact about the session as a whole."""
+
+    def marks(self) -> dict[LedgerKey, Mark]:
+        """Give count and digest of everything that it holds."""
+
+    def facts(self) -> dict[str, Any]:
+        """Give the facts that it holds."""
+
+    def close(self, timeout_s: float) -> None:
+        """Write everything and let go."""
+
+
+class Archives(Protocol):
+    """Where sessions are kept."""
+
+    def create(self, session: str, facts: Mapping[str, Any]) -> Archive:
+        """Begin a session's record."""
+
+    def open(self, session: str) -> Archive:
+        """Go on with a session's record."""
+
+    def names(self) -> list[str]:
+        """Give the names of all sessions, oldest first."""
+
+

@@ -1,0 +1,389 @@
+"""Terminal: the agent that controls the pilots and keeps what they send. It has a station `T` and a node `_T`."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any, Self
+
+from pilotage.agents.account import marks_from_wire
+from pilotage.agents.continuous import split_items
+from pilotage.agents.keeper import Keeper
+from pilotage.agents.pilot import values_of
+from pilotage.agents.ports import Archives
+from pilotage.agents.roster import Roster
+from pilotage.agents.sessions import Sessions
+from pilotage.net.listens import Origin, join_results, takes_batches, takes_origin
+from pilotage.net.node import Net_Node
+from pilotage.net.pref_keys import TERMINAL_ID, Prefs
+from pilotage.net.prefs import prefs
+from pilotage.net.receipt import Receipt
+from pilotage.net.terminal_station import Terminal_Station
+from pilotage.protocol.errors import DeliveryError, InvalidMessage, PilotageError, TaskError
+from pilotage.protocol.ledger import LedgerKey, Mark, compare
+
+log = logging.getLogger(__name__)
+
+COHERE_TIMEOUT_S = 30.0
+CHANGE_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+ENDED = ("IDLE", "ERROR", "INTERRUPTED", "")
+
+
+class Terminal:
+    """The control computer's agent, without a window of its own.
+
+    Args:
+        archives: where sessions are kept.
+        settings: preferences; those of this process if not given.
+
+    Raises:
+        PortInUse: another program listens on the Terminal's port.
+        StoreError: the list of pilots can't be read.
+    """
+
+    def __init__(self, archives: Archives, settings: Prefs | None = None) -> None:
+        self.settings = settings or prefs.snapshot()
+        self.roster = Roster(self.settings.pilot_db)
+        self.sessions = Sessions(archives, self._facts())
+        self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
+        self._keeper = Keeper(self._make_station, self._ask_all)
+        self._keeper.start()
+        listens = {
+            "DATA": self.l_data,
+            "CONTINUOUS": self.l_continuous,
+            "STATE": self.l_state,
+            "HANDSHAKE": self.l_handshake,
+            "PEER": self.l_peer,
+            "EVENT": self.l_event,
+            "PILOTS": self.l_pilots,
+            "STATUS": self.l_status,
+            "RUN": self.l_run,
+            "HALT": self.l_halt,
+            "SET": self.l_set,
+            "END": self.l_end,
+        }
+        self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens)
+        self._ask_all()
+
+    @property
+    def port(self) -> int:
+        """The port on which the station listens."""
+        return self._keeper.station.listen_port
+
+    # Life
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """End the station, write everything, and let go. Pilots are left running."""
+        self.node.release()
+        self._keeper.close()
+        self._helpers.shutdown(wait=False, cancel_futures=True)
+        self.sessions.close(timeout_s)
+
+    def __enter__(self) -> Self:
+        """Use it as a context that closes it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _make_station(self, port: int | None) -> Terminal_Station:
+        settings = self.settings if port is None else replace(self.settings, terminalport=port)
+        return Terminal_Station(self.roster.snapshot(), settings)
+
+    def _ask_all(self) -> None:
+        """Ask all pilots to tell that they are alive."""
+        self.node.send(TERMINAL_ID, "INIT")
+
+    def _facts(self) -> dict[str, Any]:
+        told = {name: str(value) for name, value in asdict(self.settings).items() if value is not None}
+        software = {"pilotage": version("pilotage"), "python": platform.python_version(), "machine": platform.platform()}
+        return {"software": software, "prefs": told, "begun": time.time()}
+
+    # What pilots send (each settles when it is stored)
+
+    @takes_origin
+    def l_data(self, value: Any, origin: Origin) -> object:
+        """Keep a trial's data; or continuous data that an original's child sent as DATA."""
+        if not isinstance(value, dict):
+            raise InvalidMessage(f"DATA needs a dictionary of columns, not {type(value).__name__}")
+        if value.get("continuous"):
+            return self._keep_items([value], origin)
+        archive = self.sessions.archive(str(value.get("session") or ""))
+        pilot = str(value.get("pilot") or _sender(origin))
+        trial = value.get("trial_num")
+        subject = value.get("subject")
+        return archive.add_trial(
+            pilot,
+            None if subject is None else str(subject),
+            trial if isinstance(trial, int) else None,
+            values_of(value),
+            origin,
+        )
+
+    @takes_batches
+    @takes_origin
+    def l_continuous(self, items: Any, origin: Origin) -> object:
+        """Keep a batch of continuous data."""
+        return self._keep_items(items if isinstance(items, list) else [items], origin)
+
+    def _keep_items(self, items: Sequence[Mapping[str, Any]], origin: Origin) -> object:
+        head = items[0] if items and isinstance(items[0], Mapping) else {}
+        archive = self.sessions.archive(str(head.get("session") or ""))
+        pilot = str(head.get("pilot") or _sender(origin))
+        subject = None if head.get("subject") is None else str(head["subject"])
+        series = split_items(items, head.get("stream"))
+        last = len(series) - 1
+        # The part numbered 0 is stored last: once it is there, all of the message is.
+        kept = [
+            archive.add_items(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at)
+            for at, one in enumerate(series)
+        ]
+        return join_results(kept)
+
+    @takes_origin
+    def l_state(self, value: Any, origin: Origin) -> object:
+        """Keep a pilot's new state."""
+        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
+            raise InvalidMessage("STATE needs the pilot's name and its state")
+        state, pilot = str(value.get("state")), value["pilot"]
+        self.roster.update(pilot, state=state, reason=str(value.get("reason") or ""), link="alive")
+        current = self.sessions.current
+        if current and pilot in self.sessions.agents(current):
+            return self.sessions.archive(current).add_state(pilot, state, origin)
+        return None
+
+    def l_handshake(self, value: Any) -> None:
+        """Take note of a pilot that has come."""
+        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
+            raise InvalidMessage("HANDSHAKE needs a dictionary with the pilot's name")
+        known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or ""), "link": "alive"}
+        self.roster.update(value["pilot"], state=str(value.get("state") or ""), **known)
+
+    def l_peer(self, value: Any) -> None:
+        """Take note of how a pilot's connection is."""
+        name = str(value.get("name")) if isinstance(value, dict) else ""
+        if name in self.roster.names():
+            self.roster.update(name, link=str(value.get("link")))
+
+    @takes_origin
+    def l_event(self, value: Any, origin: Origin) -> object:
+        """Keep something that a pilot reports, such as an error of its task."""
+        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
+            raise InvalidMessage("EVENT needs the pilot's name, and what happened")
+        name = str(value.get("name") or "event")
+        log.warning("%s: %s: %s", value["pilot"], name, value.get("text", ""))
+        told = {what: item for what, item in value.items() if what not in ("pilot", "name", "session")}
+        return self.sessions.archive(str(value.get("session") or "")).add_event(value["pilot"], name, told, origin)
+
+    # What operators ask
+
+    def l_pilots(self, value: Any) -> dict[str, Any]:
+        """Answer with all pilots."""
+        return self.roster.snapshot()
+
+    def l_status(self, value: Any) -> Future[Any]:
+        """Answer with what is open, or with a session's facts, such as its certificate."""
+        wanted = str(value.get("session") or "") if isinstance(value, dict) else ""
+        return self._helpers.submit(self._status, wanted)
+
+    def l_run(self, value: Any) -> Future[Any]:
+        """Start a task on a pilot."""
+        asked = _dictionary("RUN", value, "pilot", "task_type")
+        return self._helpers.submit(self.start, asked.pop("pilot"), asked.pop("task_type"), **asked)
+
+    def l_halt(self, value: Any) -> Future[Any]:
+        """Stop a pilot's task, or all."""
+        asked = value if isinstance(value, dict) else {}
+        return self._helpers.submit(self.stop, asked["pilot"]) if asked.get("pilot") else self._helpers.submit(self.stop_all)
+
+    def l_set(self, value: Any) -> Future[Any]:
+        """Change parameters of a pilot's running task."""
+        asked = _dictionary("SET", value, "pilot", "params")
+        return self._helpers.submit(self.change, asked["pilot"], asked["params"])
+
+    def l_end(self, value: Any) -> Future[Any]:
+        """End a session and answer with its certificate."""
+        asked = value if isinstance(value, dict) else {}
+        return self._helpers.submit(self.end_session, str(asked.get("session") or ""))
+
+    def start(
+        self,
+        pilot: str,
+        task_type: str,
+        params: Mapping[str, Any] | None = None,
+        subject: str = "",
+        session: str = "",
+        parent: str = "",
+        current_trial: int = 0,
+    ) -> dict[str, Any]:
+        """Start a task on a pilot, in the given session or the current one.
+
+        Args:
+            pilot: its name.
+            task_type: the task, as the pilot's registry knows it.
+            params: the task's parameters.
+            subject: who is run.
+            session: its name; the current one if not given, a new one if there is none.
+            parent: the pilot whose child this is: the task is sent through it, and its data come under its name.
+            current_trial: number that the first trial gets.
+
+        Returns:
+            The session's name and where it lies, and what the pilot says that it runs.
+
+        Raises:
+            Refused: the pilot can't: the text says why.
+            Expired: nobody confirmed it.
+            StoreError: the session can't be made.
+        """
+        session = self.sessions.begin(session or self.sessions.current)
+        archive = self.sessions.archive(session)
+        self.sessions.join(session, pilot)
+        asked = {
+            **(params or {}),
+            "task_type": task_type,
+            "subject": subject,
+            "session": session,
+            "pilot": parent or pilot,
+            "current_trial": current_trial,
+        }
+        if parent:
+            self.sessions.join(session, parent)
+            asked["child"] = {"parent": parent, "subject": subject, "id": pilot}
+            receipt = self.node.send(parent, "CHILD", asked)
+        else:
+            receipt = self.node.send(pilot, "START", asked)
+        runs = receipt.result(START_TIMEOUT_S)
+        self.roster.note_subject(pilot, subject)
+        for name, value in (params or {}).items():
+            archive.add_parameter(pilot, name, value, "START")
+        archive.add_fact(f"task:{pilot}:{time.time():.3f}", {"asked": asked, "runs": runs})
+        return {"session": session, "place": archive.place, "runs": runs}
+
+    def stop(self, pilot: str) -> None:
+        """Stop a pilot's task and wait until it has ended.
+
+        Raises:
+            Refused: it could not be stopped in time; its outputs are safe all the same.
+            Expired: nobody confirmed it.
+            TimeoutError: it has not ended in time.
+        """
+        self.node.send(pilot, "STOP").result(STOP_TIMEOUT_S)
+        self.roster.wait_state(pilot, ENDED, STOP_TIMEOUT_S)
+
+    def stop_all(self) -> None:
+        """Stop all pilots' tasks and wait until they have ended.
+
+        Raises:
+            TimeoutError: one has not.
+        """
+        self.node.send(TERMINAL_ID, "STOPALL").result(STOP_TIMEOUT_S)
+        for name, known in self.roster.snapshot().items():
+            if known["link"] == "alive":
+                self.roster.wait_state(name, ENDED, STOP_TIMEOUT_S)
+
+    def change(self, pilot: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Change parameters of a pilot's running task.
+
+        Returns:
+            What they are now.
+
+        Raises:
+            Refused: no task runs there, or a name or value doesn't fit; nothing has changed then.
+        """
+        answer = self.node.send(TERMINAL_ID, "CHANGE", {**params, "pilot": pilot}).result(CHANGE_TIMEOUT_S)
+        if self.sessions.current:
+            archive = self.sessions.archive(self.sessions.current)
+            for name, value in (answer or {}).items():
+                archive.add_parameter(pilot, name, value, "PARAM")
+        return dict(answer or {})
+
+    def cohere(self, session: str) -> dict[str, Any]:
+        """Compare what the pilots say that they sent with what is stored, and keep the result in the session.
+
+        Args:
+            session: an open session's name.
+
+        Returns:
+            The certificate: `complete`, the differences, and each agent's account.
+
+        Raises:
+            TaskError: no such session is open.
+        """
+        if session not in self.sessions.opened():
+            raise TaskError(f"session {session!r} isn't open, so that it can't be compared")
+        archive = self.sessions.archive(session)
+        accounts = {agent: self._account(agent, session) for agent in self.sessions.agents(session)}
+        theirs = _joined(accounts)
+        ours = {key: mark for key, mark in archive.marks().items() if key.name not in ("events", "states", "parameters")}
+        differences = [str(difference) for difference in compare(ours, theirs)]
+        unheard = [agent for agent, account in accounts.items() if "error" in account]
+        certificate = {
+            "session": session,
+            "complete": not differences and not unheard,
+            "differences": differences,
+            "unheard": unheard,
+            "stored": [[*key, mark.count] for key, mark in sorted(ours.items())],
+            "accounts": accounts,
+            "compared": time.time(),
+        }
+        archive.add_fact("certificate", certificate).result(COHERE_TIMEOUT_S)
+        return certificate
+
+    def end_session(self, session: str = "") -> dict[str, Any]:
+        """Compare both sides, then close the session's record.
+
+        Raises:
+            TaskError: no such session is open.
+        """
+        session = session or self.sessions.current
+        certificate = self.cohere(session)
+        return {**certificate, "place": self.sessions.end(session, STOP_TIMEOUT_S)}
+
+    def _account(self, agent: str, session: str) -> dict[str, Any]:
+        receipt: Receipt = self.node.send(agent, "COHERE", {"session": session})
+        try:
+            return dict(receipt.result(COHERE_TIMEOUT_S) or {})
+        except (DeliveryError, TimeoutError) as error:
+            return {"error": str(error)}
+
+    def _status(self, session: str) -> dict[str, Any]:
+        answer = {
+            "port": self.port,
+            "current": self.sessions.current,
+            "open": self.sessions.opened(),
+            "sessions": self.sessions.names(),
+            "pilots": self.roster.snapshot(),
+            "restarts": self._keeper.restarts,
+        }
+        if session:
+            archive = self.sessions.archive(session)
+            answer["session"] = {"name": session, "place": archive.place, "facts": archive.facts()}
+        return answer
+
+
+def _dictionary(key: str, value: Any, *needed: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or any(name not in value for name in needed):
+        raise InvalidMessage(f"{key} needs a dictionary with {' and '.join(needed)}")
+    return dict(value)
+
+
+def _sender(origin: Origin) -> str:
+    return origin.trail[0].lstrip("_") if origin.trail else "unknown"
+
+
+def _joined(accounts: Mapping[str, Mapping[str, Any]]) -> dict[LedgerKey, Mark]:
+    marks: dict[LedgerKey, Mark] = {}
+    for account in accounts.values():
+        try:
+            marks.update(marks_from_wire(account.get("marks", [])))
+        except PilotageError as error:
+            log.warning("an account can't be compared: %s", error)
+    return marks

@@ -1,0 +1,161 @@
+"""The embedded store as the agents' archive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from pilotage.net.listens import Origin
+from pilotage.protocol.errors import StoreError
+from pilotage.protocol.ledger import LedgerKey, Mark
+from pilotage.services.store import (
+    Entry,
+    Event,
+    MessageId,
+    Parameter,
+    Provenance,
+    SessionReader,
+    SessionStore,
+    Stamp,
+    State,
+    StreamItems,
+    TrialData,
+)
+
+PART_SHIFT = 40
+"""Parts of one message are told apart by the bits of the flow's number above these."""
+
+
+class FolderArchive:
+    """One session's folder, as `agents.ports.Archive`.
+
+    Args:
+        store: the open store.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self._store.folder)
+
+    def add_trial(
+        self, pilot: str, subject: str | None, trial_num: int | None, values: Mapping[str, Any], origin: Origin | None
+    ) -> Future[None]:
+        """Keep columns of a trial."""
+        return self._submit(TrialData(pilot, subject, trial_num, values, _id(origin), _stamp(origin)))
+
+    def add_items(
+        self,
+        pilot: str,
+        subject: str | None,
+        stream: str,
+        timestamps: Sequence[Any],
+        data: npt.NDArray[Any],
+        origin: Origin | None,
+        part: int,
+    ) -> Future[None]:
+        """Keep items of a stream."""
+        return self._submit(
+            StreamItems(pilot, subject, stream, timestamps, data, _id(origin, part), _stamp(origin))
+        )
+
+    def add_event(self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None) -> Future[None]:
+        """Keep something that happened."""
+        return self._submit(Event(pilot, name, values, _id(origin), _stamp(origin)))
+
+    def add_state(self, pilot: str, state: str, origin: Origin | None = None) -> Future[None]:
+        """Keep a pilot's new state."""
+        return self._submit(State(pilot, state, _id(origin), _stamp(origin)))
+
+    def add_parameter(self, pilot: str, name: str, value: Any, source: str) -> Future[None]:
+        """Keep a parameter's new value."""
+        return self._submit(Parameter(pilot, name, value, source, None, _stamp(None)))
+
+    def add_fact(self, key: str, value: Any) -> Future[None]:
+        """Keep a fact about the session as a whole."""
+        return self._submit(Provenance(key, value))
+
+    def marks(self) -> dict[LedgerKey, Mark]:
+        """Give count and digest of everything that it holds."""
+        return self._store.ledger()
+
+    def facts(self) -> dict[str, Any]:
+        """Give the facts that it holds."""
+        with SessionReader(self._store.folder) as reader:
+            return reader.provenance()
+
+    def close(self, timeout_s: float) -> None:
+        """Write everything and let go."""
+        self._store.close(timeout_s)
+
+    def _submit(self, entry: Entry) -> Future[None]:
+        future: Future[None] = Future()
+        self._store.submit(entry, _finisher(future))
+        return future
+
+
+class FolderArchives:
+    """Sessions as folders below one, as `agents.ports.Archives`.
+
+    Args:
+        root: that folder; made if missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def create(self, session: str, facts: Mapping[str, Any]) -> FolderArchive:
+        """Begin a session's folder.
+
+        Raises:
+            StoreError: it is there already, or can't be made.
+        """
+        return FolderArchive(SessionStore.create(self._root, session, dict(facts)))
+
+    def open(self, session: str) -> FolderArchive:
+        """Go on with a session's folder.
+
+        Raises:
+            StoreError: it isn't there, or is being written by another process.
+        """
+        return FolderArchive(SessionStore.open(self._root / session))
+
+    def names(self) -> list[str]:
+        """Give the names of all sessions, oldest first."""
+        found = [path.parent for path in self._root.glob("*/session.sqlite")]
+        return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_ctime)]
+
+
+def _finisher(future: Future[None]) -> Callable[[StoreError | None], None]:
+    def done(error: StoreError | None) -> None:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    return done
+
+
+def _id(origin: Origin | None, part: int = 0) -> MessageId | None:
+    if origin is None or not origin.boot:
+        return None
+    return MessageId(origin.boot, origin.flow | part << PART_SHIFT, origin.seq)
+
+
+def _stamp(origin: Origin | None) -> Stamp:
+    sent = None
+    if origin is not None and origin.timestamp:
+        try:
+            sent = datetime.fromisoformat(origin.timestamp).timestamp()
+        except ValueError:
+            sent = None
+    return Stamp(time.time(), sent)

@@ -1,0 +1,95 @@
+"""A packet reads as it was written; what doesn't add up is malformed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.records import (
+    MAX_NAMES,
+    Ack,
+    Attached,
+    Greeting,
+    Marks,
+    Packet,
+    Parcel,
+    Verdict,
+    as_ranges,
+    decode_packet,
+    encode_packet,
+    in_ranges,
+)
+from pilotage.protocol.settlement import Outcome, Reason
+
+GOLDEN = Path(__file__).parent / "golden_packet.hex"
+
+
+def full_packet() -> Packet:
+    marks = int(Marks.ORDERED | Marks.DURABLE)
+    parcel = Parcel(["T", "_T"], ["rig"], 2**62 + 5, 3, 41, 40, "DATA", marks, b"\x93\x01\x02\x03", Attached([b"one", b"two"]))
+    plain = Parcel(["T"], [], 1, 1, 1, 1, "PING", 0, b"")
+    verdict = Verdict(7, Outcome.REFUSED, Reason.LISTEN_FAILED, "ValueError: no such trial")
+    ack = Ack(["S", "rig"], 9, 2, 77, 10, [12, 13], 6, [8, 8], 2, [verdict])
+    return Packet([parcel, plain], [ack], [Greeting("hello")])
+
+
+def test_the_bytes_of_a_packet_stay_what_they_are():
+    frames = encode_packet(full_packet())
+    assert [frame.hex() for frame in frames] == GOLDEN.read_text().split()
+
+
+def test_golden_bytes_read_back_to_the_packet():
+    packet = decode_packet([bytes.fromhex(line) for line in GOLDEN.read_text().split()])
+    expected = full_packet()
+    assert packet.acks == expected.acks and packet.greetings == expected.greetings
+    assert packet.parcels[0].frames == [b"one", b"two"] and packet.parcels[1].frames == ()
+    for got, wanted in zip(packet.parcels, expected.parcels, strict=True):
+        got.attached = wanted.attached = 0
+        assert got == wanted
+
+
+def test_size_counts_the_body_and_its_frames():
+    assert full_packet().parcels[0].size == 4 + 6
+
+
+def head(packet: object) -> bytes:
+    return b"\x02" + msgspec.msgpack.encode(packet)
+
+
+PARCEL = [["T"], [], 1, 1, 1, 1, "K", 0, b"", 0]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b""],
+        [b"\x02"],
+        [b"\x03" + head([[], [], []])[1:]],
+        [b"\x02\xc1"],
+        [head({"parcels": []})],
+        [head([[PARCEL]]), b"nobody's frame"],
+        [head([[[*PARCEL[:9], 2]]]), b"only one"],
+        [head([[[*PARCEL[:9], -1]]])],
+        [head([[[*PARCEL[:9], "1"]]]), b"x"],
+        [head([[[[], *PARCEL[1:]]]])],
+        [head([[[["a"] * (MAX_NAMES + 1), *PARCEL[1:]]]])],
+        [head([[[["T"], ["a"] * (MAX_NAMES + 1), *PARCEL[2:]]]])],
+        [head([[], [[["a"] * (MAX_NAMES + 1), 1, 1, 1, 0, [], 0, []]]])],
+        [head([[], [[["a"], 1, 1, 1, 0, [], 0, [], 0, [[1, "vanished"]]]]])],
+        [b"\x02" + b"\x91" * 100_000],
+    ],
+)
+def test_what_is_no_packet_is_malformed(frames):
+    with pytest.raises(MalformedFrame):
+        decode_packet(frames)
+
+
+def test_ranges_hold_exactly_their_places():
+    places = [1, 2, 3, 7, 9, 10]
+    ranges = as_ranges(places)
+    assert ranges == [1, 3, 7, 7, 9, 10]
+    assert [place for place in range(12) if in_ranges(ranges, place)] == places
