@@ -26,7 +26,7 @@ def test_a_copy_is_counted_and_not_handed_out(inbox):
     assert inbox.arrived(parcel(1)) == [] and inbox.duplicates == 1
 
 
-@pytest.mark.parametrize("order", itertools.permutations((1, 2, 3, 4)))
+@pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3, 4))))
 def test_any_order_of_arrival_is_handed_out_in_the_order_of_sending(inbox, order):
     given = [seq for at in order for seq in seqs(inbox.arrived(parcel(at)))]
     assert given == [1, 2, 3, 4]

@@ -7,7 +7,7 @@ keys is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from pilotage.protocol.errors import InvalidMessage
 
-HEADERS = frozenset(("timestamp", "pilot", "subject", "continuous", "stream", "session", "inner_key", "TRIAL_END"))
+HEADERS = frozenset(
+    ("timestamp", "pilot", "subject", "continuous", "stream", "session", "inner_key", "TRIAL_END")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Series:
     data: npt.NDArray[Any]
 
 
-def split_items(items: Sequence[Mapping[str, Any]], stream: str | None) -> list[Series]:
+def split_items(items: Sequence[object], stream: str | None) -> list[Series]:
     """Sort a batch's items into series, in order.
 
     Args:
@@ -40,7 +42,7 @@ def split_items(items: Sequence[Mapping[str, Any]], stream: str | None) -> list[
     """
     series: dict[str, tuple[list[Any], list[Any]]] = {}
     for item in items:
-        if not isinstance(item, Mapping) or "timestamp" not in item:
+        if not isinstance(item, dict) or "timestamp" not in item:
             raise InvalidMessage("an item of continuous data needs a timestamp")
         for key in item.keys() - HEADERS:
             stamps, values = series.setdefault(_name(stream, key), ([], []))

@@ -22,7 +22,9 @@ class Keeper:
         restarted: called, on a thread of the keeper's, after each restart.
     """
 
-    def __init__(self, make: Callable[[int | None], Station], restarted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, make: Callable[[int | None], Station], restarted: Callable[[], None] = lambda: None
+    ) -> None:
         self.restarts = 0
         self._make = make
         self._restarted = restarted
@@ -68,7 +70,9 @@ class Keeper:
     def _died(self, station: Station) -> None:
         if not self._closing.is_set():
             log.error("the station %s has died; starting it again", station.id)
-            threading.Thread(target=self._restart, args=(station.listen_port,), name="keeper", daemon=True).start()
+            threading.Thread(
+                target=self._restart, args=(station.listen_port,), name="keeper", daemon=True
+            ).start()
 
     def _restart(self, port: int) -> None:
         wait = FIRST_WAIT_S

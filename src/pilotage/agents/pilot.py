@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
 FETCH_TIMEOUT_S = 30.0
+FETCH_LOOK_S = 0.02
 COHERE_TIMEOUT_S = 30.0
 
 
@@ -103,7 +105,11 @@ class Pilot:
 
     def _greet(self) -> None:
         """Tell the Terminal who and where we are, and in what state."""
-        told = {"pilot": self.name, "ip": self._keeper.station.ip, "state": str(self.runner.state)}
+        told: dict[str, Any] = {
+            "pilot": self.name,
+            "ip": self._keeper.station.ip,
+            "state": str(self.runner.state),
+        }
         if self.settings.lineage is Lineage.CHILD:
             told["parent"] = self.settings.parentid
         self.node.send(TERMINAL_ID, "HANDSHAKE", told)
@@ -123,9 +129,9 @@ class Pilot:
     def l_start(self, value: Any) -> dict[str, Any]:
         """Run a task; the answer tells what runs."""
         start = parse_start(value)
-        owner = start.child.get("parent") if start.child else None
-        subject = start.child.get("subject") if start.child else None
-        start = start.model_copy(update={"pilot": owner or self.name, "subject": subject or start.subject})
+        child = start.child or {}
+        owner = {"pilot": child.get("parent") or self.name, "subject": child.get("subject") or start.subject}
+        start = start.model_copy(update=owner)
         task_class = find_task(start.task_type)
         self._start, previous = start, self._start
         try:
@@ -171,7 +177,12 @@ class Pilot:
             stream.flush()
         report = self.accounts.of(session).report()
         resent = self.node.statistics().resent
-        return {**report, "pilot": self.name, "session": session, "resent": resent + self._resent_by_streams()}
+        return {
+            **report,
+            "pilot": self.name,
+            "session": session,
+            "resent": resent + self._resent_by_streams(),
+        }
 
     def _resent_by_streams(self) -> int:
         return sum(stream.statistics().resent for stream in list(self._streams.values()))
@@ -250,11 +261,12 @@ class Pilot:
         """
         for path in paths:
             receipt = self.node.send(self.name, "FILE", path)
-            done = threading.Event()
-            receipt.add_callback(lambda _, done=done: done.set())
-            waited = 0.0
-            while not done.wait(0.1) and not stopping.is_set() and waited < FETCH_TIMEOUT_S:
-                waited += 0.1
+            deadline = time.monotonic() + FETCH_TIMEOUT_S
+            while not receipt.is_settled and not stopping.wait(FETCH_LOOK_S):
+                if time.monotonic() > deadline:
+                    raise MachineError(
+                        f"{path!r} did not come from the Terminal within {FETCH_TIMEOUT_S:g} s"
+                    )
             error = receipt.settlement.error() if receipt.settlement else None
             if error is not None:
                 raise MachineError(str(error))
@@ -290,7 +302,12 @@ class Diary:
 
     def note(self, start: TaskStart, trial: int) -> None:
         """Write down what runs."""
-        told = {"task_type": start.task_type, "session": start.session, "subject": start.subject, "trial": trial}
+        told = {
+            "task_type": start.task_type,
+            "session": start.session,
+            "subject": start.subject,
+            "trial": trial,
+        }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             part = self._path.with_suffix(".part")
@@ -306,4 +323,6 @@ class Diary:
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Give a row's columns without the names that say whose it is."""
-    return {name: item for name, item in row.items() if name not in ("pilot", "subject", "trial_num", "session")}
+    return {
+        name: item for name, item in row.items() if name not in ("pilot", "subject", "trial_num", "session")
+    }

@@ -23,7 +23,12 @@ class Archive(Protocol):
         """Where the data lie."""
 
     def add_trial(
-        self, pilot: str, subject: str | None, trial_num: int | None, values: Mapping[str, Any], origin: Origin | None
+        self,
+        pilot: str,
+        subject: str | None,
+        trial_num: int | None,
+        values: Mapping[str, Any],
+        origin: Origin | None,
     ) -> Future[None]:
         """Keep columns of a trial."""
 
@@ -39,7 +44,9 @@ class Archive(Protocol):
     ) -> Future[None]:
         """Keep items of a stream; `part` numbers the streams of one message, the last of which is 0."""
 
-    def add_event(self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None) -> Future[None]:
+    def add_event(
+        self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None
+    ) -> Future[None]:
         """Keep something that happened."""
 
     def add_state(self, pilot: str, state: str, origin: Origin | None = None) -> Future[None]:
@@ -72,5 +79,3 @@ class Archives(Protocol):
 
     def names(self) -> list[str]:
         """Give the names of all sessions, oldest first."""
-
-

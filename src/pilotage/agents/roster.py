@@ -94,7 +94,9 @@ class Roster:
                     return state
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"{name} is {state or 'not connected'}, not {' or '.join(sorted(wanted))}, after {timeout_s:g} s")
+                    raise TimeoutError(
+                        f"{name} is {state or 'not connected'}, not {' or '.join(sorted(wanted))}, after {timeout_s:g} s"
+                    )
                 self._changed.wait(left)
 
     def children(self, name: str) -> list[str]:
@@ -118,7 +120,9 @@ class Roster:
             part.write_text(json.dumps(document, indent=2))
             part.replace(self._path)
         except OSError as error:
-            raise StoreError(f"the list of pilots can't be written to {self._path}: {error.strerror}") from error
+            raise StoreError(
+                f"the list of pilots can't be written to {self._path}: {error.strerror}"
+            ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -127,9 +131,13 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StoreError(f"the list of pilots {path} can't be read ({error}); mend it or move it away") from error
+        raise StoreError(
+            f"the list of pilots {path} can't be read ({error}); mend it or move it away"
+        ) from error
     if not isinstance(found, dict):
-        raise StoreError(f"the list of pilots {path} must be a JSON object of pilots; mend it or move it away")
+        raise StoreError(
+            f"the list of pilots {path} must be a JSON object of pilots; mend it or move it away"
+        )
     return found
 
 

@@ -18,8 +18,8 @@ from pilotage.agents.outputs import Wiring, wire_outputs
 from pilotage.agents.rows import TrialRows
 from pilotage.agents.start import TaskStart
 from pilotage.agents.states import State
-from pilotage.net.stimuli import missing_files
 from pilotage.agents.task import TRIAL_END, Item, Source, StageBlock, Task, TaskSetting
+from pilotage.net.stimuli import missing_files
 from pilotage.protocol.errors import MachineError, TaskError
 
 

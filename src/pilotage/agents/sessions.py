@@ -99,7 +99,9 @@ class Sessions:
         with self._lock:
             archive = self._open.pop(session, None)
             if archive is None:
-                raise TaskError(f"session {session!r} isn't open; open are: {', '.join(self._open) or 'none'}")
+                raise TaskError(
+                    f"session {session!r} isn't open; open are: {', '.join(self._open) or 'none'}"
+                )
             if self.current == session:
                 self.current = ""
         archive.close(timeout_s)

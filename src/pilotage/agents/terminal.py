@@ -18,7 +18,7 @@ from pilotage.agents.pilot import values_of
 from pilotage.agents.ports import Archives
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
-from pilotage.net.listens import Origin, join_results, takes_batches, takes_origin
+from pilotage.net.listens import Listen, Origin, join_results, takes_batches, takes_origin
 from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
@@ -55,7 +55,7 @@ class Terminal:
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
         self._keeper = Keeper(self._make_station, self._ask_all)
         self._keeper.start()
-        listens = {
+        listens: dict[str, Listen] = {
             "DATA": self.l_data,
             "CONTINUOUS": self.l_continuous,
             "STATE": self.l_state,
@@ -104,7 +104,11 @@ class Terminal:
 
     def _facts(self) -> dict[str, Any]:
         told = {name: str(value) for name, value in asdict(self.settings).items() if value is not None}
-        software = {"pilotage": version("pilotage"), "python": platform.python_version(), "machine": platform.platform()}
+        software = {
+            "pilotage": version("pilotage"),
+            "python": platform.python_version(),
+            "machine": platform.platform(),
+        }
         return {"software": software, "prefs": told, "begun": time.time()}
 
     # What pilots send (each settles when it is stored)
@@ -181,7 +185,9 @@ class Terminal:
         name = str(value.get("name") or "event")
         log.warning("%s: %s: %s", value["pilot"], name, value.get("text", ""))
         told = {what: item for what, item in value.items() if what not in ("pilot", "name", "session")}
-        return self.sessions.archive(str(value.get("session") or "")).add_event(value["pilot"], name, told, origin)
+        return self.sessions.archive(str(value.get("session") or "")).add_event(
+            value["pilot"], name, told, origin
+        )
 
     # What operators ask
 
@@ -202,7 +208,11 @@ class Terminal:
     def l_halt(self, value: Any) -> Future[Any]:
         """Stop a pilot's task, or all."""
         asked = value if isinstance(value, dict) else {}
-        return self._helpers.submit(self.stop, asked["pilot"]) if asked.get("pilot") else self._helpers.submit(self.stop_all)
+        return (
+            self._helpers.submit(self.stop, asked["pilot"])
+            if asked.get("pilot")
+            else self._helpers.submit(self.stop_all)
+        )
 
     def l_set(self, value: Any) -> Future[Any]:
         """Change parameters of a pilot's running task."""
@@ -322,7 +332,11 @@ class Terminal:
         archive = self.sessions.archive(session)
         accounts = {agent: self._account(agent, session) for agent in self.sessions.agents(session)}
         theirs = _joined(accounts)
-        ours = {key: mark for key, mark in archive.marks().items() if key.name not in ("events", "states", "parameters")}
+        ours = {
+            key: mark
+            for key, mark in archive.marks().items()
+            if key.name not in ("events", "states", "parameters")
+        }
         differences = [str(difference) for difference in compare(ours, theirs)]
         unheard = [agent for agent, account in accounts.items() if "error" in account]
         certificate = {

@@ -60,7 +60,7 @@ class ChildEnd:
 
     def _serve(self, answer: Answer, orphaned: Callable[[], None]) -> None:
         parent = multiprocessing.parent_process()
-        watched = [self._line, *([parent.sentinel] if parent is not None else [])]
+        watched: list[Any] = [self._line, *([parent.sentinel] if parent is not None else [])]
         while True:
             ready = wait(watched, WATCH_EVERY_S)
             if self._line in ready:
@@ -76,7 +76,7 @@ class ChildEnd:
     def _answer(self, answer: Answer, request: _Request) -> None:
         try:
             answer(request.name, request.arguments, lambda result: self.reply(request.number, result))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent gets it
             self.reply(request.number, error)
 
     def _parent_has_gone(self) -> bool:
@@ -116,7 +116,9 @@ class ParentEnd:
                 self._line.send(_Request(number, name, arguments))
             except (OSError, ValueError) as error:
                 del self._open[number]
-                raise Closed(f"the station {self._name} isn't running; start() it, or make a new one") from error
+                raise Closed(
+                    f"the station {self._name} isn't running; start() it, or make a new one"
+                ) from error
         return future
 
     def close(self) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -65,7 +63,11 @@ def write_file(folder: Path, value: object) -> Path:
         InvalidMessage: not that value, or a path that leads out of the folder.
         MachineError: it can't be written.
     """
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str) or not isinstance(value.get("file"), str):
+    if (
+        not isinstance(value, dict)
+        or not isinstance(value.get("path"), str)
+        or not isinstance(value.get("file"), str)
+    ):
         raise InvalidMessage("a FILE that brings a file needs path and file (in base64)")
     try:
         content = base64.b64decode(value["file"], validate=True)
@@ -73,15 +75,22 @@ def write_file(folder: Path, value: object) -> Path:
     except (binascii.Error, TaskError) as error:
         raise InvalidMessage(f"FILE {value['path']!r}: {error}") from error
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".arriving-", delete=False) as part:
-            part.write(content)
-        Path(part.name).replace(place)
+        _write_whole(place, content)
     except OSError as error:
-        with contextlib.suppress(OSError, UnboundLocalError):
-            os.unlink(part.name)
         raise MachineError(f"{value['path']!r} can't be written to {folder}: {error.strerror}") from error
     return place
+
+
+def _write_whole(place: Path, content: bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".arriving-", delete=False) as part:
+        arriving = Path(part.name)
+        try:
+            part.write(content)
+        except OSError:
+            arriving.unlink(missing_ok=True)
+            raise
+    arriving.replace(place)
 
 
 class Fetcher:
@@ -140,7 +149,9 @@ class Fetcher:
             if not self._awaited:
                 self._block.set()
         if told is None:
-            raise MachineError(f"{path!r} did not come from the Terminal in time" + " (stopped)" * cancelled.is_set())
+            raise MachineError(
+                f"{path!r} did not come from the Terminal in time" + " (stopped)" * cancelled.is_set()
+            )
         if told:
             raise MachineError(told)
 

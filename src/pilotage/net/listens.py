@@ -153,7 +153,9 @@ def encode_answer(answer: object) -> bytes:
     """
     body, _ = encode_value(answer, own_frame_from=2**62)
     if len(body) > MAX_ANSWER_BYTES:
-        raise PilotageError(f"an answer of {len(body)} bytes is too long (at most {MAX_ANSWER_BYTES}); send a message")
+        raise PilotageError(
+            f"an answer of {len(body)} bytes is too long (at most {MAX_ANSWER_BYTES}); send a message"
+        )
     return body
 
 

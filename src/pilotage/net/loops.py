@@ -83,8 +83,9 @@ def run_on(loop: IOLoop, thread: threading.Thread, work: Callable[[], None], tim
 
     def run() -> None:
         try:
-            done.set_result(work())
-        except Exception as error:
+            work()
+            done.set_result(None)
+        except Exception as error:  # noqa: BLE001 - raised again where the caller waits
             done.set_exception(error)
 
     loop.add_callback(run)

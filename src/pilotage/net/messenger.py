@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop
@@ -70,8 +70,8 @@ class MessengerConfig:
     places: Places
     gives_values: bool = True
     expands: bool = True
-    delivery: DeliveryRules = DeliveryRules()
-    liveness: LivenessRules = LivenessRules()
+    delivery: DeliveryRules = field(default_factory=DeliveryRules)
+    liveness: LivenessRules = field(default_factory=LivenessRules)
     max_workers: int = 64
 
 
@@ -115,7 +115,11 @@ class Messenger:
     """
 
     def __init__(
-        self, config: MessengerConfig, listens: Mapping[str, Listen], logger: logging.Logger, wires: Wires | None = None
+        self,
+        config: MessengerConfig,
+        listens: Mapping[str, Listen],
+        logger: logging.Logger,
+        wires: Wires | None = None,
     ) -> None:
         self.config = config
         self.listens = listens
@@ -187,22 +191,33 @@ class Messenger:
     # Sending
 
     def prepare(
-        self, to: str | list[str] | None, key: str, value: object, *, repeat: bool, flags: Mapping[str, Any] | None
+        self,
+        to: str | list[str] | None,
+        key: str,
+        value: object,
+        *,
+        repeat: bool,
+        flags: Mapping[str, Any] | None,
     ) -> Message:
         """Make a message that originates here.
 
         Raises:
             InvalidMessage: no key, or a recipient that is no name.
         """
-        if not isinstance(key, str) or not key:
+        if not key:
             raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
         all_flags = dict(flags) if flags else {}
         if not repeat:
             all_flags[Flag.NOREPEAT.value] = True
         name = self.config.name
-        recipient = to[-1] if isinstance(to, list) and to else to
+        recipient = to[-1] if isinstance(to, list) else to
         return Message(
-            id=f"{name}_{next(self.counter)}", to=recipient or "", sender=name, key=key, value=value, flags=all_flags
+            id=f"{name}_{next(self.counter)}",
+            to=recipient or "",
+            sender=name,
+            key=key,
+            value=value,
+            flags=all_flags,
         )
 
     def send(
@@ -309,7 +324,10 @@ class Messenger:
                     raise error if error else Closed(refusal)
                 if self._parent_state is not None and self._parent_state.state is PeerState.ALIVE:
                     return
-                if not self._parent.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                if (
+                    not self._parent.wait(max(0.0, deadline - time.monotonic()))
+                    and time.monotonic() >= deadline
+                ):
                     places = self.config.places
                     raise TimeoutError(
                         f"{self.config.name} is not connected to {places.upstream or 'its station'} at "
@@ -459,7 +477,9 @@ class Messenger:
         if listen is None and key == "STREAM":
             return self.unpack_stream(message, delivery)
         if listen is None:
-            raise InvalidMessage(f"{self.config.name} has no listen for key {key!r} (it has {', '.join(sorted(self.listens))})")
+            raise InvalidMessage(
+                f"{self.config.name} has no listen for key {key!r} (it has {', '.join(sorted(self.listens))})"
+            )
         given = message.value if self.config.gives_values else message
         return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
 
@@ -479,7 +499,9 @@ class Messenger:
         items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
         if wants_batches(listen):
             return listen(items, _origin(message, delivery)) if wants_origin(listen) else listen(items)
-        results = [listen(item if self.config.gives_values else _inner(message, str(inner), item)) for item in items]
+        results = [
+            listen(item if self.config.gives_values else _inner(message, str(inner), item)) for item in items
+        ]
         return join_results(results)
 
     def _look(self, delivery: Delivery) -> None:
@@ -515,7 +537,7 @@ class Messenger:
 def _answer(future: Future[T], question: Callable[[], T]) -> None:
     try:
         future.set_result(question())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised again where the asker waits
         future.set_exception(error)
 
 
@@ -533,4 +555,6 @@ def _origin(message: Message, delivery: Delivery | None) -> Origin:
 
 
 def _inner(message: Message, key: str, item: object) -> Message:
-    return Message(id=message.id, to=message.to, sender=message.sender, key=key, value=item, flags=message.flags)
+    return Message(
+        id=message.id, to=message.to, sender=message.sender, key=key, value=item, flags=message.flags
+    )

@@ -12,6 +12,7 @@ from pilotage.net.listens import Listen
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.receipt import Receipt
+from pilotage.net.streams import Stream, headers_from_prefs
 from pilotage.protocol.errors import Closed, InvalidMessage, MalformedFrame
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.outbox import DeliveryRules
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     import zmq
     from tornado.ioloop import IOLoop
 
-    from pilotage.net.streams import Stream
 
 CLOSING_S = 0.6
 """What sockets may take to get rid of what they queued."""
+
+MAX_NAME_BYTES = 200
 
 Recipient = str | list[str] | tuple[str, ...] | None
 
@@ -162,7 +164,12 @@ class Net_Node:
     # Sending
 
     def prepare_message(
-        self, to: Recipient, key: str, value: object, repeat: bool = True, flags: Mapping[str, Any] | None = None
+        self,
+        to: Recipient,
+        key: str,
+        value: object,
+        repeat: bool = True,
+        flags: Mapping[str, Any] | None = None,
     ) -> Message:
         """Make a message with an id and the rest of its fields, without sending it.
 
@@ -214,7 +221,9 @@ class Net_Node:
         elif to is None:
             to = msg.to
         path = path_of(to) or (self.upstream,)
-        return self._messenger.send(msg, ("",) if force_to else path, repeat=repeat and Flag.NOREPEAT not in msg.flags)
+        return self._messenger.send(
+            msg, ("",) if force_to else path, repeat=repeat and Flag.NOREPEAT not in msg.flags
+        )
 
     def get_stream(
         self,
@@ -245,8 +254,6 @@ class Net_Node:
         Raises:
             Closed: the node was released.
         """
-        from pilotage.net.streams import Stream, headers_from_prefs
-
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to stream {id!r}")
         places = Places(
@@ -255,7 +262,9 @@ class Net_Node:
             upstream=upstream or self.upstream,
         )
         where = (self.loop, self.loop_thread)
-        stream = Stream(f"{self.id}_{id}", str(id), key, places, where, min_size, headers_from_prefs(subject, pilot))
+        stream = Stream(
+            f"{self.id}_{id}", str(id), key, places, where, min_size, headers_from_prefs(subject, pilot)
+        )
         self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream
 
@@ -298,17 +307,20 @@ class Net_Node:
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
         """ZeroMQ's context."""
-        return self._messenger.context
+        context: zmq.Context[zmq.Socket[bytes]] = self._messenger.context
+        return context
 
     @property
     def sock(self) -> zmq.Socket[bytes] | None:
         """The DEALER socket, None while there is no connection. It belongs to the loop's thread."""
-        return self._messenger.dialled_socket
+        socket: zmq.Socket[bytes] | None = self._messenger.dialled_socket
+        return socket
 
     @property
     def router(self) -> zmq.Socket[bytes] | None:
         """The ROUTER socket, if `router_port` was given. It belongs to the loop's thread."""
-        return self._messenger.listening_socket
+        socket: zmq.Socket[bytes] | None = self._messenger.listening_socket
+        return socket
 
     @property
     def outbox(self) -> dict[str, Message]:
@@ -355,15 +367,14 @@ def path_of(to: Recipient) -> tuple[str, ...]:
     Raises:
         InvalidMessage: something in it is no name.
     """
-    names = (to,) if isinstance(to, str) else tuple(to or ())
-    for name in names:
-        if not isinstance(name, str):
-            raise InvalidMessage(f"a recipient must be a name, not {name!r}")
-    return names if any(names) else ()
+    names: tuple[object, ...] = (to,) if isinstance(to, str) else tuple(to or ())
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidMessage(f"a recipient must be a name, or a list of names on the way, not {to!r}")
+    return tuple(str(name) for name in names) if any(names) else ()
 
 
 def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not name or len(name.encode()) > 200 or "\0" in name:
+    if not name or len(str(name).encode()) > MAX_NAME_BYTES or "\0" in name:
         raise InvalidMessage(f"a name must be text of 1 to 200 bytes, not {name!r}")
     return name
 

@@ -107,7 +107,9 @@ class Pilot_Station(Station):
         missing = missing_files(stimulus_files(stim), self.settings.sounddir) if stim else []
         with self._starting:
             if self._cancel_fetch is not None or self.state in BUSY_STATES:
-                raise TaskError(f"{self.id} is {self.state} already; stop it before starting {value['task_type']!r}")
+                raise TaskError(
+                    f"{self.id} is {self.state} already; stop it before starting {value['task_type']!r}"
+                )
             cancel = self._cancel_fetch = threading.Event()
         self._remember(value)
         started: Future[Any] = Future()
@@ -123,7 +125,9 @@ class Pilot_Station(Station):
             self.parent_id = str(child.get("parent") or self.parent_id)
             self.subject = str(child.get("subject") or self.subject)
 
-    def _prepare(self, value: dict[str, Any], missing: list[str], started: Future[Any], cancel: threading.Event) -> None:
+    def _prepare(
+        self, value: dict[str, Any], missing: list[str], started: Future[Any], cancel: threading.Event
+    ) -> None:
         """Fetch files, in state PREPARING, and pass START on. On a thread of its own."""
         try:
             if missing:
@@ -135,7 +139,7 @@ class Pilot_Station(Station):
                 self._cancel_fetch = None
                 receipt = self.send(to=self.inner, key="START", value=value)
             receipt.add_callback(lambda ended: self._passed_on(started, ended))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the START ends with it
             self._cancel_fetch = None
             self._tell("IDLE", str(error))
             started.set_exception(TaskError(f"{self.id} can't start {value['task_type']!r}: {error}"))
@@ -202,13 +206,17 @@ class Pilot_Station(Station):
         try:
             self._fetch([path], threading.Event())
             fetched.set_result(None)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the FILE ends with it
             fetched.set_exception(error)
 
     def l_continuous(self, msg: Message) -> Receipt:
         """A child sent continuous data: pass them on to the Terminal, under our name and subject."""
         value = msg.value if isinstance(msg.value, dict) else {"data": msg.value}
-        owner = {"pilot": self.parent_id if self.child else self.id, "subject": self.subject, "continuous": True}
+        owner = {
+            "pilot": self.parent_id if self.child else self.id,
+            "subject": self.subject,
+            "continuous": True,
+        }
         return self.push(to=TERMINAL_ID, key="DATA", value={**value, **owner})
 
     def l_child(self, msg: Message) -> list[Receipt] | Receipt:
@@ -242,4 +250,3 @@ class Pilot_Station(Station):
     def l_forward(self, msg: Message) -> Receipt:
         """Pass the message on to the pilot."""
         return self.send(to=self.inner, key=str(msg.key), value=msg.value)
-

@@ -93,8 +93,12 @@ class Receipt:
         future: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
         loop = future.get_loop()
 
-        def settled(receipt: Receipt) -> None:
-            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(receipt.settlement))
+        def resolve() -> None:
+            if not future.done() and self.settlement is not None:
+                future.set_result(self.settlement)
+
+        def settled(_: Receipt) -> None:
+            loop.call_soon_threadsafe(resolve)
 
         self.add_callback(settled)
         return future.__await__()

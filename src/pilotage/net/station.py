@@ -85,7 +85,11 @@ class Station(multiprocessing.Process):
         self.child = False
         self.ip = self.get_ip()
         self.logger = logging.getLogger(f"pilotage.station.{id}")
-        self.listens: dict[str, Listen] = {"CONFIRM": self.l_confirm, "STREAM": self.l_stream, **(listens or {})}
+        self.listens: dict[str, Listen] = {
+            "CONFIRM": self.l_confirm,
+            "STREAM": self.l_stream,
+            **(listens or {}),
+        }
         self.msgs_received = multiprocessing.Value(c_int, 0)
         self.loop: IOLoop | None = None
         self.on_died: Callable[[], None] | None = None
@@ -292,12 +296,16 @@ class Station(multiprocessing.Process):
     @property
     def push_outbox(self) -> dict[str, Message]:
         """Messages that were pushed and have not settled, by id."""
-        return dict(self._look("push_outbox", lambda m: _those(m.unsettled(), self._pushed, pushed_ones=True), {}))
+        return dict(
+            self._look("push_outbox", lambda m: _those(m.unsettled(), self._pushed, pushed_ones=True), {})
+        )
 
     @property
     def send_outbox(self) -> dict[str, Message]:
         """Messages that were sent and have not settled, by id."""
-        return dict(self._look("send_outbox", lambda m: _those(m.unsettled(), self._pushed, pushed_ones=False), {}))
+        return dict(
+            self._look("send_outbox", lambda m: _those(m.unsettled(), self._pushed, pushed_ones=False), {})
+        )
 
     @property
     def outbox(self) -> dict[str, Message]:
@@ -339,7 +347,12 @@ class Station(multiprocessing.Process):
     # Sending
 
     def prepare_message(
-        self, to: Recipient, key: str, value: object, repeat: bool = True, flags: Mapping[str, Any] | None = None
+        self,
+        to: Recipient,
+        key: str,
+        value: object,
+        repeat: bool = True,
+        flags: Mapping[str, Any] | None = None,
     ) -> Message:
         """Make a message with an id and the rest of its fields, without sending it. In the station's process.
 
@@ -399,7 +412,9 @@ class Station(multiprocessing.Process):
         path = target or (self.push_id,)
         if self.push_id and path[0] != self.push_id:
             path = (self.push_id, *path)
-        return self._dispatch("push", path, to if to is not None else self.push_id, key, value, msg, repeat, flags)
+        return self._dispatch(
+            "push", path, to if to is not None else self.push_id, key, value, msg, repeat, flags
+        )
 
     def _dispatch(
         self,
@@ -426,7 +441,9 @@ class Station(multiprocessing.Process):
     def _send_from_parent(self, how: str, arguments: dict[str, Any]) -> Receipt:
         if self._control is None:
             raise Closed(f"station {self.id} wasn't started: call start() before sending")
-        receipt = Receipt(arguments["msg"] or Message(to=arguments["to"], sender=self.id, key=arguments["key"] or ""))
+        receipt = Receipt(
+            arguments["msg"] or Message(to=arguments["to"], sender=self.id, key=arguments["key"] or "")
+        )
         future = self._control.ask(how, **arguments)
         future.add_done_callback(lambda done: _settle_from_child(receipt, done))
         return receipt

@@ -138,7 +138,7 @@ class Stream(Queue[Any]):
     # What Queue asks for, each under its mutex
 
     def _init(self, maxsize: int) -> None:
-        self.queue = ()  # type: ignore[assignment]
+        """Nothing to make: the batch is the queue."""
 
     def _qsize(self) -> int:
         return len(self._batch) + self._on_the_way
@@ -162,22 +162,41 @@ class Stream(Queue[Any]):
         if not self._batch or not self._started:
             return
         batch, self._batch, self._bytes = self._batch, [], 0
-        if self.min_size == 1:
-            for item in batch:
+        together = self.min_size > 1
+        try:
+            if together:
+                self._send_together(batch)
+        except MisuseError:
+            together = False  # one of them can't be sent; the others must not suffer for it
+        for item in () if together else batch:
+            self._send_alone(item)
+
+    def _send_together(self, batch: list[Any]) -> None:
+        value = {"inner_key": self.key, "headers": self.headers, "payload": batch}
+        self._send("STREAM", value, len(batch), {})
+
+    def _send_alone(self, item: Any) -> None:
+        try:
+            if self.min_size > 1:
+                self._send_together([item])
+            else:
                 self._send(self.key, item, 1, self.headers)
-        else:
-            value = {"inner_key": self.key, "headers": self.headers, "payload": batch}
-            self._send("STREAM", value, len(batch), {})
+        except MisuseError as error:
+            self.failed += 1
+            self.unfinished_tasks -= 1
+            self._messenger.logger.error("an item of the stream %s can't be sent: %s", self.name, error)
 
     def _send(self, key: str, value: Any, items: int, extra: dict[str, Any]) -> None:
         flags = {Flag.NOREPEAT.value: True, Flag.MINPRINT.value: True}
-        message = self._messenger.prepare(self._messenger.config.places.upstream, key, value, repeat=True, flags=flags)
+        message = self._messenger.prepare(
+            self._messenger.config.places.upstream, key, value, repeat=True, flags=flags
+        )
         message.id = f"{self._stream_id}_{self._numbers}"
         self._numbers += 1
         for name, field in extra.items():
             message[name] = field
-        self._on_the_way += items
         receipt = self._messenger.send(message, ("",), repeat=True, durable=True, hand_over=True)
+        self._on_the_way += items
         receipt.add_callback(lambda ended: self._ended(ended, items))
         self.on_sent(receipt)
 

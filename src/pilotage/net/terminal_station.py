@@ -31,7 +31,9 @@ class Terminal_Station(Station):
         id: its name.
     """
 
-    def __init__(self, pilots: dict[str, Any] | None = None, settings: Prefs | None = None, id: str = TERMINAL_ID) -> None:
+    def __init__(
+        self, pilots: dict[str, Any] | None = None, settings: Prefs | None = None, id: str = TERMINAL_ID
+    ) -> None:
         settings = settings or prefs.snapshot()
         super().__init__(id=id, listen_port=settings.terminal_listen_port)
         self.pilots: dict[str, Any] = {name: dict(pilot or {}) for name, pilot in (pilots or {}).items()}
@@ -91,7 +93,9 @@ class Terminal_Station(Station):
         """
         value = msg.value
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
-            raise InvalidMessage("CHANGE needs a dictionary with the pilot's name and the parameters to change")
+            raise InvalidMessage(
+                "CHANGE needs a dictionary with the pilot's name and the parameters to change"
+            )
         changes = {name: item for name, item in value.items() if name != "pilot"}
         return self.send(to=value["pilot"], key="PARAM", value=changes)
 
@@ -145,7 +149,9 @@ class Terminal_Station(Station):
     def l_handshake(self, msg: Message) -> Receipt:
         """A pilot tells us that it is alive, and where: note it, and tell the inner node."""
         if isinstance(msg.value, dict) and isinstance(msg.value.get("pilot"), str):
-            self.pilots.setdefault(msg.value["pilot"], {}).update(ip=msg.value.get("ip"), state=msg.value.get("state"))
+            self.pilots.setdefault(msg.value["pilot"], {}).update(
+                ip=msg.value.get("ip"), state=msg.value.get("state")
+            )
         return self.send(to=self.inner, key="HANDSHAKE", value=msg.value)
 
     def l_file(self, msg: Message) -> Receipt:
@@ -166,7 +172,9 @@ class Terminal_Station(Station):
         if isinstance(pilot, str) and self._here.knows(f"P_{pilot}"):
             self.send(to=f"P_{pilot}", key=key, value=value, repeat=False)
 
-    def _plot_sometimes(self, pilot: object, items: Iterable[object], headers: dict[str, Any] | None = None) -> None:
+    def _plot_sometimes(
+        self, pilot: object, items: Iterable[object], headers: dict[str, Any] | None = None
+    ) -> None:
         now = time.monotonic()
         newest = list(items)[-1:]
         if newest and isinstance(pilot, str) and now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:

@@ -67,14 +67,18 @@ class Admission:
     def claim(self, peer: Peer) -> Verdict:
         """Judge a newcomer."""
         if not peer.name or peer.name == self._routing.me:
-            return Verdict(refusal=f"a peer of {self._routing.me} claims the name {peer.name!r}, which it can't have")
+            return Verdict(
+                refusal=f"a peer of {self._routing.me} claims the name {peer.name!r}, which it can't have"
+            )
         holder = self._routing.names.get(peer.name)
         if holder is None:
             return Verdict(admitted=True)
         if holder.boot == peer.boot and holder.is_ours and peer.is_ours:
             return Verdict(admitted=True, hang_up=holder.link)
         if not (holder.is_ours and peer.is_ours):
-            return Verdict(refusal=f"the name {peer.name!r} is held by a connected peer of {self._routing.me}")
+            return Verdict(
+                refusal=f"the name {peer.name!r} is held by a connected peer of {self._routing.me}"
+            )
         self._candidates[peer.link] = (peer, peer.heard + self._rules.probe_s)
         return Verdict(probe=holder.link)
 

@@ -86,7 +86,11 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
     fields = dict(zip(_FIELDS, values, strict=True))
     if not isinstance(extra, dict) or not isinstance(fields["flags"], dict):
         raise MalformedFrame("a message's flags and extra fields must be maps")
-    if not isinstance(fields["id"], str) or not isinstance(fields["sender"], str) or type(fields["ttl"]) is not int:
+    if (
+        not isinstance(fields["id"], str)
+        or not isinstance(fields["sender"], str)
+        or type(fields["ttl"]) is not int
+    ):
         raise MalformedFrame("a message's id and sender must be text, its ttl a whole number")
     return Message({**extra, **fields, "key": verb}) if extra else Message.from_parts(key=verb, **fields)
 
@@ -117,7 +121,7 @@ def _pack(array: np.ndarray, frames: list[Frame], hand_over: bool, own_frame_fro
     else:
         data = len(frames)
         contiguous = hand_over and flat.flags.c_contiguous
-        frames.append(memoryview(flat.reshape(-1).view(np.uint8)) if contiguous else flat.tobytes())
+        frames.append(flat.reshape(-1).view(np.uint8).data if contiguous else flat.tobytes())
     dtype = array.dtype.descr if array.dtype.names else array.dtype.str
     return msgspec.msgpack.encode([dtype, array.shape, order, data])
 

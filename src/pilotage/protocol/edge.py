@@ -92,7 +92,9 @@ class Edge:
         if frames and not len(frames[-1]):
             return Taken(0, [(peer.link, frames)])
         if frames and frames[-1] == CLOSING:
-            return Taken(1, note=Note(Level.WARNING, f"{peer.name} asked {self._me} to close; only its owner may"))
+            return Taken(
+                1, note=Note(Level.WARNING, f"{peer.name} asked {self._me} to close; only its owner may")
+            )
         envelope = read_envelope(frames, self._me)
         self._peers[peer.link] = peer
         self._forms[peer.link] = form_of(envelope.message)
@@ -116,7 +118,9 @@ class Edge:
             self._seen.forget(handle.identity)
         return []
 
-    def post(self, peer: Peer, parcel: Parcel, token: Token, now: float) -> tuple[Transmission | None, Settlement | None]:
+    def post(
+        self, peer: Peer, parcel: Parcel, token: Token, now: float
+    ) -> tuple[Transmission | None, Settlement | None]:
         """Turn a parcel into a transmission for an original; a settlement says that it is over already."""
         try:
             body, message_id, wanted = json_body(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))

@@ -20,8 +20,8 @@ from pilotage.protocol.inbox import Inbox, Token
 from pilotage.protocol.instructions import (
     Card,
     Delivery,
-    Hangup,
     HandOver,
+    Hangup,
     Instruction,
     Level,
     Link,
@@ -53,7 +53,6 @@ from pilotage.protocol.records import (
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
 from pilotage.protocol.waiting import WaitingRoom
-
 
 Arrival = tuple[Link, Card, Sequence[Frame]]
 """A transmission: the link it came on, who is there, and its frames (without a routing id)."""
@@ -184,7 +183,12 @@ class Exchange:
 
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
-        times = (self.outbox.next_due(), self.edge.next_due(), self.waiting.next_due(), self.admission.next_due())
+        times = (
+            self.outbox.next_due(),
+            self.edge.next_due(),
+            self.waiting.next_due(),
+            self.admission.next_due(),
+        )
         return min(times)
 
     # Neighbours
@@ -328,7 +332,9 @@ class Exchange:
             case "pong":
                 claimant = self.admission.holder_answered(peer)
                 if claimant is not None:
-                    self._turn_away(claimant, f"the name {peer.name!r} is held by a live peer of {self.config.me}")
+                    self._turn_away(
+                        claimant, f"the name {peer.name!r} is held by a live peer of {self.config.me}"
+                    )
             case "hello":
                 self.counts["hellos"] += 1
             case "welcome" if not peer.card.dials:
@@ -423,7 +429,9 @@ class Exchange:
     def _refuse(self, parcel: Parcel, reason: Reason, text: str) -> None:
         """Answer in the recipient's stead that a parcel can't reach it. Durable ones come again by themselves."""
         self.counts["refused"] += 1
-        self._others.append(Note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}"))
+        self._others.append(
+            Note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
+        )
         if not parcel.marks & Marks.DURABLE:
             verdict = Verdict(parcel.seq, Outcome.REFUSED, reason, text)
             self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, [verdict]))
@@ -493,7 +501,9 @@ class Exchange:
 def _split(packet: Packet) -> Iterable[Packet]:
     """Cut a packet where it is too long for one transmission."""
     parcels = packet.parcels
-    if len(parcels) < 2 or (len(parcels) <= MAX_PACKET_PARCELS and sum(p.size for p in parcels) <= MAX_PACKET_BYTES):
+    if len(parcels) < 2 or (
+        len(parcels) <= MAX_PACKET_PARCELS and sum(p.size for p in parcels) <= MAX_PACKET_BYTES
+    ):
         return (packet,)
     parts = [Packet([], packet.acks, packet.greetings)]
     size = 0

@@ -52,6 +52,7 @@ class Envelope:
 
     @property
     def identity(self) -> MessageId:
+        """What tells it from all others."""
         return (str(self.message.sender), str(self.message.id), str(self.message.timestamp))
 
 
@@ -76,7 +77,7 @@ def read_envelope(frames: Sequence[Frame], me: str) -> Envelope:
         raise MalformedFrame("no frames, or a body beyond 512 MiB")
     raw = bytes(frames[-1])
     message = Message(raw)
-    if not message.validate() or not isinstance(message.sender, str) or not isinstance(message.key, str):
+    if not message.validate():
         raise MalformedFrame("an envelope needs id, to, sender and key")
     return Envelope(message, raw, _path(_names(frames[:-1]), message.to, me))
 
@@ -119,7 +120,11 @@ def frames_to(peer_name: str, path: Sequence[str], body: Frame, *, dials: bool) 
     """
     hops = list(path) if path[0] == peer_name else [peer_name, *path]
     if dials:
-        return [body] if len(hops) == 1 or peer_name.startswith(ANONYMOUS) else [b"-", *(hop.encode() for hop in hops), body]
+        return (
+            [body]
+            if len(hops) == 1 or peer_name.startswith(ANONYMOUS)
+            else [b"-", *(hop.encode() for hop in hops), body]
+        )
     if len(hops) == 1:
         hops.append(hops[0])
     elif len(hops) > 2:
@@ -142,17 +147,14 @@ def json_body(parcel: Parcel, form: ArrayForm) -> tuple[bytes, str, bool]:
     else:
         message = decode_body(parcel.verb, parcel.body, parcel.frames)
         message.value = collapse_arrays(message.value, form)
-    text = message.serialize()
-    body = text if isinstance(text, bytes) else text.encode()
-    return body, str(message.id), Flag.NOREPEAT not in message.flags
+    return message.serialize().encode(), str(message.id), Flag.NOREPEAT not in message.flags
 
 
 def confirm_body(me: str, number: int, to: str, message_id: str) -> bytes:
     """Write the CONFIRM that an original peer expects for a message of its."""
     flags = {Flag.NOLOG.value: True}
     message = Message(id=f"{me}_c{number}", to=to, sender=me, key="CONFIRM", value=message_id, flags=flags)
-    text = message.serialize()
-    return text if isinstance(text, bytes) else text.encode()
+    return message.serialize().encode()
 
 
 class Seen:
@@ -209,7 +211,9 @@ class Awaiting:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float) -> None:
+    def add(
+        self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float
+    ) -> None:
         """Note a message that was just transmitted for the first time."""
         due = now + self._rules.repeat_interval_s
         self._open[link, message_id] = Awaited(token, link, frames, message_id, tries - 1, due)
@@ -236,7 +240,9 @@ class Awaiting:
                 again.append(awaited)
             else:
                 del self._open[key]
-                over.append((awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer")))
+                over.append(
+                    (awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer"))
+                )
         return again, over
 
     def link_lost(self, link: Link) -> list[tuple[Token, Settlement]]:
@@ -246,4 +252,3 @@ class Awaiting:
             del self._open[link, awaited.message_id]
         text = "unconfirmed: the original peer's connection ended"
         return [(awaited.token, expired(f"{awaited.message_id}: {text}")) for awaited in lost]
-

@@ -94,6 +94,7 @@ class Pending:
 
     @property
     def durable(self) -> bool:
+        """Tell whether it is sent again until it is settled."""
         return bool(self.parcel.marks & Marks.DURABLE)
 
 
@@ -244,7 +245,16 @@ class Outbox:
         seq = flow.next_seq
         flow.next_seq = seq + 1
         parcel = Parcel(
-            [], [], self.boot, flow.number, seq, flow.floor, flow.verb, int(marks), request.body, request.frames
+            [],
+            [],
+            self.boot,
+            flow.number,
+            seq,
+            flow.floor,
+            flow.verb,
+            int(marks),
+            request.body,
+            request.frames,
         )
         pending = Pending(request, parcel, now, self.rules.repeat_interval_s)
         flow.open[seq] = pending
@@ -316,11 +326,15 @@ class Outbox:
         flow.life = ack.life
 
     def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> list[Pending]:
-        places: list[int] = list(range(max(flow.floor, flow.heard + 1), min(ack.received, flow.next_seq - 1) + 1))
+        places: list[int] = list(
+            range(max(flow.floor, flow.heard + 1), min(ack.received, flow.next_seq - 1) + 1)
+        )
         if ack.received_beyond:
             places += [seq for seq in flow.open if seq > ack.received and in_ranges(ack.received_beyond, seq)]
         flow.heard = max(flow.heard, ack.received)
-        heard = [pending for seq in places if (pending := flow.open.get(seq)) is not None and not pending.received]
+        heard = [
+            pending for seq in places if (pending := flow.open.get(seq)) is not None and not pending.received
+        ]
         for pending in heard:
             pending.received = True
             pending.wait = self.rules.repeat_interval_s

@@ -36,7 +36,9 @@ def ready_length(opening: bytes) -> int | None:
         return None
     mechanism = opening[12:32].rstrip(b"\0").decode("ascii", "replace")
     if opening[10] < 3 or mechanism != "NULL":
-        raise MalformedFrame(f"it speaks ZMTP {opening[10]} with {mechanism}; we need version 3 with NULL here")
+        raise MalformedFrame(
+            f"it speaks ZMTP {opening[10]} with {mechanism}; we need version 3 with NULL here"
+        )
     flags = opening[GREETING_BYTES]
     if flags == 0x04:
         return GREETING_BYTES + 2 + opening[GREETING_BYTES + 1]
@@ -65,7 +67,9 @@ def read_card(opening: bytes, upstream: str) -> Card:
         raise MalformedFrame("it did not begin with READY")
     told = _properties(command[6:])
     if told.get("Socket-Type") != "ROUTER":
-        raise MalformedFrame(f"a {told.get('Socket-Type', 'nameless')} socket listens there, not a station's ROUTER")
+        raise MalformedFrame(
+            f"a {told.get('Socket-Type', 'nameless')} socket listens there, not a station's ROUTER"
+        )
     if X_DIALECT not in told:
         return Card(Dialect.JSON, told.get("Identity") or upstream, 0, dials=False)
     return own_card(told.get(X_NAME, ""), told.get(X_BOOT, ""), dials=False)
@@ -91,6 +95,8 @@ def _properties(data: bytes) -> dict[str, str]:
         size = int.from_bytes(data[name_end:value_at], "big")
         if value_at + size > len(data):
             raise MalformedFrame("its READY command is cut short")
-        told[data[at + 1 : name_end].decode("ascii", "replace")] = data[value_at : value_at + size].decode("utf-8", "replace")
+        told[data[at + 1 : name_end].decode("ascii", "replace")] = data[value_at : value_at + size].decode(
+            "utf-8", "replace"
+        )
         at = value_at + size
     return told

@@ -22,8 +22,8 @@ from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import (
     Card,
     Delivery,
-    Hangup,
     HandOver,
+    Hangup,
     Instruction,
     Level,
     Link,
@@ -69,35 +69,58 @@ class Shell(Protocol):
 
 
 class Wire(Protocol):
-    """A socket, or what stands for one."""
+    """A socket, or what stands for one. All on the loop's thread."""
 
-    def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]) -> None: ...
-    def readable(self) -> bool: ...
-    def drain(self, most: int) -> list[Arrival]: ...
-    def send(self, link: Link, frames: Sequence[Frame]) -> None: ...
-    def close(self) -> None: ...
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+    ) -> None:
+        """Have the loop call when there may be something to read, or a connection has changed."""
+
+    def readable(self) -> bool:
+        """Tell whether something is there to be read."""
+
+    def drain(self, most: int) -> list[Arrival]:
+        """Read up to so many transmissions."""
+
+    def send(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Queue a transmission; raises zmq.Again where there is no room, another ZMQError where nobody is there."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class ListeningWire(Wire, Protocol):
+    """A socket that others dial."""
+
     port: int
 
     def gone(self) -> list[Link]:
-        """Links that have ended, once `drain` has read everything that came by them."""
+        """Give the links whose connections have ended."""
 
 
 class DialledWire(Wire, Protocol):
+    """A socket that dialled."""
+
     link: Link
 
-    def changes(self) -> list[bool]: ...
+    def changes(self) -> list[bool]:
+        """Give what has happened to the connection: True for up, False for down."""
 
 
 class Wires(Protocol):
     """A network: ZeroMQ's, or one in memory."""
 
-    def listen(self, address: str, port: int, name: str, boot: int) -> ListeningWire: ...
-    def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]: ...
-    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire: ...
-    def close(self) -> None: ...
+    def listen(self, address: str, port: int, name: str, boot: int) -> ListeningWire:
+        """Bind; raises PortInUse."""
+
+    def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]:
+        """Look who listens; raises OSError, MalformedFrame or TimeoutError."""
+
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire:
+        """Dial, in the dialect of whoever listens."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +208,9 @@ class Driver:
         """
         places, config = self._places, self.exchange.config
         if places.listen_address is not None:
-            self.listener = self._wires.listen(places.listen_address, places.listen_port, config.me, config.boot)
+            self.listener = self._wires.listen(
+                places.listen_address, places.listen_port, config.me, config.boot
+            )
             self.listener.watch(self._loop, self._turn, self._turn)
         if places.dial_host is not None:
             self._dialling = self._loop.create_task(self._keep_dialled())

@@ -53,7 +53,9 @@ class SocketRules:
     linger_ms: int = 500
 
 
-def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, told: Sequence[bytes], rules: SocketRules) -> zmq.Socket[bytes]:
+def open_socket(
+    context: zmq.Context[zmq.Socket[bytes]], kind: int, told: Sequence[bytes], rules: SocketRules
+) -> zmq.Socket[bytes]:
     """Make a socket with our settings."""
     socket = context.socket(kind)
     socket.setsockopt(zmq.SNDHWM, rules.max_queued)
@@ -66,6 +68,10 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, told: Sequen
     return socket
 
 
+def _option(socket: zmq.Socket[bytes], option: int) -> int:
+    return int(socket.getsockopt(option))
+
+
 class Endpoint:
     """One socket with its monitor. `name` is what links on it are called by."""
 
@@ -75,27 +81,29 @@ class Endpoint:
         self.monitor = socket.get_monitor_socket(monitored)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]) -> None:
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+    ) -> None:
         """Have the loop call when there may be something to read, or something happened to a connection."""
         self._loop = loop
-        loop.add_reader(self.socket.getsockopt(zmq.FD), on_ready)
-        loop.add_reader(self.monitor.getsockopt(zmq.FD), on_change)
+        loop.add_reader(_option(self.socket, zmq.FD), on_ready)
+        loop.add_reader(_option(self.monitor, zmq.FD), on_change)
 
     def readable(self) -> bool:
         """Tell whether something is there to be read; the socket's file descriptor tells only changes."""
-        return bool(self.socket.getsockopt(EVENTS) & POLLIN)
+        return bool(_option(self.socket, EVENTS) & POLLIN)
 
     def events(self) -> Iterator[tuple[int, int]]:
         """Give what the monitor has seen: events, each with its value."""
-        while self.monitor.getsockopt(EVENTS) & POLLIN:
+        while _option(self.monitor, EVENTS) & POLLIN:
             event = recv_monitor_message(self.monitor, flags=NOBLOCK)
             yield int(event["event"]), int(event["value"])
 
     def close(self) -> None:
         """Close socket and monitor."""
         if self._loop is not None:
-            self._loop.remove_reader(self.socket.getsockopt(zmq.FD))
-            self._loop.remove_reader(self.monitor.getsockopt(zmq.FD))
+            self._loop.remove_reader(_option(self.socket, zmq.FD))
+            self._loop.remove_reader(_option(self.monitor, zmq.FD))
         self.socket.disable_monitor()
         self.monitor.close(0)
         self.socket.close()
@@ -128,7 +136,13 @@ class Listener(Endpoint):
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, port: int, name: str, told: Sequence[bytes], rules: SocketRules
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        port: int,
+        name: str,
+        told: Sequence[bytes],
+        rules: SocketRules,
     ) -> None:
         socket = open_socket(context, zmq.ROUTER, told, rules)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -228,7 +242,14 @@ class Dialer(Endpoint):
     """A DEALER that dials a station, in the dialect that the station speaks."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], name: str, address: str, card: Card, me: str, boot: int, rules: SocketRules
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        name: str,
+        address: str,
+        card: Card,
+        me: str,
+        boot: int,
+        rules: SocketRules,
     ) -> None:
         ours = card.dialect is Dialect.OWN
         socket = open_socket(context, zmq.DEALER, metadata(me, boot, WIRE_VERSION) if ours else (), rules)
@@ -238,7 +259,9 @@ class Dialer(Endpoint):
             # An original knows its peers by their routing ids; ours are known by their metadata, so that a
             # name can change hands (see the decision on identity).
             socket.setsockopt(zmq.IDENTITY, me.encode())
-        super().__init__(name, socket, int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILURES))
+        super().__init__(
+            name, socket, int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILURES)
+        )
         self.card = card
         self.link: Link = (name, b"")
         socket.connect(address)

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pilotage.net.stimuli import inside
 from pilotage.agents.task import Fixed, Item, Source, Task, TaskParams
 from pilotage.agents.tasks.signals import read_signal
+from pilotage.net.stimuli import inside
 
 
 class ReplayParams(TaskParams):
