@@ -119,7 +119,8 @@ class Pilot:
         """Report a task that an earlier life of ours was running: it is resumed only on request."""
         left = self._diary.left()
         if left is not None:
-            text = f"{left.get('task_type')} was interrupted in trial {left.get('trial')} of session {left.get('session')}"
+            where = f"trial {left.get('trial')} of session {left.get('session')}"
+            text = f"{left.get('task_type')} was interrupted in {where}"
             self.runner.interrupted(text)
             self._tell_event("interrupted", {**left, "text": text})
             self._diary.close()

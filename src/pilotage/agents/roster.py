@@ -95,7 +95,7 @@ class Roster:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(
-                        f"{name} is {state or 'not connected'}, not {' or '.join(sorted(wanted))}, after {timeout_s:g} s"
+                        f"{name} is {state or 'not connected'} after {timeout_s:g} s, not {' or '.join(sorted(wanted))}"
                     )
                 self._changed.wait(left)
 

@@ -99,7 +99,8 @@ class Terminal:
         return Terminal_Station(self.roster.snapshot(), settings)
 
     def _ask_all(self) -> None:
-        """Ask all pilots to tell that they are alive."""
+        """Ask to be told who comes and goes, and all pilots to tell that they are alive."""
+        self.node.send(TERMINAL_ID, "WATCH")
         self.node.send(TERMINAL_ID, "INIT")
 
     def _facts(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop
@@ -210,14 +211,15 @@ class Messenger:
         if not repeat:
             all_flags[Flag.NOREPEAT.value] = True
         name = self.config.name
-        recipient = to[-1] if isinstance(to, list) else to
-        return Message(
+        return Message.from_parts(
             id=f"{name}_{next(self.counter)}",
-            to=recipient or "",
+            to=(to[-1] if isinstance(to, list) else to) or "",
             sender=name,
             key=key,
             value=value,
             flags=all_flags,
+            timestamp=datetime.now().isoformat(),  # noqa: DTZ005 - local and naive, as documented
+            ttl=Message.ttl,
         )
 
     def send(

@@ -367,7 +367,9 @@ def path_of(to: Recipient) -> tuple[str, ...]:
     Raises:
         InvalidMessage: something in it is no name.
     """
-    names: tuple[object, ...] = (to,) if isinstance(to, str) else tuple(to or ())
+    if isinstance(to, str):
+        return (to,) if to else ()
+    names: tuple[object, ...] = tuple(to or ())
     if not all(isinstance(name, str) for name in names):
         raise InvalidMessage(f"a recipient must be a name, or a list of names on the way, not {to!r}")
     return tuple(str(name) for name in names) if any(names) else ()

@@ -54,6 +54,7 @@ class Terminal_Station(Station):
                 "STATE": self.l_state,
                 "HANDSHAKE": self.l_handshake,
                 "FILE": self.l_file,
+                "WATCH": self.l_watch,
             }
         )
 
@@ -67,8 +68,17 @@ class Terminal_Station(Station):
         self.plot_timer = 1.0 / self.settings.drawfps
 
     def started(self) -> None:
-        """Begin with plots due at once, and tell the inner node who comes and goes."""
+        """Begin with plots due at once."""
         self.start_plot_timer()
+
+    def l_watch(self, msg: Message) -> None:
+        """The inner node wants to be told who comes and goes (an original's doesn't know how to ask).
+
+        Raises:
+            InvalidMessage: somebody else asked.
+        """
+        if msg.sender != self.inner:
+            raise InvalidMessage(f"only {self.inner} is told who comes and goes, not {msg.sender}")
         self._here.on_peer = self._tell_peer
 
     def _tell_peer(self, change: PeerChanged) -> None:

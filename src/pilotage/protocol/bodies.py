@@ -25,9 +25,25 @@ ARRAY, SCALAR = 1, 2
 OWN_FRAME_FROM_BYTES = 4096
 MAX_NDIM = 32
 MAX_DTYPE_CHARS = 4096
+MAX_SPREAD = 2**62
+"""Bytes that an array's shape may span, an empty one's too: numpy counts no further."""
 
-_FIELDS = ("id", "sender", "to", "value", "timestamp", "ttl", "flags")
-_ENVELOPE = frozenset((*_FIELDS, "key", "blosc", "changed", "serialized"))
+FIELD_COUNT = 8
+_ENVELOPE = frozenset(
+    ("id", "sender", "to", "value", "timestamp", "ttl", "flags", "key", "blosc", "changed", "serialized")
+)
+
+
+class _HasArrays(Exception):
+    """A body holds arrays, for which the quick way is not made."""
+
+
+def _stop_at_arrays(code: int, data: memoryview) -> object:
+    raise _HasArrays
+
+
+_plain_encoder = msgspec.msgpack.Encoder()
+_plain_decoder = msgspec.msgpack.Decoder(ext_hook=_stop_at_arrays)
 
 
 def encode_body(message: Message, *, hand_over: bool = False) -> tuple[bytes, Attached | int]:
@@ -45,8 +61,18 @@ def encode_body(message: Message, *, hand_over: bool = False) -> tuple[bytes, At
         ArrayRefused: an array of Python objects.
     """
     fields = message.__dict__
-    extra = {name: item for name, item in fields.items() if name not in _ENVELOPE}
-    content = [*(getattr(message, name) for name in _FIELDS), extra]
+    names = fields.keys()
+    extra = {} if names <= _ENVELOPE else {name: fields[name] for name in names - _ENVELOPE}
+    content = (
+        message.id,
+        message.sender,
+        message.to,
+        message.value,
+        message.timestamp,
+        message.ttl,
+        message.flags,
+        extra,
+    )
     return encode_value(content, hand_over=hand_over)
 
 
@@ -54,6 +80,13 @@ def encode_value(
     value: object, *, hand_over: bool = False, own_frame_from: int = OWN_FRAME_FROM_BYTES
 ) -> tuple[bytes, Attached | int]:
     """Encode any value that a message may carry; see `encode_body`."""
+    try:
+        return _plain_encoder.encode(value), 0
+    except (TypeError, OverflowError, RecursionError, UnicodeEncodeError):
+        return _encode_with_arrays(value, hand_over, own_frame_from)
+
+
+def _encode_with_arrays(value: object, hand_over: bool, own_frame_from: int) -> tuple[bytes, Attached | int]:
     frames: list[Frame] = []
 
     def hook(item: object) -> object:
@@ -80,24 +113,30 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
         MalformedArray: an array whose description and bytes don't agree.
     """
     content = decode_value(body, frames)
-    if not isinstance(content, list) or len(content) != len(_FIELDS) + 1:
-        raise MalformedFrame("a message's body needs eight fields")
-    *values, extra = content
-    fields = dict(zip(_FIELDS, values, strict=True))
-    if not isinstance(extra, dict) or not isinstance(fields["flags"], dict):
+    if not isinstance(content, list) or len(content) != FIELD_COUNT:
+        raise MalformedFrame(f"a message's body needs {FIELD_COUNT} fields")
+    name, sender, to, value, timestamp, ttl, flags, extra = content
+    if not isinstance(flags, dict) or not isinstance(extra, dict):
         raise MalformedFrame("a message's flags and extra fields must be maps")
-    if (
-        not isinstance(fields["id"], str)
-        or not isinstance(fields["sender"], str)
-        or type(fields["ttl"]) is not int
-    ):
+    if not isinstance(name, str) or not isinstance(sender, str) or type(ttl) is not int:
         raise MalformedFrame("a message's id and sender must be text, its ttl a whole number")
-    return Message({**extra, **fields, "key": verb}) if extra else Message.from_parts(key=verb, **fields)
+    message = Message.from_parts(
+        id=name, sender=sender, to=to, key=verb, value=value, timestamp=timestamp, ttl=ttl, flags=flags
+    )
+    return Message({**extra, **message.__dict__}) if extra else message
 
 
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
     """Read a value back; see `decode_body`."""
+    try:
+        return _plain_decoder.decode(body)
+    except _HasArrays:
+        return _decode_with_arrays(body, frames)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
+
+def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
     def hook(code: int, data: memoryview) -> object:
         if code not in (ARRAY, SCALAR):
             raise MalformedArray(f"MessagePack extension {code} is not known here")
@@ -130,12 +169,13 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
     try:
         written, shape, order, data = msgspec.msgpack.decode(description)
         dtype = _dtype(written)
-        shape = tuple(int(size) for size in shape)
+        shape = tuple(int(size) for size in list.copy(shape))
         if type(data) is int:
-            data = frames[data]
+            data = frames[data] if data >= 0 else None
     except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
-    if len(shape) > MAX_NDIM or any(size < 0 for size in shape) or dtype.hasobject:
+    spread = prod(max(1, size) for size in shape) * max(1, dtype.itemsize)
+    if len(shape) > MAX_NDIM or any(size < 0 for size in shape) or dtype.hasobject or spread > MAX_SPREAD:
         raise MalformedArray(f"an array of {dtype} with {len(shape)} dimensions is not accepted")
     if not isinstance(data, (bytes, memoryview)) or dtype.itemsize * prod(shape) != len(data):
         raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")

@@ -24,8 +24,8 @@ from pilotage.protocol.original import (
     confirm_body,
     form_of,
     frames_to,
-    json_body,
     read_envelope,
+    write_letter,
 )
 from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Frame, Parcel
@@ -123,13 +123,17 @@ class Edge:
     ) -> tuple[Transmission | None, Settlement | None]:
         """Turn a parcel into a transmission for an original; a settlement says that it is over already."""
         try:
-            body, message_id, wanted = json_body(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))
+            letter = write_letter(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))
         except PilotageError as error:
             return None, refused(Reason.INVALID, f"{peer.name} speaks JSON: {error}")
-        frames = frames_to(peer.name, parcel.path, body, dials=peer.card.dials)
-        if not wanted:
-            return (peer.link, frames), expired(f"{message_id}: unconfirmed, as it asked not to be")
-        self._awaiting.add(token, peer.link, frames, message_id, 2, now)
+        frames = frames_to(peer.name, parcel.path, letter.body, dials=peer.card.dials)
+        if not letter.wants_confirm:
+            return (peer.link, frames), expired(f"{letter.message_id}: unconfirmed, as it asked not to be")
+        if not peer.card.dials and letter.sender != self._me:
+            # An original confirms by the sender's name and knows only ours; it would handle a resend once more.
+            text = f"unconfirmed: {peer.name} is an original, which can't reach {letter.sender} behind {self._me}"
+            return (peer.link, frames), expired(f"{letter.message_id}: {text}")
+        self._awaiting.add(token, peer.link, frames, letter.message_id, 2, now)
         return (peer.link, frames), None
 
     def time_passed(self, now: float) -> tuple[list[Transmission], list[tuple[Token, Settlement]]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pilotage.protocol.arrays import ArrayForm, collapse_arrays, expand_arrays
 from pilotage.protocol.bodies import decode_body
@@ -114,11 +115,11 @@ def frames_to(peer_name: str, path: Sequence[str], body: Frame, *, dials: bool) 
 
     Args:
         peer_name: the original's name.
-        path: names to reach; the first is the peer, or somebody behind it.
+        path: names to reach; the first is the peer ("" if we don't know what it calls itself), or somebody behind it.
         body: the JSON envelope.
         dials: it connected to us; otherwise we to it.
     """
-    hops = list(path) if path[0] == peer_name else [peer_name, *path]
+    hops = list(path) if path[0] == peer_name else [peer_name, *(name for name in path if name)]
     if dials:
         return (
             [body]
@@ -132,8 +133,17 @@ def frames_to(peer_name: str, path: Sequence[str], body: Frame, *, dials: bool) 
     return [*(hop.encode() for hop in hops), body]
 
 
-def json_body(parcel: Parcel, form: ArrayForm) -> tuple[bytes, str, bool]:
-    """Give a parcel's JSON envelope in a peer's array form, its id, and whether a confirmation is asked for.
+class Letter(NamedTuple):
+    """A parcel as an original peer reads it: its JSON, id and sender, and whether a confirmation is asked for."""
+
+    body: bytes
+    message_id: str
+    sender: str
+    wants_confirm: bool
+
+
+def write_letter(parcel: Parcel, form: ArrayForm) -> Letter:
+    """Write a parcel's JSON envelope in a peer's array form.
 
     Raises:
         MalformedFrame: the parcel's body can't be read.
@@ -142,12 +152,17 @@ def json_body(parcel: Parcel, form: ArrayForm) -> tuple[bytes, str, bool]:
     if parcel.marks & Marks.JSON:
         message = Message(bytes(parcel.body))
         if b"NUMPY_ARRAY" not in parcel.body or form_of(message) is form:
-            return bytes(parcel.body), str(message.id), Flag.NOREPEAT not in message.flags
+            return _letter(message, bytes(parcel.body))
         message.value = collapse_arrays(expand_arrays(message.value), form)
     else:
         message = decode_body(parcel.verb, parcel.body, parcel.frames)
         message.value = collapse_arrays(message.value, form)
-    return message.serialize().encode(), str(message.id), Flag.NOREPEAT not in message.flags
+    return _letter(message, message.serialize().encode())
+
+
+def _letter(message: Message, body: bytes) -> Letter:
+    wants_confirm = Flag.NOREPEAT not in message.flags and message.key != "CONFIRM"
+    return Letter(body, str(message.id), str(message.sender), wants_confirm)
 
 
 def confirm_body(me: str, number: int, to: str, message_id: str) -> bytes:
@@ -202,53 +217,67 @@ class Awaited:
 
 
 class Awaiting:
-    """Messages to original peers, until their CONFIRM comes or their tries run out."""
+    """Messages to original peers, until their CONFIRM comes or their tries run out.
+
+    All wait equally long, so they stand in the order in which they are due.
+    """
 
     def __init__(self, rules: DeliveryRules) -> None:
         self._rules = rules
-        self._open: OrderedDict[tuple[Link, str], Awaited] = OrderedDict()
+        self._open: OrderedDict[Token, Awaited] = OrderedDict()
+        self._by_id: dict[tuple[Link, str], list[Token]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(
-        self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float
-    ) -> None:
+    def add(self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float) -> None:
         """Note a message that was just transmitted for the first time."""
         due = now + self._rules.repeat_interval_s
-        self._open[link, message_id] = Awaited(token, link, frames, message_id, tries - 1, due)
+        self._open[token] = Awaited(token, link, frames, message_id, tries - 1, due)
+        # Ids begin anew with each life of their sender, so that one may be awaited twice.
+        self._by_id.setdefault((link, message_id), []).append(token)
 
     def confirmed(self, link: Link, message_id: str) -> Token | None:
-        """Take a CONFIRM; give the message that it settles, if it is one of ours."""
-        awaited = self._open.pop((link, message_id), None)
-        return awaited.token if awaited else None
+        """Take a CONFIRM; give the message that it settles (the oldest of that id), if it is one of ours."""
+        tokens = self._by_id.get((link, message_id))
+        if not tokens:
+            return None
+        token = tokens[0]
+        self._remove(self._open[token])
+        return token
 
     def next_due(self) -> float:
         """Tell when something is due."""
-        return min((awaited.due for awaited in self._open.values()), default=FOREVER)
+        return next(iter(self._open.values())).due if self._open else FOREVER
 
     def time_passed(self, now: float) -> tuple[list[Awaited], list[tuple[Token, Settlement]]]:
         """Give what is to be sent again (byte for byte), and what nobody confirmed."""
         again: list[Awaited] = []
         over: list[tuple[Token, Settlement]] = []
-        for key, awaited in list(self._open.items()):
-            if awaited.due > now:
-                continue
+        while self.next_due() <= now:
+            awaited = next(iter(self._open.values()))
             if awaited.tries > 0:
                 awaited.tries -= 1
                 awaited.due = now + self._rules.repeat_interval_s
+                self._open.move_to_end(awaited.token)
                 again.append(awaited)
             else:
-                del self._open[key]
-                over.append(
-                    (awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer"))
-                )
+                self._remove(awaited)
+                over.append((awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer")))
         return again, over
 
     def link_lost(self, link: Link) -> list[tuple[Token, Settlement]]:
         """Give up what a vanished peer had not confirmed."""
-        lost = [awaited for key, awaited in self._open.items() if key[0] == link]
+        lost = [awaited for awaited in self._open.values() if awaited.link == link]
         for awaited in lost:
-            del self._open[link, awaited.message_id]
+            self._remove(awaited)
         text = "unconfirmed: the original peer's connection ended"
         return [(awaited.token, expired(f"{awaited.message_id}: {text}")) for awaited in lost]
+
+    def _remove(self, awaited: Awaited) -> None:
+        del self._open[awaited.token]
+        key = (awaited.link, awaited.message_id)
+        tokens = self._by_id[key]
+        tokens.remove(awaited.token)
+        if not tokens:
+            del self._by_id[key]

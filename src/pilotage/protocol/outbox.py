@@ -252,7 +252,7 @@ class Outbox:
             seq,
             flow.floor,
             flow.verb,
-            int(marks),
+            marks,
             request.body,
             request.frames,
         )
@@ -362,7 +362,7 @@ class Outbox:
         self._emit(
             Parcel(
                 list(flow.path), [], self.boot, flow.number, flow.next_seq - 1, flow.floor, flow.verb,
-                int(Marks.PROBE), b"",
+                Marks.PROBE, b"",
             )
         )  # fmt: skip
 

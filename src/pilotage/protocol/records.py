@@ -9,8 +9,7 @@ Law of this room: a station reads a parcel's header and never its body.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntFlag
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,13 +27,13 @@ MAX_PACKET_BYTES = 512 * 1024
 Frame = bytes | memoryview
 
 
-class Marks(IntFlag):
-    """What a parcel's header says about it, beside its route."""
+class Marks:
+    """What a parcel's header says about it, beside its route: bits of a plain int, for each parcel is tested."""
 
-    ORDERED = 1  # handled in the order of its flow, resent until received
-    DURABLE = 2  # sent again until settled; its number of tries is not limited
-    PROBE = 4  # carries no body: asks how the flow stands and tells its floor
-    JSON = 8  # the body is an original JSON envelope, not MessagePack
+    ORDERED: Final = 1  # handled in the order of its flow, resent until received
+    DURABLE: Final = 2  # sent again until settled; its number of tries is not limited
+    PROBE: Final = 4  # carries no body: asks how the flow stands and tells its floor
+    JSON: Final = 8  # the body is an original JSON envelope, not MessagePack
 
 
 class Attached:
@@ -81,7 +80,8 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes of body and frames."""
-        return len(self.body) + sum(len(frame) for frame in self.frames)
+        size = len(self.body)
+        return size + sum(map(len, self.attached.frames)) if self.attached else size
 
 
 class Verdict(msgspec.Struct, array_like=True, gc=False):

@@ -157,7 +157,8 @@ class _MemoryWire:
         if connection.frozen:
             return
         with self.network.lock:
-            if sum(one[0] is connection for one in other.inbox) >= self.network.max_queued:
+            most, inbox = self.network.max_queued, other.inbox
+            if len(inbox) >= most and sum(one[0] is connection for one in inbox) >= most:
                 raise zmq.Again
             other.inbox.append((connection, [bytes(frame) for frame in frames]))
         other.ready.ring()

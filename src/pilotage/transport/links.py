@@ -9,8 +9,10 @@ import asyncio
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import zmq
+import zmq.backend
 from zmq.utils.monitor import recv_monitor_message
 
 from pilotage.protocol.errors import MalformedFrame, PortInUse
@@ -31,9 +33,15 @@ from pilotage.protocol.zmtp import (
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
+MORE_TO_COME = NOBLOCK | SNDMORE
 NO_COPY_FROM_BYTES = 65536
 MAX_FRAME_BYTES = 2**31 - 1
 PEEK_TIMEOUT_S = 3.0
+
+# The plain methods below pyzmq's conveniences, which cost as much again as the call itself.
+_recv: Any = zmq.backend.Socket.recv
+_send: Any = zmq.backend.Socket.send
+_get: Any = zmq.backend.Socket.get
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ def open_socket(
 
 
 def _option(socket: zmq.Socket[bytes], option: int) -> int:
-    return int(socket.getsockopt(option))
+    return int(_get(socket, option))
 
 
 class Endpoint:
@@ -109,16 +117,22 @@ class Endpoint:
         self.socket.close()
 
     def _read(self) -> list[zmq.Frame] | None:
+        socket = self.socket
         try:
-            return self.socket.recv_multipart(NOBLOCK, copy=False)
+            frame = _recv(socket, NOBLOCK, False)
         except zmq.Again:
             return None
+        frames = [frame]
+        while frame.more:
+            frame = _recv(socket, NOBLOCK, False)
+            frames.append(frame)
+        return frames
 
     def _write(self, frames: Sequence[Frame]) -> None:
+        socket = self.socket
         last = len(frames) - 1
-        send = self.socket.send
         for at, frame in enumerate(frames):
-            send(frame, NOBLOCK | SNDMORE if at < last else NOBLOCK, copy=len(frame) < NO_COPY_FROM_BYTES)
+            _send(socket, frame, MORE_TO_COME if at < last else NOBLOCK, len(frame) < NO_COPY_FROM_BYTES)
 
 
 class Listener(Endpoint):
@@ -208,11 +222,16 @@ class Listener(Endpoint):
 
     def _meet(self, routing_id: bytes, frame: zmq.Frame) -> tuple[Link, Card]:
         link = (self.name, routing_id)
+        try:
+            fd = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            # It speaks a protocol older than any peer of ours: nobody, and nothing would tell us of its end.
+            return link, Card(Dialect.OWN, "")
         card = _card_of(frame, routing_id)
-        self._cards[routing_id] = (link, card)
         # A newcomer may have the descriptor of a connection whose end we have not looked at yet.
         self._note_ends()
-        self._by_fd[int(frame.get(zmq.SRCFD))] = routing_id
+        self._cards[routing_id] = (link, card)
+        self._by_fd[fd] = routing_id
         return link, card
 
 

@@ -79,6 +79,8 @@ class Workers(Generic[Job, Result]):
         """Let running listens end for a while; those still running then are left to the process's end."""
         with self._lock:
             self._closed = True
+            for lane in self._lanes.values():
+                lane.jobs.clear()  # what has not begun does not begin any more
             self._lanes.clear()
             threads = list(self._threads)
         for _ in threads:

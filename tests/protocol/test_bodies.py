@@ -1,0 +1,132 @@
+"""A message comes back as it was sent; what isn't one ends in a documented error."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from pilotage.protocol.bodies import OWN_FRAME_FROM_BYTES, decode_body, decode_value, encode_body, encode_value
+from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
+from pilotage.protocol.message import Message
+
+
+def test_a_message_comes_back_with_its_extra_fields_and_without_its_key():
+    message = Message(id="a_1", to=["S", "b"], sender="a", key="K", value={"x": [1, None, "µ"]}, flags={"NOLOG": True}, note=3)
+    body, frames = encode_body(message)
+    assert frames == 0 and b"K" not in body
+    back = decode_body("K", body)
+    for name in ("id", "to", "sender", "key", "value", "flags", "timestamp", "ttl", "note"):
+        assert back[name] == message[name], name
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype="<i2").reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(20)[::3],
+        np.zeros((0, 4), "f4"),
+        np.array(2.5),
+        np.array(["a", "µµ"]),
+        np.array(["2026-11-22", "NaT"], "M8[D]"),
+        np.zeros(3, [("x", "<f4"), ("at", "<i8", (2,)), ("in", [("y", "u1")])]),
+        np.arange(OWN_FRAME_FROM_BYTES, dtype=">u2"),
+        np.asfortranarray(np.random.default_rng(1).random((40, 50))),
+    ],
+    ids=lambda array: f"{array.dtype.str}{array.shape}",
+)
+@pytest.mark.parametrize("hand_over", [False, True])
+def test_arrays_come_back_equal_and_read_only(array, hand_over):
+    body, attached = encode_value({"array": array}, hand_over=hand_over)
+    frames = [bytes(frame) for frame in attached.frames] if attached else []
+    assert bool(frames) == (array.nbytes >= OWN_FRAME_FROM_BYTES)
+    back = decode_value(body, frames)["array"]
+    assert back.dtype == array.dtype and back.shape == array.shape
+    np.testing.assert_array_equal(back, array)
+    if array.nbytes:
+        assert not back.flags.writeable
+
+
+def test_a_copy_is_taken_unless_the_array_was_handed_over():
+    array = np.zeros(OWN_FRAME_FROM_BYTES, "u1")
+    _, kept = encode_value(array)
+    _, shared = encode_value(array, hand_over=True)
+    array[0] = 9
+    assert (kept.frames[0][0], shared.frames[0][0]) == (0, 9)
+
+
+def test_numpy_scalars_keep_their_type():
+    back = decode_value(encode_value(np.float32(1.5))[0])
+    assert type(back) is np.float32 and back == 1.5
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}.__iter__(), 2**70, "\ud800", lambda: 0])
+def test_what_no_wire_carries_is_invalid(value):
+    with pytest.raises(InvalidMessage):
+        encode_value({"x": value})
+
+
+def test_arrays_of_objects_are_refused():
+    with pytest.raises(ArrayRefused):
+        encode_value(np.array([object()]))
+
+
+def ext(*description: object, code: int = 1) -> bytes:
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(code, msgspec.msgpack.encode(list(description))))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ext("<f8", [2], "C", b"short"),
+        ext("<f8", [2**40, 2**40], "C", b""),
+        ext("<f8", [0, 2**62, 2**62], "C", b""),
+        ext("|V0", [2**40], "C", b""),
+        ext("|O", [1], "C", b"12345678"),
+        ext([["x", "|O"]], [1], "C", b"12345678"),
+        ext("<f8", [-1], "C", b""),
+        ext("<f8", [1] * 40, "C", b"12345678"),
+        ext("<f8", [1], "C", 3),
+        ext("<f8", [1], "C", -1),
+        ext("<f8", "1", "C", b"12345678"),
+        ext("no dtype", [1], "C", b"1"),
+        ext("(", [1], "C", b"1"),
+        ext(["x"], [1], "C", b"1"),
+        ext([["x"]], [1], "C", b"1"),
+        ext("<f8" * 2000, [1], "C", b"1"),
+        ext(None, [1], "C", b"1"),
+        ext("<f8", [1], "C"),
+        ext("<f8", [1], "C", b"12345678", code=7),
+    ],
+)
+def test_a_broken_array_is_malformed(body):
+    with pytest.raises(MalformedArray):
+        decode_value(body)
+
+
+FIELDS = ["a_1", "a", "b", 1, "now", 2, {}, {}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        FIELDS[:7],
+        [*FIELDS, 0],
+        [*FIELDS[:6], [], {}],
+        [*FIELDS[:7], 5],
+        [1, *FIELDS[1:]],
+        ["a_1", None, *FIELDS[2:]],
+        [*FIELDS[:7], {"extra": 1, 3: 4}],
+    ],
+)
+def test_what_is_no_message_is_malformed(content):
+    with pytest.raises(MalformedFrame):
+        decode_body("K", msgspec.msgpack.encode(content))
+
+
+def test_an_extra_field_shadows_no_method():
+    back = decode_body("K", msgspec.msgpack.encode([*FIELDS[:7], {"validate": 1, "serialize": 2}]))
+    assert back.validate() and back["serialize"] == 2

@@ -1,0 +1,273 @@
+"""Two and three exchanges, wired by hand: joining, forwarding, confirming, passing on, going."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pilotage.protocol.instructions import Hangup, PeerChanged, PeerState
+from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
+from tests.protocol.builders import (
+    LISTENER,
+    exchange,
+    handed_over,
+    own,
+    packet,
+    parcel,
+    request,
+    sent_frames,
+    sent_packets,
+    settled,
+)
+
+UP = ("pusher", b"")
+
+
+class Pair:
+    """A station S and a node a that dialled it; everything that one transmits reaches the other."""
+
+    def __init__(self, passes: str = "") -> None:
+        self.station, self.node = exchange("S", 1, passes=passes), exchange("a", 2, "pusher")
+        self.out = {"S": [], "a": []}
+        self.carry("a", self.node.link_up(UP, own("S", 1, dials=False), 0.0))
+
+    def carry(self, who: str, instructions, now: float = 0.0) -> None:
+        self.out[who] += instructions
+        for link, frames in sent_frames(instructions):
+            if who == "a":
+                self.carry("S", self.station.frames_arrived([(LISTENER, own("a", 2), frames)], now), now)
+            elif link == LISTENER:
+                self.carry("a", self.node.frames_arrived([(UP, own("S", 1, dials=False), frames)], now), now)
+
+    def taken(self, who: str) -> list:
+        taken, self.out[who] = self.out[who], []
+        return taken
+
+
+def states(instructions) -> list[tuple[str, PeerState]]:
+    return [(one.name, one.state) for one in instructions if isinstance(one, PeerChanged)]
+
+
+def join(station, name: str, boot: int, link, now: float = 0.0):
+    return station.frames_arrived([(link, own(name, boot), packet(greetings=[Greeting("hello")]))], now)
+
+
+def test_hello_and_welcome_make_neighbours():
+    pair = Pair()
+    assert states(pair.taken("S")) == [("a", PeerState.ALIVE)] and states(pair.taken("a")) == [("S", PeerState.ALIVE)]
+
+
+def test_a_message_is_handled_confirmed_and_settled():
+    pair = Pair()
+    pair.carry("a", pair.node.send([request("m", ("S",))], 0.1))
+    (one,) = handed_over(pair.taken("S"))
+    assert settled(pair.taken("a")) == []
+    pair.carry("S", pair.station.handled([((one.boot, one.flow, one.seq), DELIVERED, b"")], 0.2))
+    assert settled(pair.taken("a")) == [("m", DELIVERED)]
+    assert (pair.station.counts["received"], pair.node.counts["sent"]) == (1, 1)
+
+
+def test_the_empty_name_is_the_station_up_the_tree_and_our_own_is_here():
+    pair = Pair()
+    pair.carry("a", pair.node.send([request("up", ("",)), request("self", ("a",))], 0.1))
+    assert [one.path for one in handed_over(pair.taken("S"))] == [[""]]
+    assert [one.path for one in handed_over(pair.taken("a"))] == [["a"]]
+
+
+def test_a_station_forwards_without_reading_and_the_trail_leads_back():
+    pair = Pair()
+    b = ("listener", b"b")
+    join(pair.station, "b", 3, b)
+    out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, path=["b"], trail=[], body=b"\xc1")))], 0.1)
+    (one,) = sent_packets(out, b).parcels
+    assert (one.path, one.trail, one.body) == (["b"], ["a"], b"\xc1")
+    ack = Ack(["S", "a"], 7, 1, 3, 1, [], 1, [])
+    out = pair.station.frames_arrived([(b, own("b", 3), packet(acks=[ack]))], 0.2)
+    assert [one.path for one in sent_packets(out, LISTENER).acks] == [["a"]]
+
+
+def test_hops_are_taken_one_by_one():
+    pair = Pair()
+    b = ("listener", b"b")
+    join(pair.station, "b", 3, b)
+    out = pair.station.send([request("m", ("S", "b", "far"))], 0.1)
+    assert sent_packets(out, b).parcels[0].path == ["b", "far"]
+
+
+def test_a_message_waits_for_its_recipient_then_is_refused_by_name():
+    pair = Pair()
+    arrival = [(LISTENER, own("a", 2), packet(parcel(1, path=["late"], trail=[])))]
+    pair.station.frames_arrived(arrival, 0.0)
+    late = ("listener", b"late")
+    assert len(sent_packets(join(pair.station, "late", 4, late, 1.0), late).parcels) == 1
+    pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(2, path=["never"], trail=[])))], 2.0)
+    assert sent_packets(pair.station.time_passed(6.9), LISTENER).acks == []
+    (ack,) = sent_packets(pair.station.time_passed(7.0), LISTENER).acks
+    (verdict,) = ack.verdicts
+    assert verdict.reason is Reason.UNKNOWN_RECIPIENT and "never" in verdict.text and ack.life == 0
+
+
+def test_a_durable_message_is_not_refused_on_its_way():
+    pair = Pair()
+    durable = parcel(1, path=["never"], trail=[], marks=Marks.ORDERED | Marks.DURABLE)
+    pair.station.frames_arrived([(LISTENER, own("a", 2), packet(durable))], 0.0)
+    assert sent_packets(pair.station.time_passed(9.0), LISTENER).acks == []
+
+
+def test_a_loop_is_refused():
+    pair = Pair()
+    looped = parcel(1, path=["x"], trail=["o"] * MAX_HOPS)
+    out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(looped))], 0.0)
+    assert pair.station.counts["refused"] == 1 and len(pair.station.waiting) == 0
+    assert any("loop" in getattr(one, "text", "") for one in out)
+
+
+def test_what_is_passed_on_reaches_the_inner_node_and_so_do_questions():
+    pair = Pair(passes="DATA")
+    inner = ("listener", b"inner")
+    join(pair.station, "_S", 5, inner)
+    out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, trail=[])))], 0.1)
+    (one,) = handed_over(out)
+    out = pair.station.pass_on([(one, "_S")], 0.1)
+    assert sent_packets(out, inner).parcels[0].path == ["_S"]
+    question = parcel(1, trail=[], marks=Marks.PROBE, body=b"")
+    out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(question))], 0.2)
+    assert handed_over(out) == [] and sent_packets(out, inner).parcels[0].marks == Marks.PROBE
+
+
+def test_a_message_passed_on_waits_for_an_inner_node_that_is_not_there():
+    pair = Pair(passes="DATA")
+    (one,) = handed_over(pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, trail=[])))], 0.1))
+    assert handed_over(pair.station.pass_on([(one, "_S")], 0.1)) == [] and len(pair.station.waiting) == 1
+    inner = ("listener", b"inner")
+    out = join(pair.station, "_S", 5, inner, 1.0)
+    assert handed_over(out) == [] and len(sent_packets(out, inner).parcels) == 1
+
+
+def test_a_link_that_comes_back_brings_a_resend_at_once():
+    pair = Pair()
+    pair.node.link_down(UP, 0.1)
+    pair.node.send([request("m", ("S",))], 0.2)
+    pair.taken("S")
+    pair.carry("a", pair.node.link_up(UP, own("S", 1, dials=False), 0.3), 0.3)
+    assert len(handed_over(pair.taken("S"))) == 1
+
+
+def test_a_restart_takes_its_name_over_when_the_old_life_is_silent():
+    pair = Pair()
+    new = ("listener", b"new")
+    out = join(pair.station, "a", 20, new, 1.0)
+    assert [one.word for one in sent_packets(out, LISTENER).greetings] == ["ping"]
+    assert sent_packets(out, new).greetings == [] and pair.station.wake_at() <= 1.5
+    out = pair.station.time_passed(1.5)
+    assert pair.station.routing.names["a"].boot == 20
+    assert [one.word for one in sent_packets(out, new).greetings] == ["welcome"]
+    assert [one.link for one in out if isinstance(one, Hangup)] == [LISTENER]
+
+
+def test_a_living_holder_keeps_its_name_and_the_newcomer_is_told():
+    pair = Pair()
+    new = ("listener", b"new")
+    out = join(pair.station, "a", 20, new, 1.0)
+    pair.carry("S", [one for one in out if any(link == LISTENER for link, _ in getattr(one, "batch", []))], 1.1)
+    refusals = [g for g in sent_packets(pair.taken("S"), new).greetings if g.word == "refused"]
+    assert len(refusals) == 1 and "'a'" in refusals[0].text
+    pair.station.time_passed(2.0)
+    assert pair.station.routing.names["a"].boot == 2
+
+
+def test_one_refused_by_name_ends_its_sends_as_name_taken():
+    node = exchange("a", 20, "pusher")
+    node.send([request("before", ("S",))], 0.0)
+    node.link_up(UP, own("S", 1, dials=False), 0.0)
+    refusal = packet(greetings=[Greeting("refused", "the name 'a' is held")])
+    out = node.frames_arrived([(UP, own("S", 1, dials=False), refusal)], 0.1)
+    out += node.send([request("after", ("S",))], 0.2)
+    assert [(handle, end.reason) for handle, end in settled(out)] == [
+        ("before", Reason.NAME_TAKEN),
+        ("after", Reason.NAME_TAKEN),
+    ]
+    assert any(isinstance(one, Hangup) for one in out)
+
+
+def test_only_whom_we_dialled_may_welcome_or_refuse_us():
+    pair = Pair()
+    rival = ("listener", b"rival")
+    join(pair.station, "a", 20, rival, 1.0)
+    pair.station.send([request("m", ("a",))], 1.0)
+    for word in ("welcome", "refused"):
+        pair.station.frames_arrived([(rival, own("a", 20), packet(greetings=[Greeting(word)]))], 1.1)
+        pair.station.frames_arrived([(LISTENER, own("a", 2), packet(greetings=[Greeting(word)]))], 1.1)
+    assert pair.station.routing.names["a"].boot == 2 and not pair.station.admission.refusal
+    assert len(pair.station.outbox) == 1 and pair.station.counts["unknown greetings"] == 4
+
+
+def test_what_a_stranger_sends_is_counted_not_used():
+    pair = Pair()
+    rival = ("listener", b"rival")
+    join(pair.station, "a", 20, rival, 1.0)
+    out = pair.station.frames_arrived([(rival, own("a", 20), packet(parcel(1, trail=[])))], 1.1)
+    assert handed_over(out) == [] and pair.station.counts["from strangers"] == 1
+
+
+def test_goodbye_is_heard_after_what_came_with_it():
+    pair = Pair()
+    pair.station.send([request("m", ("a",))], 0.1)
+    ack = Ack([], 1, 1, 2, 1, [], 1, [])
+    last = packet(acks=[ack], greetings=[Greeting("bye")])
+    out = pair.station.frames_arrived([(LISTENER, own("a", 2), last)], 0.2)
+    assert settled(out) == [("m", DELIVERED)] and states(out) == [("a", PeerState.GONE)]
+
+
+def test_release_says_goodbye_and_settles_everything():
+    pair = Pair()
+    pair.node.send([request("m", ("S",))], 0.1)
+    out = pair.node.release(0.2)
+    assert [(handle, end.reason) for handle, end in settled(out)] == [("m", Reason.INTERRUPTED)]
+    assert [one.word for one in sent_packets(out, UP).greetings] == ["bye"]
+
+
+def test_silence_makes_suspect_then_gone_and_a_word_makes_alive():
+    pair = Pair()
+    pair.taken("S")
+    assert states(pair.station.time_passed(5.5)) == [("a", PeerState.SUSPECT)]
+    pong = packet(greetings=[Greeting("pong")])
+    assert states(pair.station.frames_arrived([(LISTENER, own("a", 2), pong)], 6.0)) == [("a", PeerState.ALIVE)]
+    pair.station.time_passed(11.5)
+    out = pair.station.time_passed(16.5)
+    assert states(out) == [("a", PeerState.GONE)] and any(isinstance(one, Hangup) for one in out)
+
+
+def test_a_dialler_beats_and_a_traffic_jam_does_not_starve_it():
+    pair = Pair()
+    beats = []
+    for step in range(1, 40):
+        now = step / 10
+        pair.node.frames_arrived([(UP, own("S", 1, dials=False), packet(greetings=[Greeting("pong")]))], now)
+        beats += sent_packets(pair.node.time_passed(now), UP).greetings
+    assert [one.word for one in beats] == ["ping", "ping"] or len(beats) == 1
+
+
+def test_a_station_that_never_welcomes_is_hung_up():
+    node = exchange("a", 2, "pusher")
+    node.link_up(UP, own("S", 1, dials=False), 0.0)
+    assert not any(isinstance(one, Hangup) for one in node.time_passed(9.9))
+    assert any(isinstance(one, Hangup) for one in node.time_passed(10.0))
+
+
+def test_many_messages_make_few_transmissions_and_none_too_large():
+    pair = Pair()
+    out = pair.station.send([request(n, ("a",), body=b"x" * 200_000) for n in range(8)], 0.1)
+    batch = sent_frames(out)
+    assert 2 <= len(batch) <= 4 and all(sum(map(len, frames)) < 1_000_000 for _, frames in batch)
+    few = exchange("S", 1)
+    few.outbox.rules = replace(few.outbox.rules, window=4096)
+    join(few, "a", 2, LISTENER)
+    assert len(sent_frames(few.send([request(n, ("a",)) for n in range(900)], 0.1))) == 1
+
+
+def test_an_ack_without_a_way_is_counted():
+    pair = Pair()
+    ack = Ack(["S", "nobody"], 7, 1, 3, 1, [], 1, [], 0, [Verdict(1, Outcome.EXPIRED)])
+    pair.station.frames_arrived([(LISTENER, own("a", 2), packet(acks=[ack]))], 0.1)
+    assert pair.station.counts["acks without a way"] == 1

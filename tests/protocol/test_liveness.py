@@ -1,0 +1,41 @@
+"""Silence is judged by time alone, along the table of the room."""
+
+from __future__ import annotations
+
+import pytest
+
+from pilotage.protocol.instructions import Card, Dialect, PeerState
+from pilotage.protocol.liveness import LivenessRules, Peer
+from tests.protocol.builders import own
+
+RULES = LivenessRules(heartbeat_s=2.0, suspect_after_s=5.0, gone_after_s=10.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "silent_s", "judged"),
+    [
+        (PeerState.ALIVE, 5.0, PeerState.ALIVE),
+        (PeerState.ALIVE, 5.1, PeerState.SUSPECT),
+        (PeerState.ALIVE, 10.1, PeerState.GONE),
+        (PeerState.SUSPECT, 9.9, PeerState.SUSPECT),
+        (PeerState.SUSPECT, 10.1, PeerState.GONE),
+        (PeerState.JOINING, 9.9, PeerState.JOINING),
+        (PeerState.JOINING, 10.1, PeerState.GONE),
+    ],
+)
+def test_the_table(state, silent_s, judged):
+    peer = Peer(("listener", b"1"), own("a", 1), 100.0)
+    peer.state = state
+    assert peer.judge(100.0 + silent_s, RULES) is judged
+
+
+def test_an_original_owes_no_heartbeat():
+    peer = Peer(("listener", b"o"), Card(Dialect.JSON, "o"), 0.0)
+    peer.state = PeerState.ALIVE
+    assert peer.judge(1e6, RULES) is PeerState.ALIVE
+
+
+@pytest.mark.parametrize("changes", [{"heartbeat_s": 0}, {"heartbeat_s": 6}, {"suspect_after_s": 20}])
+def test_rules_that_cannot_work_are_refused(changes):
+    with pytest.raises(ValueError, match="heartbeat_s"):
+        LivenessRules(**changes)

@@ -1,0 +1,160 @@
+"""Ends of conversations: real exchanges on real drivers, each with a loop of its own, over any wires."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilotage.net.loops import LoopThread, run_on
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState, Service
+from pilotage.protocol.liveness import LivenessRules
+from pilotage.protocol.outbox import DeliveryRules, SendRequest
+from pilotage.protocol.records import Attached
+from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
+from pilotage.transport.driver import Driver, HandlingResult, PassOn, Places, Wires
+
+PATIENT = DeliveryRules(repeat_interval_s=0.2)
+LIVELY = LivenessRules(heartbeat_s=0.2, suspect_after_s=0.5, gone_after_s=1.0, probe_s=0.2)
+CALM = LivenessRules()
+
+
+@dataclass(eq=False)
+class Sent:
+    """A send, and its end."""
+
+    settlement: Settlement | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.settlement is not None and self.settlement.outcome is Outcome.DELIVERED
+
+
+class End:
+    """One life of a station: it keeps what arrives, in order."""
+
+    def __init__(self, name: str, wires: Wires, places: Places, boot: int, liveness: LivenessRules = CALM) -> None:
+        self.name = name
+        self.got: list[tuple[str, bytes, list[bytes]]] = []
+        self.changes: list[PeerChanged] = []
+        self.notes: list[str] = []
+        self.wires = wires
+        upstream = "pusher" if places.dial_host is not None else ""
+        config = ExchangeConfig(name, boot, upstream, PATIENT, liveness)
+        self.exchange = Exchange(config, lambda key: Service.HANDLE)
+        self.thread = LoopThread(f"end-{name}")
+        self.driver = Driver(self.exchange, self, wires, places, self.thread.loop)
+        try:
+            self._do(self.driver.start)
+        except BaseException:
+            self.thread.stop(2.0)
+            wires.close()
+            raise
+
+    @property
+    def port(self) -> int:
+        assert self.driver.listener is not None
+        return self.driver.listener.port
+
+    def send(self, to: str, body: bytes = b"", key: str = "KEY", frames: list[bytes] | None = None) -> Sent:
+        sent = Sent()
+        attached = Attached(frames) if frames else 0
+        self.driver.send(SendRequest((to,), key, body, attached, sent, durable=True))
+        return sent
+
+    def peer(self, name: str) -> PeerState | None:
+        """Tell the last that was heard of a neighbour."""
+        return next((change.state for change in reversed(self.changes) if change.name == name), None)
+
+    def is_alive(self, name: str) -> Callable[[], bool]:
+        return lambda: self.peer(name) is PeerState.ALIVE
+
+    def is_gone(self, name: str) -> Callable[[], bool]:
+        return lambda: self.peer(name) is PeerState.GONE
+
+    def bodies(self, key: str = "KEY") -> list[bytes]:
+        return [body for verb, body, _ in self.got if verb == key]
+
+    def stop(self, *, silently: bool = False) -> None:
+        """End; silently, as a killed process would: without goodbye."""
+        self._do(self._die if silently else self.driver.stop)
+        self.thread.stop(2.0)
+        self.wires.close()
+
+    def _die(self) -> None:
+        self.exchange.release = lambda now: []  # type: ignore[method-assign]
+        self.driver.stop()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        run_on(self.thread.loop, self.thread.thread, work)
+
+    # The driver's shell
+
+    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+        results: list[HandlingResult] = []
+        for delivery in deliveries:
+            assert delivery.token is not None
+            parcel = delivery.parcel
+            self.got.append((parcel.verb, bytes(parcel.body), [bytes(frame) for frame in parcel.frames]))
+            results.append((delivery.token, DELIVERED, b""))
+        return results, []
+
+    def counted(self, received: int) -> None:
+        pass
+
+    def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
+        for sent, settlement in ended:
+            assert sent.settlement is None, "settled twice"
+            sent.settlement = settlement
+            sent.ended.set()
+
+    def progress(self, handles: list[Any]) -> None:
+        pass
+
+    def peer_changed(self, change: PeerChanged) -> None:
+        self.changes.append(change)
+
+    def note(self, note: Note) -> None:
+        self.notes.append(note.text)
+
+
+class Ends:
+    """Makes ends on one network and puts them away."""
+
+    def __init__(self, make_wires: Callable[[], Wires]) -> None:
+        self._make_wires = make_wires
+        self._made: list[End] = []
+        self._boots = 0
+
+    def listening(self, name: str, port: int = 0, liveness: LivenessRules = CALM) -> End:
+        return self._make(name, Places("127.0.0.1", port), liveness)
+
+    def dialling(self, name: str, port: int, upstream: str = "hub", liveness: LivenessRules = CALM) -> End:
+        return self._make(name, Places(None, 0, "127.0.0.1", port, upstream), liveness)
+
+    def stop(self, end: End, *, silently: bool = False) -> None:
+        self._made.remove(end)
+        end.stop(silently=silently)
+
+    def close(self) -> None:
+        for end in reversed(self._made):
+            end.stop()
+
+    def _make(self, name: str, places: Places, liveness: LivenessRules) -> End:
+        self._boots += 1
+        end = End(name, self._make_wires(), places, self._boots, liveness)
+        self._made.append(end)
+        return end
+
+
+@contextmanager
+def ends_over(make_wires: Callable[[], Wires]) -> Iterator[Ends]:
+    ends = Ends(make_wires)
+    try:
+        yield ends
+    finally:
+        ends.close()

@@ -1,0 +1,109 @@
+"""Garbage on real sockets while a good client works (promise B1)."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from pilotage.protocol.instructions import PeerState
+from pilotage.transport.links import ZmqWires
+from tests.conftest import Eventually
+from tests.transport.ends import Ends, ends_over
+
+FRAMES = 10_000
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    with ends_over(ZmqWires) as made:
+        yield made
+
+
+def garbage(seed: int) -> Iterator[list[bytes]]:
+    chance = random.Random(seed)
+    forms = [
+        lambda: [chance.randbytes(chance.randrange(1, 200))],
+        lambda: [b"{}"],
+        lambda: [b"\xff\xfe", b"[1, 2"],
+        lambda: [b'{"id": 1, "to": {}, "sender": [], "key": 3}'],
+        lambda: [b"hub", b"hub", b'{"id":"a","to":"hub","sender":"a","key":"K","value":' + b"[" * 3000],
+        lambda: [chance.randbytes(3) for _ in range(20)],
+        lambda: [b"\x02" + chance.randbytes(30)],
+        lambda: [b"hub", b'{"id":"x_1","sender":"x","key":"K"}'],
+        lambda: [b"CLOSING"],
+    ]
+    for _ in range(FRAMES):
+        yield chance.choice(forms)()
+
+
+@pytest.mark.parametrize("claims", [False, True], ids=["without metadata", "as a peer of our wire"])
+def test_ten_thousand_garbage_frames_harm_nobody(ends: Ends, eventually: Eventually, claims: bool) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
+        bad.setsockopt(zmq.LINGER, 0)
+        bad.setsockopt(zmq.SNDHWM, 0)
+        if claims:
+            for told in (b"X-Pilotage:2", b"X-Name:bad", b"X-Boot:77"):
+                bad.setsockopt(zmq.METADATA, told)
+        bad.connect(f"tcp://127.0.0.1:{hub.port}")
+        sends = []
+        for number, frames in enumerate(garbage(1)):
+            bad.send_multipart(frames)
+            if number % 10 == 0:
+                sends.append(good.send("hub", str(number).encode(), key="GOOD"))
+        eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=20)
+        counts = hub.exchange.counts
+        eventually(lambda: counts["malformed"] + counts["from strangers"] > FRAMES * 0.5, timeout_s=20)
+    assert hub.bodies("GOOD") == [str(number).encode() for number in range(0, FRAMES, 10)]
+    assert {key for key, _, _ in hub.got} == {"GOOD"}
+    assert hub.peer("good") is PeerState.ALIVE
+    assert all(change.state is PeerState.ALIVE for change in good.changes)
+
+
+def test_random_bytes_on_the_port_harm_nobody(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    chance = random.Random(2)
+    sends = []
+    for turn in range(60):
+        with socket.create_connection(("127.0.0.1", hub.port)) as bad:
+            greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" if turn % 2 else b""
+            bad.sendall(greeting + chance.randbytes(4096))
+        sends.append(good.send("hub", str(turn).encode()))
+    eventually(lambda: all(sent.is_delivered for sent in sends))
+    assert hub.bodies() == [str(turn).encode() for turn in range(60)]
+    assert {change.name for change in hub.changes} == {"good"}
+    late = ends.dialling("late", hub.port)
+    eventually(late.is_alive("hub"))
+
+
+def test_a_port_where_no_station_listens_is_told_and_left_alone(ends: Ends, eventually: Eventually) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        node = ends.dialling("node", other.getsockname()[1])
+        connection, _ = other.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            eventually(lambda: any("does not speak ZeroMQ" in note for note in node.notes))
+
+
+def test_a_new_connection_with_an_old_ones_descriptor_is_not_taken_for_it(
+    ends: Ends, eventually: Eventually
+) -> None:
+    hub = ends.listening("hub")
+    for turn in range(30):
+        # Each life ends without a goodbye just before the next one dials, whose socket gets the free descriptor.
+        cam = ends.dialling("cam", hub.port)
+        eventually(cam.is_alive("hub"))
+        sent = cam.send("hub", str(turn).encode())
+        eventually(lambda sent=sent: sent.is_delivered)
+        ends.stop(cam, silently=True)
+    last = ends.dialling("cam", hub.port)
+    eventually(last.is_alive("hub"))
+    down = hub.send("cam", b"still here")
+    eventually(lambda: down.is_delivered)
+    assert len(hub.exchange.routing.peers) == 1
