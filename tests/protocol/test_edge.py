@@ -83,7 +83,7 @@ def test_what_is_no_envelope_is_malformed(frames):
     ("path", "dials", "names"),
     [
         (["n1"], True, []),
-        (["n1", "_n1"], True, [b"-", b"n1", b"n1", b"_n1"]),
+        (["n1", "_n1"], True, [b"-", b"n1", b"_n1"]),
         (["_n1"], True, [b"-", b"n1", b"_n1"]),
         (["T"], False, [b"T", b"T"]),
         (["n9"], False, [b"T", b"n9"]),

@@ -147,6 +147,7 @@ def test_a_message_passed_on_waits_for_an_inner_node_that_is_not_there():
 def test_a_link_that_comes_back_brings_a_resend_at_once():
     pair = Pair()
     pair.node.link_down(UP, 0.1)
+    pair.station.link_down(LISTENER, 0.1)
     pair.node.send([request("m", ("S",))], 0.2)
     pair.taken("S")
     pair.carry("a", pair.node.link_up(UP, own("S", 1, dials=False), 0.3), 0.3)
@@ -245,7 +246,7 @@ def test_a_dialler_beats_and_a_traffic_jam_does_not_starve_it():
         now = step / 10
         pair.node.frames_arrived([(UP, own("S", 1, dials=False), packet(greetings=[Greeting("pong")]))], now)
         beats += sent_packets(pair.node.time_passed(now), UP).greetings
-    assert [one.word for one in beats] == ["ping", "ping"] or len(beats) == 1
+    assert {one.word for one in beats} == {"ping"} and 1 <= len(beats) <= 2
 
 
 def test_a_station_that_never_welcomes_is_hung_up():

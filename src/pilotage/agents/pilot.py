@@ -10,14 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from pilotage.agents.account import Accounts
+from pilotage.agents.account import TRIALS, Accounts
 from pilotage.agents.continuous import split_items
 from pilotage.agents.keeper import Keeper
 from pilotage.agents.outputs import Wiring
+from pilotage.agents.record import Record
 from pilotage.agents.registry import find_task, task_code_hash
 from pilotage.agents.run import RunnerPorts
 from pilotage.agents.runner import TaskRunner
@@ -37,6 +39,7 @@ STOP_TIMEOUT_S = 10.0
 FETCH_TIMEOUT_S = 30.0
 FETCH_LOOK_S = 0.02
 COHERE_TIMEOUT_S = 30.0
+SETTLE_TIMEOUT_S = 2.0
 
 
 class Pilot:
@@ -64,6 +67,7 @@ class Pilot:
         self._streams_lock = threading.Lock()
         self._closed = threading.Event()
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
+        self._record = Record(self.settings.datadir, self.name)
         self._helpers = ThreadPoolExecutor(4, thread_name_prefix="pilot")
         self._keeper = Keeper(self._make_station, self._greet)
         self._keeper.start()
@@ -140,6 +144,8 @@ class Pilot:
         except PilotageError:
             self._start = previous
             raise
+        told = start.model_dump(mode="json", include={"task_type", "pilot", "subject", "current_trial", "params"})
+        self._record.begin(str(start.session or ""), told)
         self._diary.note(start, start.current_trial)
         return {
             "task_type": start.task_type,
@@ -174,19 +180,14 @@ class Pilot:
         return self._helpers.submit(self._account, session)
 
     def _account(self, session: str) -> dict[str, Any]:
-        for stream in list(self._streams.values()):
+        resent = {TRIALS: self.node.statistics().resent}
+        for name, stream in list(self._streams.items()):
             stream.flush()
-        report = self.accounts.of(session).report()
-        resent = self.node.statistics().resent
-        return {
-            **report,
-            "pilot": self.name,
-            "session": session,
-            "resent": resent + self._resent_by_streams(),
-        }
-
-    def _resent_by_streams(self) -> int:
-        return sum(stream.statistics().resent for stream in list(self._streams.values()))
+            resent[name] = stream.statistics().resent
+        account = self.accounts.of(session)
+        account.wait_settled(SETTLE_TIMEOUT_S)
+        told = {"pilot": self.name, "session": session, "record": str(self._record.place(session))}
+        return {**account.report(resent), **told}
 
     # Reports (on the task's threads)
 
@@ -195,7 +196,9 @@ class Pilot:
         session = str(start.session or "") if start else ""
         pilot, subject, trial = str(row["pilot"]), str(row["subject"]), int(row["trial_num"])
         account = self.accounts.of(session)
-        account.add_trial(pilot, subject, trial, values_of(row))
+        values = values_of(row)
+        self._record.add_trial(session, pilot, subject, trial, values)
+        account.add_trial(pilot, subject, trial, values)
         account.follow(self.node.send(TERMINAL_ID, "DATA", {**row, "session": session}))
         if start is not None and "TRIAL_END" in row:
             self._diary.note(start, trial + 1)
@@ -223,19 +226,22 @@ class Pilot:
                 )
                 account = self.accounts.of(str(start.session or ""))
                 stream.headers.update(stream=name, session=str(start.session or ""))
-                stream.on_sent = account.follow
+                stream.on_sent = partial(account.follow, channel=name)
                 self._streams[name] = stream
             return stream
 
     def _tell_state(self, state: State, reason: str) -> None:
-        """Report a state; at the end of a task its streams are flushed first."""
-        if state in (State.IDLE, State.ERROR) and self._streams:
-            self._helpers.submit(self._end_streams_then_tell, state, reason)
+        """Report a state; the end of a task is told when what it sent has settled, or can't for now."""
+        if state in (State.IDLE, State.ERROR) and self._record.running is not None:
+            self._helpers.submit(self._settle_then_tell, state, reason)
             return
         self._send_state(state, reason)
 
-    def _end_streams_then_tell(self, state: State, reason: str) -> None:
+    def _settle_then_tell(self, state: State, reason: str) -> None:
         self._close_streams(STOP_TIMEOUT_S)
+        account = self.accounts.of(self._record.running or "")
+        account.wait_settled(SETTLE_TIMEOUT_S)
+        self._record.end({"state": str(state), "reason": reason, "marks": account.marks()})
         self._send_state(state, reason)
 
     def _send_state(self, state: State, reason: str) -> None:
@@ -275,8 +281,10 @@ class Pilot:
     def _close_streams(self, timeout_s: float) -> None:
         # Held while they close: a stream of the next run may not claim a name that is still in use.
         with self._streams_lock:
-            for stream in self._streams.values():
+            account = self.accounts.of(str(self._start.session or "") if self._start else "")
+            for name, stream in self._streams.items():
                 stream.close(timeout_s)
+                account.note_resent(name, stream.statistics().resent)
             self._streams = {}
 
 

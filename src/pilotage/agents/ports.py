@@ -64,6 +64,9 @@ class Archive(Protocol):
     def facts(self) -> dict[str, Any]:
         """Give the facts that it holds."""
 
+    def next_trial(self, pilot: str, subject: str) -> int:
+        """Give the number after the last trial that it holds of a pilot and subject; 0 if it holds none."""
+
     def close(self, timeout_s: float) -> None:
         """Write everything and let go."""
 
@@ -76,6 +79,9 @@ class Archives(Protocol):
 
     def open(self, session: str) -> Archive:
         """Go on with a session's record."""
+
+    def look(self, session: str) -> tuple[str, dict[str, Any]]:
+        """Tell where a session's record lies, and the facts that it holds, without opening it for writing."""
 
     def names(self) -> list[str]:
         """Give the names of all sessions, oldest first."""

@@ -19,6 +19,7 @@ class PilotRecord:
 
     Attributes:
         subjects: who was run there.
+        subject: who was run there last.
         ip: where it is.
         parent: whose child it is; "" for none.
         state: the state that it told last.
@@ -28,6 +29,7 @@ class PilotRecord:
     """
 
     subjects: list[str] = field(default_factory=list)
+    subject: str = ""
     ip: str = ""
     parent: str = ""
     state: str = ""
@@ -50,6 +52,8 @@ class Roster:
         self._path = path
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._changes = 0
+        self._closed = False
         self._pilots: dict[str, PilotRecord] = {name: _record(found) for name, found in _read(path).items()}
 
     def names(self) -> list[str]:
@@ -69,12 +73,14 @@ class Roster:
             record.heard = time.time()
             if is_new or "ip" in known or "parent" in known:
                 self._write()
+            self._changes += 1
             self._changed.notify_all()
 
     def note_subject(self, name: str, subject: str) -> None:
         """Note that a subject is run on a pilot."""
         with self._lock:
             record = self._pilots.setdefault(name, PilotRecord())
+            record.subject = subject
             if subject and subject not in record.subjects:
                 record.subjects.append(subject)
                 self._write()
@@ -83,7 +89,7 @@ class Roster:
         """Wait until a pilot is in one of these states.
 
         Raises:
-            TimeoutError: it is not, by then.
+            TimeoutError: it is not, by then, or the Terminal ends.
         """
         wanted = frozenset(states)
         deadline = time.monotonic() + timeout_s
@@ -92,12 +98,24 @@ class Roster:
                 state = self._pilots[name].state if name in self._pilots else ""
                 if state in wanted:
                     return state
-                left = deadline - time.monotonic()
+                left = 0.0 if self._closed else deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(
                         f"{name} is {state or 'not connected'} after {timeout_s:g} s, not {' or '.join(sorted(wanted))}"
                     )
                 self._changed.wait(left)
+
+    def wait_change(self, since: int, timeout_s: float) -> int:
+        """Wait until something was noted after the change numbered `since`; give the number of the last one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes > since, timeout_s)
+            return self._changes
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def children(self, name: str) -> list[str]:
         """Give the pilots that are children of this one."""

@@ -71,6 +71,19 @@ class Sessions:
             self.current = current or opened
             return self._open[opened]
 
+    def look(self, session: str) -> tuple[str, dict[str, Any]]:
+        """Tell where a session's record lies, open or ended, and the facts that it holds.
+
+        Raises:
+            TaskError: there is no such session.
+            StoreError: it can't be read.
+        """
+        names = self._archives.names()
+        if session not in names:
+            known = ", ".join(names[-5:]) or "none"
+            raise TaskError(f"there is no session {session!r}; the latest are: {known}")
+        return self._archives.look(session)
+
     def join(self, session: str, agent: str) -> None:
         """Note that an agent takes part in a session."""
         with self._lock:

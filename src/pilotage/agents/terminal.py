@@ -33,6 +33,7 @@ COHERE_TIMEOUT_S = 30.0
 CHANGE_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+REACHABLE = ("alive", "suspect")
 ENDED = ("IDLE", "ERROR", "INTERRUPTED", "")
 
 
@@ -81,6 +82,7 @@ class Terminal:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """End the station, write everything, and let go. Pilots are left running."""
+        self.roster.close()
         self.node.release()
         self._keeper.close()
         self._helpers.shutdown(wait=False, cancel_futures=True)
@@ -204,6 +206,8 @@ class Terminal:
     def l_run(self, value: Any) -> Future[Any]:
         """Start a task on a pilot."""
         asked = _dictionary("RUN", value, "pilot", "task_type")
+        self._check_reachable(asked["pilot"])
+        self._check_reachable(asked.get("parent") or asked["pilot"])
         return self._helpers.submit(self.start, asked.pop("pilot"), asked.pop("task_type"), **asked)
 
     def l_halt(self, value: Any) -> Future[Any]:
@@ -218,12 +222,27 @@ class Terminal:
     def l_set(self, value: Any) -> Future[Any]:
         """Change parameters of a pilot's running task."""
         asked = _dictionary("SET", value, "pilot", "params")
+        if not isinstance(asked["params"], dict):
+            raise InvalidMessage("SET needs its params as a dictionary of names and values")
+        self._check_reachable(asked["pilot"])
         return self._helpers.submit(self.change, asked["pilot"], asked["params"])
 
     def l_end(self, value: Any) -> Future[Any]:
         """End a session and answer with its certificate."""
         asked = value if isinstance(value, dict) else {}
         return self._helpers.submit(self.end_session, str(asked.get("session") or ""))
+
+    def _check_reachable(self, pilot: object) -> None:
+        """Tell an operator at once what would only expire after a while.
+
+        Raises:
+            TaskError: no pilot of that name is known, or it isn't connected.
+        """
+        pilots = self.roster.snapshot()
+        if not isinstance(pilot, str) or pilot not in pilots:
+            raise TaskError(f"no pilot {pilot!r} is known here; there are: {', '.join(pilots) or 'none yet'}")
+        if pilots[pilot]["link"] not in REACHABLE:
+            raise TaskError(f"pilot {pilot!r} is not connected; start it, and it will come by itself")
 
     def start(
         self,
@@ -233,7 +252,7 @@ class Terminal:
         subject: str = "",
         session: str = "",
         parent: str = "",
-        current_trial: int = 0,
+        current_trial: int | None = None,
     ) -> dict[str, Any]:
         """Start a task on a pilot, in the given session or the current one.
 
@@ -244,7 +263,8 @@ class Terminal:
             subject: who is run.
             session: its name; the current one if not given, a new one if there is none.
             parent: the pilot whose child this is: the task is sent through it, and its data come under its name.
-            current_trial: number that the first trial gets.
+            current_trial: number that the first trial gets; if not given, the one after the last that the session
+                holds of this pilot and subject, so that a task which is started again goes on counting.
 
         Returns:
             The session's name and where it lies, and what the pilot says that it runs.
@@ -263,7 +283,7 @@ class Terminal:
             "subject": subject,
             "session": session,
             "pilot": parent or pilot,
-            "current_trial": current_trial,
+            "current_trial": archive.next_trial(parent or pilot, subject) if current_trial is None else current_trial,
         }
         if parent:
             self.sessions.join(session, parent)
@@ -379,8 +399,8 @@ class Terminal:
             "restarts": self._keeper.restarts,
         }
         if session:
-            archive = self.sessions.archive(session)
-            answer["session"] = {"name": session, "place": archive.place, "facts": archive.facts()}
+            place, facts = self.sessions.look(session)
+            answer["session"] = {"name": session, "place": place, "facts": facts}
         return answer
 
 

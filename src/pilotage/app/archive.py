@@ -93,6 +93,11 @@ class FolderArchive:
         with SessionReader(self._store.folder) as reader:
             return reader.provenance()
 
+    def next_trial(self, pilot: str, subject: str) -> int:
+        """Give the number after the last trial that it holds of a pilot and subject; 0 if it holds none."""
+        with SessionReader(self._store.folder) as reader:
+            return reader.next_trial(pilot, subject)
+
     def close(self, timeout_s: float) -> None:
         """Write everything and let go."""
         self._store.close(timeout_s)
@@ -128,6 +133,16 @@ class FolderArchives:
             StoreError: it isn't there, or is being written by another process.
         """
         return FolderArchive(SessionStore.open(self._root / session))
+
+    def look(self, session: str) -> tuple[str, dict[str, Any]]:
+        """Tell where a session's folder lies, and the facts that it holds.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        folder = self._root / session
+        with SessionReader(folder) as reader:
+            return str(folder), reader.provenance()
 
     def names(self) -> list[str]:
         """Give the names of all sessions, oldest first."""

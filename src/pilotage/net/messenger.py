@@ -131,6 +131,7 @@ class Messenger:
         self.on_received: Callable[[int], None] = lambda count: None
         self._wires = wires or ZmqWires()
         self._notes = NoteLog(logger)
+        self._tells_all = logger.isEnabledFor(logging.DEBUG)
         self._open: dict[int, Receipt] = {}
         self._settled = {str(outcome): 0 for outcome in Outcome}
         self._urgent = Workers(f"{config.name}-urgent", self._listen, self._finished, 8)
@@ -218,7 +219,7 @@ class Messenger:
             key=key,
             value=value,
             flags=all_flags,
-            timestamp=datetime.now().isoformat(),  # noqa: DTZ005 - local and naive, as documented
+            timestamp=datetime.now().isoformat(),
             ttl=Message.ttl,
         )
 
@@ -248,6 +249,8 @@ class Messenger:
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         driver = self.driver
         body, frames = encode_body(message, hand_over=hand_over)
+        if self._tells_all:
+            self._notes.passing("SENT", message)
         receipt = Receipt(message)
         self._open[id(receipt)] = receipt
         key = str(message.key)
@@ -475,6 +478,8 @@ class Messenger:
 
     def _call(self, message: Message, delivery: Delivery | None = None) -> object:
         key = str(message.key)
+        if self._tells_all:
+            self._notes.passing("RECEIVED", message)
         listen = self.listens.get(key)
         if listen is None and key == "STREAM":
             return self.unpack_stream(message, delivery)

@@ -11,6 +11,7 @@ from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.settlement import Outcome, Settlement
 
 LINES_A_SECOND = 20
+VALUE_CHARS = 200
 
 
 class NoteLog:
@@ -43,6 +44,14 @@ class NoteLog:
         reason = f" ({settlement.reason})" if settlement.reason else ""
         text = f"{message.key} to {message.to} {settlement.outcome}{reason}: {settlement.text}"
         self._write(int(Level.DEBUG if quiet else Level.WARNING), text)
+
+    def passing(self, what: str, message: Message) -> None:
+        """Log a message at level DEBUG: not at all with NOLOG, without its value with MINPRINT."""
+        flags = message.flags
+        if Flag.NOLOG in flags:
+            return
+        value = "" if Flag.MINPRINT in flags else f" {message.value!r:.{VALUE_CHARS}}"
+        self._logger.debug("%s: %r%s", what, message, value)
 
     def _write(self, level: int, text: str) -> None:
         if not self._logger.isEnabledFor(level):

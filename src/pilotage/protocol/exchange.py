@@ -15,7 +15,7 @@ from typing import Any
 
 from pilotage.protocol.admission import Admission
 from pilotage.protocol.edge import Edge
-from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.errors import PeerError
 from pilotage.protocol.inbox import Inbox, Token
 from pilotage.protocol.instructions import (
     Card,
@@ -283,7 +283,7 @@ class Exchange:
                 self._packet(peer, decode_packet(frames))
             else:
                 self._envelope(peer, frames)
-        except MalformedFrame as error:
+        except PeerError as error:
             self.counts["malformed"] += 1
             self._others.append(Note(Level.WARNING, f"from {peer.name or 'a stranger'}: {error}"))
 

@@ -7,6 +7,7 @@ Law of this room: a turn reads what is there, within a bound, and comes back for
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -36,6 +37,8 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.outbox import FOREVER, SendRequest
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.settlement import Settlement
+
+log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 256
 MAX_BACKLOG = 10_000
@@ -237,11 +240,21 @@ class Driver:
         self._run(self.exchange.time_passed(time.monotonic()))
 
     def _turn(self) -> None:
-        """Take in what has come, from the network and from the mailbox, and let time pass."""
+        """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self._awake = False
         if self._closed:
             return
         now = time.monotonic()
+        try:
+            self._work(now)
+        except Exception:
+            self.counts["turns failed"] += 1
+            log.exception("%s: a turn of the loop failed", self.exchange.config.me)
+        if not self._closed:
+            self._rest(now)
+
+    def _work(self, now: float) -> None:
+        """Take in what has come, from the network and from the mailbox, and let time pass."""
         arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(ARRIVALS_A_TURN)
@@ -259,7 +272,6 @@ class Driver:
             self._send_backlog()
         if now >= self.exchange.wake_at():
             self._run(self.exchange.time_passed(now))
-        self._rest(now)
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""

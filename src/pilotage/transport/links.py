@@ -35,7 +35,7 @@ NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
 MORE_TO_COME = NOBLOCK | SNDMORE
 NO_COPY_FROM_BYTES = 65536
-MAX_FRAME_BYTES = 2**31 - 1
+MAX_FRAME_BYTES = 512 * 2**20
 PEEK_TIMEOUT_S = 3.0
 
 # The plain methods below pyzmq's conveniences, which cost as much again as the call itself.

@@ -141,6 +141,13 @@ class SessionReader:
         """Give counts and digests of everything that is committed."""
         return {key: tally.mark() for key, tally in read_tallies(self._connection).items()}
 
+    def next_trial(self, pilot: str, subject: str) -> int:
+        """Give the number after the last trial of a pilot and subject; 0 if there is none."""
+        found = self._rows(
+            "SELECT max(trial_num) FROM trial_rows WHERE pilot = ? AND subject = ?", (pilot, subject)
+        )
+        return 0 if found[0][0] is None else int(found[0][0]) + 1
+
     def streams(self) -> list[StreamInfo]:
         """Give what each stream holds, one entry a segment, in the order in which they began."""
         return [_info(row) for row in stream_rows(self._connection, self._folder / schema.ZARR)]
