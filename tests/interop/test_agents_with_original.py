@@ -64,7 +64,9 @@ def mine(originals: Originals, ours: Ours) -> OurPilot:
 
 def test_an_original_pilots_handshake_and_state_reach_our_terminal(theirs: TheirPilot) -> None:
     theirs.shake_hands()
-    assert theirs.got.values("HANDSHAKE") == [{"pilot": "rig", "ip": "10.0.0.7", "state": "IDLE", "prefs": {}}]
+    assert theirs.got.values("HANDSHAKE") == [
+        {"pilot": "rig", "ip": "10.0.0.7", "state": "IDLE", "prefs": {}}
+    ]
     theirs.node.send("rig", "STATE", "RUNNING")
     assert theirs.got.wait("STATE", 1) == [{"state": "RUNNING", "pilot": "rig"}]
     wait_until(lambda: theirs.terminal.senders.get("rig") == "RUNNING", 5, "the state at our station")
@@ -177,7 +179,9 @@ def frames(count: int, make: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("min_size", [1, 5])
-def test_an_originals_stream_reaches_our_terminals_node(theirs: TheirPilot, originals: Originals, min_size: int) -> None:
+def test_an_originals_stream_reaches_our_terminals_node(
+    theirs: TheirPilot, originals: Originals, min_size: int
+) -> None:
     source = originals.node("cam", "T", theirs.terminal.listen_port, prefs={"NAME": "rig"})
     source.open_stream("eye", "CONTINUOUS", min_size=min_size, subject="mouse")
     for first in range(0, 10, 5):
@@ -188,7 +192,9 @@ def test_an_originals_stream_reaches_our_terminals_node(theirs: TheirPilot, orig
 
 
 @pytest.mark.parametrize("min_size", [1, 5])
-def test_an_originals_stream_reaches_our_node_directly(originals: Originals, ours: Ours, min_size: int) -> None:
+def test_an_originals_stream_reaches_our_node_directly(
+    originals: Originals, ours: Ours, min_size: int
+) -> None:
     node, got = ours.node("sink", "", 0, ["FRAME"], router_port=0)
     source = originals.node("cam", "sink", int(node.router_port or 0), prefs={"NAME": "rig"})
     source.open_stream("eye", "FRAME", min_size=min_size, subject="mouse")
@@ -200,7 +206,9 @@ def test_an_originals_stream_reaches_our_node_directly(originals: Originals, our
 
 
 @pytest.mark.parametrize("min_size", [1, 5])
-def test_our_stream_reaches_an_original_node_directly(originals: Originals, ours: Ours, min_size: int) -> None:
+def test_our_stream_reaches_an_original_node_directly(
+    originals: Originals, ours: Ours, min_size: int
+) -> None:
     port = free_port()
     sink = originals.node("sink", "nobody", free_port(), listens=["FRAME"], router_port=port).wait_started()
     node, _ = ours.node("cam", "sink", port)

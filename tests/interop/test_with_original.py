@@ -74,7 +74,9 @@ def test_an_original_reaches_our_station_itself(originals: Originals, ours: Ours
 
 def test_our_node_dials_an_originals_router_directly(originals: Originals, ours: Ours) -> None:
     port = free_port()
-    theirs = originals.node("theirs", "nobody", free_port(), listens=["DATA"], router_port=port).wait_started()
+    theirs = originals.node(
+        "theirs", "nobody", free_port(), listens=["DATA"], router_port=port
+    ).wait_started()
     node, got = ours.node("node", "theirs", port, listens=["HELLO"])
     assert node.send(None, "DATA", 1).wait_settled(10).outcome is Outcome.DELIVERED
     assert theirs.wait_values("DATA", 1) == [1]
@@ -160,7 +162,9 @@ def test_arrays_of_an_original_reach_us(originals: Originals, ours: Ours, where:
 
 
 @pytest.mark.parametrize("blosc", [True, False])
-def test_arrays_of_an_original_reach_another_through_us(originals: Originals, ours: Ours, blosc: bool) -> None:
+def test_arrays_of_an_original_reach_another_through_us(
+    originals: Originals, ours: Ours, blosc: bool
+) -> None:
     station = ours.station("S")
     a = originals.node("a", "S", station.listen_port)
     b = originals.node("b", "S", station.listen_port, listens=["ARRAYS"])

@@ -95,7 +95,9 @@ def peer() -> Iterator[Callable[..., Peer03]]:
 # As a node, or a pilot's station, that dials us
 
 
-def test_its_message_reaches_our_node_once_and_is_confirmed_each_time(ours: Ours, peer: Callable[..., Peer03]) -> None:
+def test_its_message_reaches_our_node_once_and_is_confirmed_each_time(
+    ours: Ours, peer: Callable[..., Peer03]
+) -> None:
     station = ours.station("S")
     _, got = ours.node("node", "S", station.listen_port, ["DATA"])
     raw = peer("n1", station.listen_port)
@@ -168,9 +170,13 @@ def test_its_pilot_works_below_our_terminal(ours: Ours, peer: Callable[..., Peer
     rig.say(["T", "T"], rig.document("T", "HANDSHAKE", {"pilot": "rig", "ip": "", "state": "IDLE"}, **behind))
     assert got.wait("HANDSHAKE", 1) == [{"pilot": "rig", "ip": "", "state": "IDLE"}]
     # 0.3 passes its node's STATE on as it is: the sender is the node.
-    rig.say(["T", "T"], rig.document("T", "STATE", "RUNNING", sender="_rig", id="_rig_1", flags={"NOLOG": True}))
+    rig.say(
+        ["T", "T"], rig.document("T", "STATE", "RUNNING", sender="_rig", id="_rig_1", flags={"NOLOG": True})
+    )
     assert got.wait("STATE", 1) == [{"state": "RUNNING", "pilot": "rig"}]
-    rig.say(["T", "T"], rig.document("T", "DATA", {"pilot": "rig", "trial_num": 1}, sender="_rig", id="_rig_2"))
+    rig.say(
+        ["T", "T"], rig.document("T", "DATA", {"pilot": "rig", "trial_num": 1}, sender="_rig", id="_rig_2")
+    )
     assert got.wait("DATA", 1) == [{"pilot": "rig", "trial_num": 1}]
     receipt = inner.send("rig", "START", {"task_type": "Free_Water"})
     frames, start = rig.hear_key("START")
@@ -202,9 +208,13 @@ def test_our_node_talks_through_its_station(ours: Ours, peer: Callable[..., Peer
     frames, document = station.hear()
     assert frames == [b"node", b"S", b"n2"]
     # What it passes on comes in two frames: our name again, and the JSON.
-    station.say(["node", "node"], Peer03.document(station, "node", "CONFIRM", document["id"], sender="n2", id="n2_0"))
+    station.say(
+        ["node", "node"], Peer03.document(station, "node", "CONFIRM", document["id"], sender="n2", id="n2_0")
+    )
     assert receipt.wait_settled(5).outcome is Outcome.DELIVERED
-    station.say(["node", "node"], station.document("node", "HELLO", {"NUMPY_ARRAY": PACKED}, sender="n2", id="n2_1"))
+    station.say(
+        ["node", "node"], station.document("node", "HELLO", {"NUMPY_ARRAY": PACKED}, sender="n2", id="n2_1")
+    )
     assert got.wait("HELLO", 1) == [describe(ARRAY)]
     frames, confirm = station.hear()
     assert (frames, confirm["value"]) == ([b"node", b"S", b"n2"], "n2_1")

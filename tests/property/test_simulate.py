@@ -26,8 +26,6 @@ def test_a_seed_is_the_same_world_each_time():
     assert one.recorder.trace == other.recorder.trace and len(one.recorder.trace) > 100
 
 
-
-
 def test_a_broken_order_is_seen_with_its_seed_and_trace(monkeypatch, capsys):
     def hold(_inbox, flow, parcel, ready):
         flow.beyond[parcel.seq] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
@@ -28,7 +28,14 @@ class Tree(RuleBasedStateMachine):
         self.world.run(0.2)
         return tuple(self.scene.ways)
 
-    @rule(names=names, which=st.integers(0, 9), way=st.integers(0, 9), verb=VERBS, ordered=st.booleans(), count=st.integers(1, 12))
+    @rule(
+        names=names,
+        which=st.integers(0, 9),
+        way=st.integers(0, 9),
+        verb=VERBS,
+        ordered=st.booleans(),
+        count=st.integers(1, 12),
+    )
     def send(self, names, which, way, verb, ordered, count):
         name = names[which % len(names)]
         paths = self.scene.ways[name]
@@ -38,7 +45,12 @@ class Tree(RuleBasedStateMachine):
                 durable = verb == "DATA"
                 process.send(paths[way % len(paths)], verb, ordered=ordered or durable, durable=durable)
 
-    @rule(which=st.integers(0, 9), to=st.integers(0, 9), key=st.sampled_from(("NOW", "LATER", "FAIL", "DATA")), wanted=st.booleans())
+    @rule(
+        which=st.integers(0, 9),
+        to=st.integers(0, 9),
+        key=st.sampled_from(("NOW", "LATER", "FAIL", "DATA")),
+        wanted=st.booleans(),
+    )
     def original_sends(self, which, to, key, wanted):
         if self.scene.originals:
             role, names = self.scene.originals[which % len(self.scene.originals)]
@@ -79,6 +91,12 @@ class Tree(RuleBasedStateMachine):
 
 
 TestTree = Tree.TestCase
+# Shrinking a whole world takes minutes: a failure shows its steps as they were drawn.
 TestTree.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=150,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
 )

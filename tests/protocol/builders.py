@@ -6,7 +6,16 @@ import json
 from typing import Any
 
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
-from pilotage.protocol.instructions import Card, Dialect, HandOver, Instruction, Link, Service, Settle, Transmit
+from pilotage.protocol.instructions import (
+    Card,
+    Dialect,
+    HandOver,
+    Instruction,
+    Link,
+    Service,
+    Settle,
+    Transmit,
+)
 from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Marks, Packet, Parcel, decode_packet, encode_packet
 from pilotage.protocol.settlement import Settlement

@@ -9,12 +9,13 @@ from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.outbox import FOREVER
 from pilotage.protocol.routing import Routing
-from tests.protocol.builders import own
 
 RULES = LivenessRules()
 
 
-def newcomer(name: str, boot: int, link: bytes, dialect: Dialect = Dialect.OWN, *, dials: bool = True) -> Peer:
+def newcomer(
+    name: str, boot: int, link: bytes, dialect: Dialect = Dialect.OWN, *, dials: bool = True
+) -> Peer:
     return Peer(("listener", link), Card(dialect, name, boot, dials), 10.0)
 
 

@@ -6,13 +6,27 @@ import msgspec
 import numpy as np
 import pytest
 
-from pilotage.protocol.bodies import OWN_FRAME_FROM_BYTES, decode_body, decode_value, encode_body, encode_value
+from pilotage.protocol.bodies import (
+    OWN_FRAME_FROM_BYTES,
+    decode_body,
+    decode_value,
+    encode_body,
+    encode_value,
+)
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
 
 
 def test_a_message_comes_back_with_its_extra_fields_and_without_its_key():
-    message = Message(id="a_1", to=["S", "b"], sender="a", key="K", value={"x": [1, None, "µ"]}, flags={"NOLOG": True}, note=3)
+    message = Message(
+        id="a_1",
+        to=["S", "b"],
+        sender="a",
+        key="K",
+        value={"x": [1, None, "µ"]},
+        flags={"NOLOG": True},
+        note=3,
+    )
     body, frames = encode_body(message)
     assert frames == 0 and b"K" not in body
     back = decode_body("K", body)

@@ -6,12 +6,6 @@ import json
 
 import numpy as np
 import pytest
-
-from pilotage.protocol.arrays import ArrayForm, collapse_arrays
-from pilotage.protocol.errors import MalformedFrame
-from pilotage.protocol.original import MAX_SEEN, Seen, form_of, frames_to, read_envelope
-from pilotage.protocol.message import Message
-from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, refused
 from tests.protocol.builders import (
     LISTENER,
     envelope,
@@ -26,6 +20,12 @@ from tests.protocol.builders import (
     sent_packets,
     settled,
 )
+
+from pilotage.protocol.arrays import ArrayForm, collapse_arrays
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.message import Message
+from pilotage.protocol.original import MAX_SEEN, Seen, form_of, frames_to, read_envelope
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, refused
 
 N1, N2 = original("n1"), original("n2")
 NEWER = {"changed": False, "blosc": True, "ttl": 2}
@@ -115,7 +115,10 @@ def test_a_message_is_handled_once_and_each_copy_confirmed():
 def test_a_peer_that_began_anew_is_told_by_its_timestamps():
     station = exchange()
     for stamp in ("2026-11-22T04:56:42.093565", "2026-11-22T04:59:00.000000"):
-        assert len(handed_over(station.frames_arrived([(*N1, [b"S", b"S", envelope(timestamp=stamp)])], 0.0))) == 1
+        assert (
+            len(handed_over(station.frames_arrived([(*N1, [b"S", b"S", envelope(timestamp=stamp)])], 0.0)))
+            == 1
+        )
 
 
 def test_norepeat_is_handled_and_not_confirmed():
@@ -134,7 +137,9 @@ def test_data_is_confirmed_when_its_listen_has_ended():
 def test_a_failing_listen_confirms_as_the_original_does():
     station = exchange()
     (one,) = handed_over(station.frames_arrived([(*N1, [b"S", b"S", envelope(key="DATA")])], 0.0))
-    assert len(sent_frames(station.handled([(token(one), refused(Reason.LISTEN_FAILED, "x"), b"")], 1.0))) == 1
+    assert (
+        len(sent_frames(station.handled([(token(one), refused(Reason.LISTEN_FAILED, "x"), b"")], 1.0))) == 1
+    )
 
 
 def test_what_was_certainly_not_handled_may_come_again():
@@ -210,11 +215,15 @@ def test_an_unconfirmed_message_is_repeated_byte_for_byte_then_expires():
 
 def test_a_message_waits_for_an_original_that_has_not_come_yet():
     station = exchange()
-    station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, path=["n1"], trail=[], boot=2, **{
-        "verb": "K", "body": own_body()["body"]}), greetings=[]))], 0.0)  # fmt: skip
+    early = parcel(1, path=["n1"], trail=[], boot=2, verb="K", body=own_body()["body"])
+    station.frames_arrived([(LISTENER, own("a", 2), packet(early))], 0.0)
     assert len(station.waiting) == 1
     out = station.frames_arrived([(*N1, [b"S", b""])], 1.0)
-    assert any(link == N1[0] and json.loads(frames[-1])["id"] == "a_1" for link, frames in sent_frames(out) if frames[-1])
+    assert any(
+        link == N1[0] and json.loads(frames[-1])["id"] == "a_1"
+        for link, frames in sent_frames(out)
+        if frames[-1]
+    )
 
 
 def test_an_original_that_goes_leaves_its_messages_expired():

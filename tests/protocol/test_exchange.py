@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pilotage.protocol.instructions import Hangup, PeerChanged, PeerState
-from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
-from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
 from tests.protocol.builders import (
     LISTENER,
     exchange,
@@ -19,6 +16,10 @@ from tests.protocol.builders import (
     sent_packets,
     settled,
 )
+
+from pilotage.protocol.instructions import Hangup, PeerChanged, PeerState
+from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
 
 UP = ("pusher", b"")
 
@@ -54,7 +55,9 @@ def join(station, name: str, boot: int, link, now: float = 0.0):
 
 def test_hello_and_welcome_make_neighbours():
     pair = Pair()
-    assert states(pair.taken("S")) == [("a", PeerState.ALIVE)] and states(pair.taken("a")) == [("S", PeerState.ALIVE)]
+    assert states(pair.taken("S")) == [("a", PeerState.ALIVE)] and states(pair.taken("a")) == [
+        ("S", PeerState.ALIVE)
+    ]
 
 
 def test_a_message_is_handled_confirmed_and_settled():
@@ -78,7 +81,9 @@ def test_a_station_forwards_without_reading_and_the_trail_leads_back():
     pair = Pair()
     b = ("listener", b"b")
     join(pair.station, "b", 3, b)
-    out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, path=["b"], trail=[], body=b"\xc1")))], 0.1)
+    out = pair.station.frames_arrived(
+        [(LISTENER, own("a", 2), packet(parcel(1, path=["b"], trail=[], body=b"\xc1")))], 0.1
+    )
     (one,) = sent_packets(out, b).parcels
     assert (one.path, one.trail, one.body) == (["b"], ["a"], b"\xc1")
     ack = Ack(["S", "a"], 7, 1, 3, 1, [], 1, [])
@@ -137,7 +142,9 @@ def test_what_is_passed_on_reaches_the_inner_node_and_so_do_questions():
 
 def test_a_message_passed_on_waits_for_an_inner_node_that_is_not_there():
     pair = Pair(passes="DATA")
-    (one,) = handed_over(pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, trail=[])))], 0.1))
+    (one,) = handed_over(
+        pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(1, trail=[])))], 0.1)
+    )
     assert handed_over(pair.station.pass_on([(one, "_S")], 0.1)) == [] and len(pair.station.waiting) == 1
     inner = ("listener", b"inner")
     out = join(pair.station, "_S", 5, inner, 1.0)
@@ -170,7 +177,9 @@ def test_a_living_holder_keeps_its_name_and_the_newcomer_is_told():
     pair = Pair()
     new = ("listener", b"new")
     out = join(pair.station, "a", 20, new, 1.0)
-    pair.carry("S", [one for one in out if any(link == LISTENER for link, _ in getattr(one, "batch", []))], 1.1)
+    pair.carry(
+        "S", [one for one in out if any(link == LISTENER for link, _ in getattr(one, "batch", []))], 1.1
+    )
     refusals = [g for g in sent_packets(pair.taken("S"), new).greetings if g.word == "refused"]
     assert len(refusals) == 1 and "'a'" in refusals[0].text
     pair.station.time_passed(2.0)
@@ -233,7 +242,9 @@ def test_silence_makes_suspect_then_gone_and_a_word_makes_alive():
     pair.taken("S")
     assert states(pair.station.time_passed(5.5)) == [("a", PeerState.SUSPECT)]
     pong = packet(greetings=[Greeting("pong")])
-    assert states(pair.station.frames_arrived([(LISTENER, own("a", 2), pong)], 6.0)) == [("a", PeerState.ALIVE)]
+    assert states(pair.station.frames_arrived([(LISTENER, own("a", 2), pong)], 6.0)) == [
+        ("a", PeerState.ALIVE)
+    ]
     pair.station.time_passed(11.5)
     out = pair.station.time_passed(16.5)
     assert states(out) == [("a", PeerState.GONE)] and any(isinstance(one, Hangup) for one in out)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from tests.protocol.builders import parcel
 
 from pilotage.protocol.inbox import Inbox
 from pilotage.protocol.records import Marks
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, refused
-from tests.protocol.builders import parcel
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.protocol.builders import own
 
 from pilotage.protocol.instructions import Card, Dialect, PeerState
 from pilotage.protocol.liveness import LivenessRules, Peer
-from tests.protocol.builders import own
 
 RULES = LivenessRules(heartbeat_s=2.0, suspect_after_s=5.0, gone_after_s=10.0)
 

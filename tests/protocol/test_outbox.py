@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.protocol.builders import RULES, request
 
 from pilotage.protocol.outbox import FOREVER, Outbox
 from pilotage.protocol.records import MAX_HOPS, Ack, Marks, Verdict
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
-from tests.protocol.builders import RULES, request
 
 
 class Way:
@@ -40,7 +40,18 @@ def outbox(way):
 
 def ack(received: int, settled: int = 0, life: int = 9, verdicts=(), **changes) -> Ack:
     fields = {"received_beyond": [], "settled_beyond": [], **changes}
-    return Ack([], 5, 1, life, received, fields["received_beyond"], settled, fields["settled_beyond"], 0, list(verdicts))
+    return Ack(
+        [],
+        5,
+        1,
+        life,
+        received,
+        fields["received_beyond"],
+        settled,
+        fields["settled_beyond"],
+        0,
+        list(verdicts),
+    )
 
 
 def test_a_send_is_delivered_once(outbox, way):
@@ -154,7 +165,10 @@ def test_a_path_too_long_is_refused(outbox, way):
 def test_a_verdict_ends_a_send_with_its_reason_or_answer(outbox):
     outbox.send(request("bad"), 0.0)
     outbox.send(request("asked"), 0.0)
-    verdicts = [Verdict(1, Outcome.REFUSED, Reason.LISTEN_FAILED, "why"), Verdict(2, Outcome.DELIVERED, answer=b"42")]
+    verdicts = [
+        Verdict(1, Outcome.REFUSED, Reason.LISTEN_FAILED, "why"),
+        Verdict(2, Outcome.DELIVERED, answer=b"42"),
+    ]
     ends = dict(outbox.acked(ack(2, 2, verdicts=verdicts), 0.1))
     assert ends["bad"].reason is Reason.LISTEN_FAILED and ends["bad"].text == "why"
     assert ends["asked"].outcome is Outcome.DELIVERED and ends["asked"].answer == b"42"
@@ -185,7 +199,9 @@ def test_acks_of_an_earlier_life_or_unknown_flow_change_nothing(outbox):
     assert outbox.acked(strange, 0.1) == []
     strange.boot, strange.flow = 5, 99
     assert outbox.acked(strange, 0.1) == []
-    assert outbox.acked(ack(2**60, 2**60), 0.1) == [("m", DELIVERED)], "an ack beyond what was sent harms nothing"
+    assert outbox.acked(ack(2**60, 2**60), 0.1) == [("m", DELIVERED)], (
+        "an ack beyond what was sent harms nothing"
+    )
 
 
 def test_ranges_settle_beyond_a_gap(outbox):

@@ -29,7 +29,18 @@ GOLDEN = Path(__file__).parent / "golden_packet.hex"
 
 def full_packet() -> Packet:
     marks = int(Marks.ORDERED | Marks.DURABLE)
-    parcel = Parcel(["T", "_T"], ["rig"], 2**62 + 5, 3, 41, 40, "DATA", marks, b"\x93\x01\x02\x03", Attached([b"one", b"two"]))
+    parcel = Parcel(
+        ["T", "_T"],
+        ["rig"],
+        2**62 + 5,
+        3,
+        41,
+        40,
+        "DATA",
+        marks,
+        b"\x93\x01\x02\x03",
+        Attached([b"one", b"two"]),
+    )
     plain = Parcel(["T"], [], 1, 1, 1, 1, "PING", 0, b"")
     verdict = Verdict(7, Outcome.REFUSED, Reason.LISTEN_FAILED, "ValueError: no such trial")
     ack = Ack(["S", "rig"], 9, 2, 77, 10, [12, 13], 6, [8, 8], 2, [verdict])

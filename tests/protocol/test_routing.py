@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tests.protocol.builders import own, parcel
+
 from pilotage.protocol import routing as module
 from pilotage.protocol.liveness import Peer
 from pilotage.protocol.routing import Routing
-from tests.protocol.builders import own, parcel
 
 UP = ("pusher", b"")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.protocol.builders import parcel
+
 from pilotage.protocol.outbox import FOREVER
 from pilotage.protocol.waiting import WaitingRoom
-from tests.protocol.builders import parcel
 
 
 def test_they_are_claimed_in_order_and_once():

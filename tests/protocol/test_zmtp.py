@@ -12,8 +12,12 @@ from pilotage.protocol.zmtp import GREETING, metadata, own_card, read_card, read
 def ready(*, long: bool = False, **properties: str) -> bytes:
     command = b"\x05READY"
     for name, value in properties.items():
-        name = name.replace("_", "-")
-        command += bytes([len(name)]) + name.encode() + len(value).to_bytes(4, "big") + value.encode()
+        command += (
+            bytes([len(name)])
+            + name.replace("_", "-").encode()
+            + len(value).to_bytes(4, "big")
+            + value.encode()
+        )
     size = b"\x06" + len(command).to_bytes(8, "big") if long else b"\x04" + bytes([len(command)])
     return GREETING + size + command
 
@@ -29,7 +33,9 @@ def test_a_station_of_ours_tells_its_name_and_life(long):
 
 
 def test_an_original_tells_its_identity_or_is_who_we_expect():
-    assert read_card(ready(Socket_Type="ROUTER", Identity="T"), "X") == Card(Dialect.JSON, "T", 0, dials=False)
+    assert read_card(ready(Socket_Type="ROUTER", Identity="T"), "X") == Card(
+        Dialect.JSON, "T", 0, dials=False
+    )
     assert read_card(ready(Socket_Type="ROUTER"), "X").name == "X"
 
 

@@ -55,18 +55,18 @@ World = MemoryWorld | ZmqWorld
 
 @pytest.fixture(params=["memory", "zmq"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with _world(request.param, 10_000) as made:
+    with _Chosen(request.param, 10_000) as made:
         yield made
 
 
 @pytest.fixture(params=["memory", "zmq"])
 def narrow_world(request: pytest.FixtureRequest) -> Iterator[World]:
     """A network whose queues hold few transmissions."""
-    with _world(request.param, 4) as made:
+    with _Chosen(request.param, 4) as made:
         yield made
 
 
-class _world:
+class _Chosen:
     def __init__(self, kind: str, max_queued: int) -> None:
         network = MemoryNetwork(max_queued)
         make: Callable[[], MemoryWires | ZmqWires] = lambda: MemoryWires(network)  # noqa: E731

@@ -37,7 +37,9 @@ class Sent:
 class End:
     """One life of a station: it keeps what arrives, in order."""
 
-    def __init__(self, name: str, wires: Wires, places: Places, boot: int, liveness: LivenessRules = CALM) -> None:
+    def __init__(
+        self, name: str, wires: Wires, places: Places, boot: int, liveness: LivenessRules = CALM
+    ) -> None:
         self.name = name
         self.got: list[tuple[str, bytes, list[bytes]]] = []
         self.changes: list[PeerChanged] = []

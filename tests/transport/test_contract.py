@@ -75,7 +75,9 @@ def test_a_link_that_was_cut_is_dialled_anew_and_nothing_is_lost_or_twice(
         world.cut("cam")
     eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=15)
     assert hub.bodies() == [f"{cut}.{number}".encode() for cut in range(5) for number in range(100)]
-    assert any(change.state is PeerState.GONE for change in cam.changes), "nothing was cut: this test shows nothing"
+    assert any(change.state is PeerState.GONE for change in cam.changes), (
+        "nothing was cut: this test shows nothing"
+    )
 
 
 def test_a_server_that_comes_back_on_its_port_is_found(world: World, eventually: Eventually) -> None:
@@ -120,7 +122,9 @@ def test_a_name_that_a_live_peer_holds_is_refused(world: World, eventually: Even
     assert thief.bodies() == hub.bodies() == []
 
 
-def test_a_rebooted_peer_takes_its_name_over_from_a_half_open_link(world: World, eventually: Eventually) -> None:
+def test_a_rebooted_peer_takes_its_name_over_from_a_half_open_link(
+    world: World, eventually: Eventually
+) -> None:
     hub = world.ends.listening("hub")
     before = world.dial_through_something("cam", hub)
     eventually(hub.is_alive("cam"))
@@ -152,7 +156,10 @@ def test_a_peer_that_dies_is_noticed_and_stays_gone(world: World, eventually: Ev
     probe = other.send("hub", b"probe")
     eventually(lambda: probe.is_delivered)
     # What it had sent and was read late must not bring it back as a ghost.
-    assert [change.state for change in hub.changes if change.name == "cam"] == [PeerState.ALIVE, PeerState.GONE]
+    assert [change.state for change in hub.changes if change.name == "cam"] == [
+        PeerState.ALIVE,
+        PeerState.GONE,
+    ]
 
 
 def test_silence_is_noticed_where_no_connection_ends(world: World, eventually: Eventually) -> None:
@@ -169,7 +176,7 @@ def test_a_peer_whose_queue_is_full_stalls_nobody_else_and_gets_it_all_later(
 ) -> None:
     world = narrow_world
     hub = world.ends.listening("hub")
-    busy, free = (world.ends.dialling(name, hub.port) for name in ("busy", "free"))
+    busy, _ = (world.ends.dialling(name, hub.port) for name in ("busy", "free"))
     eventually(hub.is_alive("busy"))
     eventually(hub.is_alive("free"))
     gate = _hold(busy)

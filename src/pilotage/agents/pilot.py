@@ -7,7 +7,7 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -50,6 +50,9 @@ class Pilot:
         wiring: which driver and address each output of a task has on this rig.
         batch_items: items of a stream in one message.
 
+    Attributes:
+        on_state: called with each new state and its reason, on a thread of the pilot's.
+
     Raises:
         InvalidPref: NAME is not set.
         PortInUse: another program listens on MSGPORT.
@@ -66,6 +69,8 @@ class Pilot:
         self._streams: dict[str, Stream] = {}
         self._streams_lock = threading.Lock()
         self._closed = threading.Event()
+        self._closing_s = STOP_TIMEOUT_S
+        self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
         self._record = Record(self.settings.datadir, self.name)
         self._helpers = ThreadPoolExecutor(4, thread_name_prefix="pilot")
@@ -80,12 +85,27 @@ class Pilot:
         self._own_up()
         self._greet()
 
+    @property
+    def port(self) -> int:
+        """The port on which the station listens."""
+        return self._keeper.station.listen_port
+
+    @property
+    def link(self) -> str:
+        """How the connection to the Terminal, or to the parent, is: alive, suspect or gone."""
+        station = self._keeper.station
+        try:
+            return str(station.statistics().peers.get(station.push_id, "gone"))
+        except PilotageError:
+            return "gone"
+
     # Life
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop the task, send what is left, and end."""
         if self._closed.is_set():
             return
+        self._closing_s = timeout_s
         self._closed.set()
         try:
             self.runner.close(timeout_s)
@@ -144,8 +164,6 @@ class Pilot:
         except PilotageError:
             self._start = previous
             raise
-        told = start.model_dump(mode="json", include={"task_type", "pilot", "subject", "current_trial", "params"})
-        self._record.begin(str(start.session or ""), told)
         self._diary.note(start, start.current_trial)
         return {
             "task_type": start.task_type,
@@ -232,13 +250,21 @@ class Pilot:
 
     def _tell_state(self, state: State, reason: str) -> None:
         """Report a state; the end of a task is told when what it sent has settled, or can't for now."""
+        if state is State.PREPARING:
+            self._begin_record()
         if state in (State.IDLE, State.ERROR) and self._record.running is not None:
             self._helpers.submit(self._settle_then_tell, state, reason)
             return
         self._send_state(state, reason)
 
+    def _begin_record(self) -> None:
+        if self._start is not None:
+            fields = {"task_type", "pilot", "subject", "current_trial", "params"}
+            told = self._start.model_dump(mode="json", include=fields)
+            self._record.begin(str(self._start.session or ""), told)
+
     def _settle_then_tell(self, state: State, reason: str) -> None:
-        self._close_streams(STOP_TIMEOUT_S)
+        self._close_streams(self._closing_s if self._closed.is_set() else STOP_TIMEOUT_S)
         account = self.accounts.of(self._record.running or "")
         account.wait_settled(SETTLE_TIMEOUT_S)
         self._record.end({"state": str(state), "reason": reason, "marks": account.marks()})
@@ -247,6 +273,7 @@ class Pilot:
     def _send_state(self, state: State, reason: str) -> None:
         if state in (State.IDLE, State.ERROR):
             self._diary.close()
+        self.on_state(state, reason)
         message = self.node.prepare_message(self.name, "STATE", str(state), flags={"NOLOG": True})
         if reason:
             message["reason"] = reason

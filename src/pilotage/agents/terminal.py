@@ -213,11 +213,10 @@ class Terminal:
     def l_halt(self, value: Any) -> Future[Any]:
         """Stop a pilot's task, or all."""
         asked = value if isinstance(value, dict) else {}
-        return (
-            self._helpers.submit(self.stop, asked["pilot"])
-            if asked.get("pilot")
-            else self._helpers.submit(self.stop_all)
-        )
+        if not asked.get("pilot"):
+            return self._helpers.submit(self.stop_all)
+        self._check_reachable(asked["pilot"])
+        return self._helpers.submit(self.stop, asked["pilot"])
 
     def l_set(self, value: Any) -> Future[Any]:
         """Change parameters of a pilot's running task."""

@@ -48,7 +48,12 @@ class FolderArchive:
         return str(self._store.folder)
 
     def add_trial(
-        self, pilot: str, subject: str | None, trial_num: int | None, values: Mapping[str, Any], origin: Origin | None
+        self,
+        pilot: str,
+        subject: str | None,
+        trial_num: int | None,
+        values: Mapping[str, Any],
+        origin: Origin | None,
     ) -> Future[None]:
         """Keep columns of a trial."""
         return self._submit(TrialData(pilot, subject, trial_num, values, _id(origin), _stamp(origin)))
@@ -68,7 +73,9 @@ class FolderArchive:
             StreamItems(pilot, subject, stream, timestamps, data, _id(origin, part), _stamp(origin))
         )
 
-    def add_event(self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None) -> Future[None]:
+    def add_event(
+        self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None
+    ) -> Future[None]:
         """Keep something that happened."""
         return self._submit(Event(pilot, name, values, _id(origin), _stamp(origin)))
 

@@ -36,14 +36,14 @@ from pilotage.net.notes import NoteLog
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.bodies import decode_body, decode_value, encode_body
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
-from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Marks
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
-from pilotage.transport.driver import Driver, HandlingResult, PassOn, Places, Wires
+from pilotage.transport.driver import Driver, PassOn, Places, Wires
 from pilotage.transport.links import ZmqWires
 from pilotage.transport.workers import Workers
 

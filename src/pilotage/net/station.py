@@ -227,7 +227,8 @@ class Station(multiprocessing.Process):
 
     def _leave(self) -> None:
         if self.loop is not None:
-            self.loop.add_callback_from_signal(self.loop.stop)
+            inner: asyncio.AbstractEventLoop = self.loop.asyncio_loop  # type: ignore[attr-defined]
+            inner.call_soon_threadsafe(self.loop.stop)
 
     def _orphaned(self) -> None:
         """Our parent has gone: leave, and leave also if a listen holds us up."""

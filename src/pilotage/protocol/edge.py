@@ -6,10 +6,11 @@ Law of this room: an original is confirmed no earlier than the tree has confirme
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pilotage.protocol.arrays import ArrayForm
-from pilotage.protocol.errors import PilotageError
+from pilotage.protocol.errors import MalformedFrame, PilotageError
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import Level, Link, Note
 from pilotage.protocol.liveness import Peer
@@ -82,6 +83,11 @@ class Edge:
     def next_due(self) -> float:
         """Tell when `time_passed` has something to do."""
         return self._awaiting.next_due()
+
+    def met(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Learn from a newcomer's first frames which arrays it reads, before it is sent what has waited for it."""
+        with suppress(MalformedFrame):
+            self._forms[link] = form_of(read_envelope(frames, self._me).message)
 
     def arrived(self, peer: Peer, frames: Sequence[Frame]) -> Taken:
         """Take an original's frames (without a routing id).

@@ -20,6 +20,7 @@ from pilotage.protocol.inbox import Inbox, Token
 from pilotage.protocol.instructions import (
     Card,
     Delivery,
+    Dialect,
     HandOver,
     Hangup,
     Instruction,
@@ -35,7 +36,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.original import Confirmation
-from pilotage.protocol.outbox import DeliveryRules, Outbox, SendRequest
+from pilotage.protocol.outbox import FOREVER, DeliveryRules, Outbox, SendRequest
 from pilotage.protocol.records import (
     MAX_HOPS,
     MAX_PACKET_BYTES,
@@ -57,6 +58,9 @@ from pilotage.protocol.waiting import WaitingRoom
 Arrival = tuple[Link, Card, Sequence[Frame]]
 """A transmission: the link it came on, who is there, and its frames (without a routing id)."""
 
+HandlingResult = tuple[Token, Settlement, bytes]
+"""How a message that was handed over has ended, and the listen's answer, encoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeConfig:
@@ -68,7 +72,8 @@ class ExchangeConfig:
         upstream: the socket by which we dial up the tree; "" where we don't.
         delivery: patience of our sends.
         liveness: judgement of silence.
-        holds: how long, in seconds, a message waits here for a recipient that isn't connected.
+        holds_s: how long a message waits here for a recipient that isn't connected.
+        ack_within_s: how long we may take to say that a message was received, if it isn't over by then.
     """
 
     me: str
@@ -77,6 +82,7 @@ class ExchangeConfig:
     delivery: DeliveryRules = field(default_factory=DeliveryRules)
     liveness: LivenessRules = field(default_factory=LivenessRules)
     holds_s: float = 5.0
+    ack_within_s: float = 0.01
 
 
 class Exchange:
@@ -103,6 +109,7 @@ class Exchange:
         self._deliveries: list[Delivery] = []
         self._ended: list[tuple[Any, Settlement]] = []
         self._others: list[Instruction] = []
+        self._acks_due = FOREVER
 
     # Stimuli
 
@@ -123,33 +130,58 @@ class Exchange:
         self._lose(link, text)
         return self._finish()
 
+    def turn(
+        self,
+        arrivals: Iterable[Arrival],
+        results: Iterable[HandlingResult],
+        requests: Iterable[SendRequest],
+        now: float,
+    ) -> list[Instruction]:
+        """Take in all that one turn of a loop has found, and answer it together."""
+        self._now = now
+        self._arrive(arrivals)
+        self._settle(results)
+        self._send(requests)
+        return self._finish()
+
     def frames_arrived(self, arrivals: Iterable[Arrival], now: float) -> list[Instruction]:
         """Transmissions arrived, on any links, in order for each."""
         self._now = now
-        for link, card, frames in arrivals:
-            peer = self.routing.peers.get(link) or self.admission.candidate(link)
-            if peer is None:
-                peer = self._meet(link, card)
-            self._frames(peer, frames)
+        self._arrive(arrivals)
         return self._finish()
 
     def send(self, requests: Iterable[SendRequest], now: float) -> list[Instruction]:
         """Messages of ours are to be sent."""
         self._now = now
+        self._send(requests)
+        return self._finish()
+
+    def handled(self, results: Iterable[HandlingResult], now: float) -> list[Instruction]:
+        """Listens have ended: these messages are over."""
+        self._now = now
+        self._settle(results)
+        return self._finish()
+
+    def _arrive(self, arrivals: Iterable[Arrival]) -> None:
+        for link, card, frames in arrivals:
+            peer = self.routing.peers.get(link) or self.admission.candidate(link)
+            if peer is None:
+                if card.dialect is Dialect.JSON:
+                    self.edge.met(link, frames)
+                peer = self._meet(link, card)
+            self._frames(peer, frames)
+
+    def _send(self, requests: Iterable[SendRequest]) -> None:
         for request in requests:
             self.counts["sent"] += 1
             if self.admission.refusal:
                 self._ended.append((request.handle, refused(Reason.NAME_TAKEN, self.admission.refusal)))
             else:
-                self._ended += self.outbox.send(request, now)
-        return self._finish()
+                self._ended += self.outbox.send(request, self._now)
 
-    def handled(self, results: Iterable[tuple[Token, Settlement, bytes]], now: float) -> list[Instruction]:
-        """Listens have ended: these messages are over."""
-        self._now = now
+    def _settle(self, results: Iterable[HandlingResult]) -> None:
         for token, settlement, answer in results:
             self.inbox.settle(token, settlement, answer)
-        return self._finish()
 
     def pass_on(self, parcels: Iterable[tuple[Parcel, str]], now: float) -> list[Instruction]:
         """Send parcels that came to us on to somebody else, who will settle them in our stead."""
@@ -188,6 +220,7 @@ class Exchange:
             self.edge.next_due(),
             self.waiting.next_due(),
             self.admission.next_due(),
+            self._acks_due,
         )
         return min(times)
 
@@ -462,8 +495,7 @@ class Exchange:
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
-        for ack in self.inbox.acks():
-            self._route_ack(ack)
+        self._say_acks()
         instructions = self._others
         self._others = []
         received, self.outbox.received = self.outbox.received, []
@@ -486,6 +518,16 @@ class Exchange:
         if settled:
             instructions.append(Settle(settled))
         return instructions
+
+    def _say_acks(self) -> None:
+        """Say how flows stand: at once where a message is over, else in a moment, since it may be over by then."""
+        inbox = self.inbox
+        if inbox.hurries or self._now >= self._acks_due:
+            self._acks_due = FOREVER
+            for ack in inbox.acks():
+                self._route_ack(ack)
+        elif inbox.has_news and self._acks_due == FOREVER:
+            self._acks_due = self._now + self.config.ack_within_s
 
     def _transmissions(self) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self._raw = self._raw, []

@@ -58,6 +58,7 @@ class Inbox:
         self._max_flows = max_flows
         self._window = window
         self._flows: dict[FlowId, InFlow] = {}
+        self.hurries = False
         self._unsaid: dict[FlowId, InFlow] = {}
 
     def __len__(self) -> int:
@@ -73,6 +74,7 @@ class Inbox:
         if parcel.floor > flow.floor:
             self._raise_floor(flow, parcel.floor, ready)
         if parcel.marks & Marks.PROBE:
+            self.hurries = True
             return ready
         seq = parcel.seq
         if seq == flow.received + 1:
@@ -83,6 +85,7 @@ class Inbox:
                 self._release(flow, ready)
         elif seq <= flow.received or seq in flow.beyond:
             self.duplicates += 1
+            self.hurries = True
         elif seq >= flow.floor + self._window:
             self.beyond_window += 1
         else:
@@ -105,6 +108,12 @@ class Inbox:
         else:
             flow.settled_beyond.add(seq)
         self._unsaid[token[0], token[1]] = flow
+        self.hurries = True
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether a flow has changed since the last `acks`."""
+        return bool(self._unsaid)
 
     def acks(self) -> list[Ack]:
         """Say how each flow stands that has changed since the last call."""
@@ -112,6 +121,7 @@ class Inbox:
             return []
         said = [self._ack(flow) for flow in self._unsaid.values()]
         self._unsaid = {}
+        self.hurries = False
         return said
 
     def restore(self, seen: Iterable[tuple[FlowId, int]]) -> None:
@@ -137,6 +147,7 @@ class Inbox:
     def _hold(self, flow: InFlow, parcel: Parcel, ready: list[Parcel]) -> None:
         """Keep a parcel that came before its elders; hand it out at once where order isn't asked for."""
         flow.fresh += 1
+        self.hurries = True
         if parcel.marks & Marks.ORDERED:
             flow.beyond[parcel.seq] = parcel
         else:

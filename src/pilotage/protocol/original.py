@@ -230,7 +230,9 @@ class Awaiting:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float) -> None:
+    def add(
+        self, token: Token, link: Link, frames: list[Frame], message_id: str, tries: int, now: float
+    ) -> None:
         """Note a message that was just transmitted for the first time."""
         due = now + self._rules.repeat_interval_s
         self._open[token] = Awaited(token, link, frames, message_id, tries - 1, due)
@@ -263,7 +265,9 @@ class Awaiting:
                 again.append(awaited)
             else:
                 self._remove(awaited)
-                over.append((awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer")))
+                over.append(
+                    (awaited.token, expired(f"{awaited.message_id}: unconfirmed by the original peer"))
+                )
         return again, over
 
     def link_lost(self, link: Link) -> list[tuple[Token, Settlement]]:

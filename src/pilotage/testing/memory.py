@@ -92,7 +92,9 @@ class MemoryNetwork:
         with self.lock:
             port = port or next(self._free_ports)
             if port in self.ports:
-                raise PortInUse(f"{wire.card.name} can't listen on port {port}: {self.ports[port].card.name} does")
+                raise PortInUse(
+                    f"{wire.card.name} can't listen on port {port}: {self.ports[port].card.name} does"
+                )
             self.ports[port] = wire
         return port
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 import traceback
@@ -11,7 +12,7 @@ from collections import Counter
 from pilotage.testing.invariants import violations
 from pilotage.testing.scenes import play
 
-TRACE_LINES = 400
+EVENTS = ("** ", " dies", " loses", " connected to", " hangs up")
 
 
 def judge(
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             for text in broken[:10]:
                 _say(f"    {text}")
             if options.trace:
-                _show_trace(seed)
+                _show_trace(seed, broken[:10])
             if not options.keep_going:
                 break
     took = time.perf_counter() - began
@@ -63,9 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _show_trace(seed: int) -> None:
-    for at, text in judge(seed, tracing=True)[4][-TRACE_LINES:]:
-        _say(f"  {at:9.4f}  {text}")
+def _show_trace(seed: int, broken: list[str]) -> None:
+    """Show the faults, the comings and goings, and what happened to the messages that were complained of."""
+    concerned = {name for text in broken for name in re.findall(r"\b\w+_\d+\b", text)}
+    for at, text in judge(seed, tracing=True)[4]:
+        if not concerned.isdisjoint(re.findall(r"\b\w+_\d+\b", text)) or any(word in text for word in EVENTS):
+            _say(f"  {at:9.4f}  {text[:200]}")
 
 
 def _say(text: str) -> None:

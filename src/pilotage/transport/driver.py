@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,7 +19,7 @@ import zmq
 from tornado.ioloop import IOLoop
 
 from pilotage.protocol.errors import MalformedFrame
-from pilotage.protocol.exchange import Arrival, Exchange
+from pilotage.protocol.exchange import Arrival, Exchange, HandlingResult
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import (
     Card,
@@ -45,7 +46,6 @@ MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
 
-HandlingResult = tuple[Token, Settlement, bytes]
 PassOn = tuple[Parcel, str]
 
 
@@ -170,6 +170,7 @@ class Driver:
         self._calls: deque[Callable[[], None]] = deque()
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
+        self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
         self._dialling: asyncio.Task[None] | None = None
@@ -194,12 +195,16 @@ class Driver:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            try:
+        if self._awake:
+            return
+        self._awake = True
+        try:
+            if threading.get_ident() == self._thread:
+                self._loop.call_soon(self._turn)
+            else:
                 self._loop.call_soon_threadsafe(self._turn)
-            except RuntimeError:
-                self._awake = False  # the loop is closed: whoever closed it has settled what was open
+        except RuntimeError:
+            self._awake = False  # the loop is closed: whoever closed it has settled what was open
 
     # On the loop's thread
 
@@ -209,6 +214,7 @@ class Driver:
         Raises:
             PortInUse: another program listens on our port.
         """
+        self._thread = threading.get_ident()
         places, config = self._places, self.exchange.config
         if places.listen_address is not None:
             self.listener = self._wires.listen(
@@ -258,16 +264,13 @@ class Driver:
         arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(ARRIVALS_A_TURN)
-        if arrivals:
-            self._run(self.exchange.frames_arrived(arrivals, now))
+        results, requests = _take_all(self._results), _take_all(self._requests)
+        if arrivals or results or requests:
+            self._run(self.exchange.turn(arrivals, results, requests, now))
             self._shell.counted(self.exchange.counts["received"])
         self._take_leave(now)
         while self._calls:
             self._calls.popleft()()
-        if self._results:
-            self._run(self.exchange.handled(_take_all(self._results), now))
-        if self._requests:
-            self._run(self.exchange.send(_take_all(self._requests), now))
         if self._backlog:
             self._send_backlog()
         if now >= self.exchange.wake_at():
@@ -317,7 +320,8 @@ class Driver:
         results, passed = self._shell.hand_over(deliveries)
         now = time.monotonic()
         if results:
-            self._run(self.exchange.handled(results, now))
+            # What the listens sent goes out together with what is said of their messages.
+            self._run(self.exchange.turn((), results, _take_all(self._requests), now))
         if passed:
             self._run(self.exchange.pass_on(passed, now))
 
