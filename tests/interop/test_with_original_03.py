@@ -119,7 +119,7 @@ def test_after_a_restart_its_ids_count_anew(ours: Ours, peer: Callable[..., Peer
     raw.hear_key("CONFIRM")
     raw.say(["S", "node"], raw.document("node", "HELLO", 2, id="n1_0", timestamp="2026-11-22T05:00:00.1"))
     raw.hear_key("CONFIRM")
-    assert got.values("HELLO") == [1, 2]
+    assert got.wait("HELLO", 2) == [1, 2]
 
 
 @pytest.mark.parametrize("leading", [["S", "S"], ["S"], []])

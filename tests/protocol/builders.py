@@ -38,7 +38,7 @@ def request(handle: object = "handle", path: tuple[str, ...] = ("b",), **changes
 
 
 def exchange(me: str = "S", boot: int = 1, upstream: str = "", passes: str = "") -> Exchange:
-    config = ExchangeConfig(me, boot, upstream, RULES)
+    config = ExchangeConfig(me, boot, upstream, RULES, ack_within_s=0.0)
     return Exchange(config, lambda verb: Service.PASS_ON if verb == passes else Service.HANDLE)
 
 

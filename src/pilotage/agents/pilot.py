@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from pilotage.net.pilot_station import Pilot_Station
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
+from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream
 from pilotage.protocol.errors import MachineError, PilotageError, TaskError
 
@@ -40,6 +42,7 @@ FETCH_TIMEOUT_S = 30.0
 FETCH_LOOK_S = 0.02
 COHERE_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 2.0
+TOLD_TIMEOUT_S = 0.3
 
 
 class Pilot:
@@ -70,6 +73,8 @@ class Pilot:
         self._streams_lock = threading.Lock()
         self._closed = threading.Event()
         self._closing_s = STOP_TIMEOUT_S
+        self._ending: Future[None] | None = None
+        self._told: Receipt | None = None
         self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
         self._record = Record(self.settings.datadir, self.name)
@@ -110,6 +115,7 @@ class Pilot:
         try:
             self.runner.close(timeout_s)
         finally:
+            self._wait_told(timeout_s)
             self._close_streams(timeout_s)
             self.node.release()
             self._keeper.close()
@@ -122,6 +128,13 @@ class Pilot:
     def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
+
+    def _wait_told(self, timeout_s: float) -> None:
+        """Wait until the Terminal knows our last state; a Terminal that has gone is not waited for long."""
+        wait([self._ending] if self._ending else [], timeout_s)
+        if self._told is not None:
+            with contextlib.suppress(TimeoutError):
+                self._told.wait_settled(TOLD_TIMEOUT_S)
 
     def _make_station(self, port: int | None) -> Pilot_Station:
         settings = self.settings if port is None else replace(self.settings, msgport=port)
@@ -253,7 +266,7 @@ class Pilot:
         if state is State.PREPARING:
             self._begin_record()
         if state in (State.IDLE, State.ERROR) and self._record.running is not None:
-            self._helpers.submit(self._settle_then_tell, state, reason)
+            self._ending = self._helpers.submit(self._settle_then_tell, state, reason)
             return
         self._send_state(state, reason)
 
@@ -266,7 +279,7 @@ class Pilot:
     def _settle_then_tell(self, state: State, reason: str) -> None:
         self._close_streams(self._closing_s if self._closed.is_set() else STOP_TIMEOUT_S)
         account = self.accounts.of(self._record.running or "")
-        account.wait_settled(SETTLE_TIMEOUT_S)
+        account.wait_settled(min(SETTLE_TIMEOUT_S, self._closing_s))
         self._record.end({"state": str(state), "reason": reason, "marks": account.marks()})
         self._send_state(state, reason)
 
@@ -277,7 +290,7 @@ class Pilot:
         message = self.node.prepare_message(self.name, "STATE", str(state), flags={"NOLOG": True})
         if reason:
             message["reason"] = reason
-        self.node.send(msg=message)
+        self._told = self.node.send(msg=message)
 
     def _tell_error(self, text: str, trace: str) -> None:
         self._tell_event("error", {"text": text, "traceback": trace})

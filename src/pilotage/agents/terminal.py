@@ -24,7 +24,7 @@ from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.terminal_station import Terminal_Station
-from pilotage.protocol.errors import DeliveryError, InvalidMessage, PilotageError, TaskError
+from pilotage.protocol.errors import DeliveryError, InvalidMessage, PilotageError, Refused, TaskError
 from pilotage.protocol.ledger import LedgerKey, Mark, compare
 
 log = logging.getLogger(__name__)
@@ -273,6 +273,7 @@ class Terminal:
             Expired: nobody confirmed it.
             StoreError: the session can't be made.
         """
+        before = self.sessions.opened()
         session = self.sessions.begin(session or self.sessions.current)
         archive = self.sessions.archive(session)
         self.sessions.join(session, pilot)
@@ -290,7 +291,12 @@ class Terminal:
             receipt = self.node.send(parent, "CHILD", asked)
         else:
             receipt = self.node.send(pilot, "START", asked)
-        runs = receipt.result(START_TIMEOUT_S)
+        try:
+            runs = receipt.result(START_TIMEOUT_S)
+        except Refused:
+            if session not in before and set(self.sessions.agents(session)) <= {pilot, parent}:
+                self.sessions.end(session, STOP_TIMEOUT_S)  # nothing runs in it: it was opened for this alone
+            raise
         self.roster.note_subject(pilot, subject)
         for name, value in (params or {}).items():
             archive.add_parameter(pilot, name, value, "START")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pilotage.net.pref_keys import Prefs
 
 LOOK_S = 0.25
-CLOSE_S = 1.2
+CLOSE_S = 0.6
 GIVE_UP_S = 1.8
 SHOWN = ("state", "reason", "link", "parent", "subject", "ip")
 

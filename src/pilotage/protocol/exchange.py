@@ -522,7 +522,7 @@ class Exchange:
     def _say_acks(self) -> None:
         """Say how flows stand: at once where a message is over, else in a moment, since it may be over by then."""
         inbox = self.inbox
-        if inbox.hurries or self._now >= self._acks_due:
+        if inbox.hurries or self._now >= self._acks_due or not self.config.ack_within_s:
             self._acks_due = FOREVER
             for ack in inbox.acks():
                 self._route_ack(ack)
