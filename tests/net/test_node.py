@@ -471,6 +471,20 @@ def test_every_send_settles_though_the_node_goes_meanwhile(node: MakeNode) -> No
         assert open_ones == []
 
 
+def test_a_send_that_a_release_overtakes_is_settled(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pilotage.net import messenger
+
+    cam = node("cam", node("rig", router_port=0))
+    encode = messenger.encode_body
+
+    def encode_while_released(message: Message, **more: Any) -> Any:
+        cam.release()
+        return encode(message, **more)
+
+    monkeypatch.setattr(messenger, "encode_body", encode_while_released)
+    assert cam.send("rig", "K").wait_settled(2).reason is Reason.INTERRUPTED
+
+
 @pytest.mark.parametrize("instance", [True, False])
 def test_release_ends_in_time_though_a_listen_hangs_and_the_station_is_gone(
     node: MakeNode, gate: Gate, instance: bool

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilotage import Message, Net_Node, prefs, takes_batches
+from pilotage import Message, Net_Node, Receipt, prefs, takes_batches
 from pilotage.net.streams import Stream
 from pilotage.protocol.errors import Closed, MisuseError
+from pilotage.protocol.settlement import DELIVERED
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode
 
@@ -223,6 +224,24 @@ def test_an_item_that_cant_be_sent_does_not_take_others_along(
     assert sink.items == [1, 2, 3]
     assert stream.failed == 1
     assert "object can't be sent" in caplog.text
+
+
+def test_a_send_that_ends_at_once_does_not_lock_the_stream(
+    cam: Net_Node, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = connected(cam.get_stream("s", "K", min_size=1), eventually)
+
+    def send(message: Message, path: tuple[str, ...], **more: Any) -> Receipt:
+        receipt = Receipt(message)
+        receipt.settle(DELIVERED)
+        return receipt
+
+    monkeypatch.setattr(stream._messenger, "send", send)
+    putter = threading.Thread(target=stream.put, args=(1,), daemon=True)
+    putter.start()
+    putter.join(5)
+    assert not putter.is_alive()
+    eventually(lambda: stream.unfinished_tasks == 0 and stream.qsize() == 0)
 
 
 def test_a_stream_is_read_by_its_recipient_only(cam: Net_Node) -> None:

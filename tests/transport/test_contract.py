@@ -62,6 +62,21 @@ def test_a_batch_larger_than_a_turn_arrives_whole(world: World, eventually: Even
         assert mine == [f"{cam.name} {number}".encode() for number in range(500)]
 
 
+def test_a_turn_comes_back_for_what_it_left(
+    world: World, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.transport.driver.ARRIVALS_A_TURN", 5)
+    hub, cam = meet(world, eventually)
+    gate = _hold(hub)
+    sends = []
+    for number in range(60):
+        sends.append(cam.send("hub", str(number).encode()))
+        eventually(lambda number=number: cam.exchange.counts["sent"] == number + 1, interval_s=0.0005)
+    gate.set()
+    # Sooner than a heartbeat, which would wake the loop as well.
+    eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=0.9)
+
+
 def test_a_link_that_was_cut_is_dialled_anew_and_nothing_is_lost_or_twice(
     world: World, eventually: Eventually
 ) -> None:

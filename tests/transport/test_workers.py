@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -89,6 +91,31 @@ def test_a_blocked_lane_never_takes_the_thread_that_was_meant_for_the_next(
         eventually(lambda turn=turn: bench.of(f"next {turn}") == [0], timeout_s=2)
         bench.gates[slow].set()
         eventually(lambda slow=slow: bench.of(slow) == [0], timeout_s=2)
+
+
+class HeldQueue(SimpleQueue[Any]):
+    """A queue whose taker is held before it can say that it has taken something."""
+
+    def __init__(self) -> None:
+        self.taken, self.go = threading.Event(), threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        item = super().get(block, timeout)
+        self.taken.set()
+        self.go.wait(10)
+        return item
+
+
+def test_a_thread_that_has_just_taken_a_lane_is_not_counted_on_for_the_next(
+    bench: Bench, eventually: Eventually
+) -> None:
+    held = bench.workers._ready = HeldQueue()
+    bench.submit("first", 0)
+    assert held.taken.wait(5)
+    bench.submit("second", 0)
+    assert bench.workers.threads() == 2
+    held.go.set()
+    eventually(lambda: len(bench.done) == 2)
 
 
 def test_there_are_never_more_threads_than_allowed(bench: Bench, eventually: Eventually) -> None:

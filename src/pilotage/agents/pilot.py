@@ -33,7 +33,7 @@ from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream
-from pilotage.protocol.errors import MachineError, PilotageError, TaskError
+from pilotage.protocol.errors import Closed, MachineError, PilotageError, TaskError
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Pilot:
         self.runner = TaskRunner(ports, self.settings.sounddir, outputs, wiring)
         self._own_up()
         self._greet()
+        threading.Thread(target=self._keep_telling, name="pilot-alive", daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -151,6 +152,14 @@ class Pilot:
             told["parent"] = self.settings.parentid
         self.node.send(TERMINAL_ID, "HANDSHAKE", told)
         self._tell_state(self.runner.state, "")
+
+    def _keep_telling(self) -> None:
+        """Tell our state every PING_INTERVAL, so that the Terminal's view is never older (promise L2)."""
+        while not self._closed.wait(self.settings.ping_interval):
+            told = self._told.message.value if self._told is not None else None
+            if told is not None:
+                with contextlib.suppress(Closed):
+                    self.node.send(self.name, "STATE", told, repeat=False, flags={"NOLOG": True})
 
     def _own_up(self) -> None:
         """Report a task that an earlier life of ours was running: it is resumed only on request."""

@@ -51,9 +51,10 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
         try:
             _watch_pilots(agent, ended, json_lines)
         finally:
-            _say(json_lines, "Terminal ends", event="ended")
+            _say(json_lines, "Terminal ends", event="ending")
             ended.give_up_later("a session is still being written; what was confirmed is safe")
             agent.close(CLOSE_S)
+        _say(json_lines, "Terminal has ended", event="ended")
 
 
 def pilot(
@@ -76,9 +77,10 @@ def pilot(
         try:
             _watch_link(agent, ended, json_lines)
         finally:
-            _say(json_lines, f"Pilot {agent.name} ends", event="ended", name=agent.name)
+            _say(json_lines, f"Pilot {agent.name} ends", event="ending", name=agent.name)
             ended.give_up_later(f"{agent.name}'s task still ran, or had not sent all of its data")
             agent.close(CLOSE_S)
+        _say(json_lines, f"Pilot {agent.name} has ended", event="ended", name=agent.name)
 
 
 def _watch_pilots(agent: Terminal, ended: _Ending, json_lines: bool) -> None:

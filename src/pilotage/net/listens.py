@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.bodies import encode_value
-from pilotage.protocol.errors import DeliveryError, PilotageError
+from pilotage.protocol.errors import DeliveryError, PilotageError, Refused
 from pilotage.protocol.instructions import Service
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, refused
 
@@ -161,6 +161,8 @@ def encode_answer(answer: object) -> bytes:
 
 def failure(error: BaseException) -> Settlement:
     """Give the settlement that an error in a listen stands for."""
+    if isinstance(error, Refused) and error.reason is not None:
+        return refused(Reason(error.reason), error.told)
     text = str(error) if isinstance(error, PilotageError) else f"{type(error).__name__}: {error}"
     return refused(Reason.LISTEN_FAILED, text)
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from pilotage.net.files import Fetcher
+from pilotage.net.listens import Origin, takes_origin
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
@@ -184,7 +185,8 @@ class Pilot_Station(Station):
         """The Terminal changes a parameter: the running task answers."""
         return self.send(to=self.inner, key="PARAM", value=msg.value)
 
-    def l_file(self, msg: Message) -> Future[Any] | None:
+    @takes_origin
+    def l_file(self, msg: Message, origin: Origin | None = None) -> Future[Any] | None:
         """We receive a file: keep it in SOUNDDIR. Or our own pilot asks for one: fetch it.
 
         Raises:
@@ -196,7 +198,7 @@ class Pilot_Station(Station):
         if not isinstance(msg.value, str):
             self._fetcher.arrived(msg.value)
             return None
-        if msg.sender != self.inner:
+        if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} may have {self.id} fetch a file, not {msg.sender}")
         fetched: Future[Any] = Future()
         threading.Thread(target=self._fetch_one, args=(msg.value, fetched), name="fetch", daemon=True).start()
@@ -237,13 +239,14 @@ class Pilot_Station(Station):
         receipts = [self.send(to=child, key=key, value=passed) for child in children]
         return receipts[0] if len(receipts) == 1 else receipts
 
-    def l_kill(self, msg: Message) -> None:
+    @takes_origin
+    def l_kill(self, msg: Message, origin: Origin | None = None) -> None:
         """The pilot wants us to end.
 
         Raises:
             InvalidMessage: somebody else than our own pilot asked.
         """
-        if msg.sender not in (self.inner, self.id):
+        if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
         self._leave()
 

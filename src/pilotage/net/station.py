@@ -22,7 +22,7 @@ from typing import Any, Self
 from tornado.ioloop import IOLoop
 
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
-from pilotage.net.listens import Listen
+from pilotage.net.listens import Listen, Origin
 from pilotage.net.loops import finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.node import Recipient, path_of
@@ -236,6 +236,13 @@ class Station(multiprocessing.Process):
         end = threading.Timer(ORPHAN_GRACE_S, os._exit, (1,))
         end.daemon = True
         end.start()
+
+    def is_inner(self, origin: Origin | None) -> bool:
+        """Tell whether a message came straight from our own inner node, by the connection, not by what it says.
+
+        What has no trail comes from the process that made us, or from an original, whose name the edge has checked.
+        """
+        return origin is None or not origin.trail or origin.trail == (f"_{self.id}",)
 
     def _count(self, received: int) -> None:
         self.msgs_received.value = received

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pilotage.net.files import read_file
-from pilotage.net.listens import passes_on
+from pilotage.net.listens import Origin, passes_on, takes_origin
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
@@ -71,13 +71,14 @@ class Terminal_Station(Station):
         """Begin with plots due at once."""
         self.start_plot_timer()
 
-    def l_watch(self, msg: Message) -> None:
+    @takes_origin
+    def l_watch(self, msg: Message, origin: Origin | None = None) -> None:
         """The inner node wants to be told who comes and goes (an original's doesn't know how to ask).
 
         Raises:
             InvalidMessage: somebody else asked.
         """
-        if msg.sender != self.inner:
+        if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} is told who comes and goes, not {msg.sender}")
         self._here.on_peer = self._tell_peer
 
@@ -116,13 +117,14 @@ class Terminal_Station(Station):
             if self._here.knows(f"P_{pilot}"):
                 self.send(to=f"P_{pilot}", key="STOP")
 
-    def l_kill(self, msg: Message) -> None:
+    @takes_origin
+    def l_kill(self, msg: Message, origin: Origin | None = None) -> None:
         """The Terminal wants us to end: stop the loop.
 
         Raises:
             InvalidMessage: somebody else than our own Terminal asked.
         """
-        if msg.sender not in (self.inner, self.id):
+        if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
         self._leave()
 

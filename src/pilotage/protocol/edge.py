@@ -32,6 +32,9 @@ from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, expired, refused
 
+OWNERS_KEYS = frozenset(("KILL", "WATCH"))
+"""Keys that only the inner node of a station may send to it."""
+
 Transmission = tuple[Link, Sequence[Frame]]
 
 
@@ -106,6 +109,9 @@ class Edge:
         self._forms[peer.link] = form_of(envelope.message)
         if envelope.message.key == "CONFIRM":
             return Taken(confirmed=self._awaiting.confirmed(peer.link, str(envelope.message.value)))
+        if envelope.message.key in OWNERS_KEYS and peer.name != f"_{self._me}":
+            text = f"{peer.name} sent {envelope.message.key} to {self._me}; only its owner _{self._me} may"
+            return Taken(note=Note(Level.WARNING, text))
         if self._seen.is_new(envelope.identity):
             return Taken(request=self._request(peer, envelope), sender=str(envelope.message.sender))
         if self._seen.was_confirmed(envelope.identity):

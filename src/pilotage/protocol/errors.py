@@ -95,7 +95,17 @@ class Expired(DeliveryError):
 
 
 class Refused(DeliveryError):
-    """Somebody on the message's way refused it; the text says who and why."""
+    """Somebody on the message's way refused it; the text says who and why.
+
+    Attributes:
+        reason: the refusal's kind, if it came from a settlement.
+        told: its text without the kind.
+    """
+
+    def __init__(self, text: str, reason: str | None = None, told: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.told = told or text
 
 
 class NameTaken(Refused):

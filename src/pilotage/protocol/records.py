@@ -8,6 +8,7 @@ Law of this room: a station reads a parcel's header and never its body.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -215,4 +216,5 @@ def as_ranges(places: Sequence[int]) -> list[int]:
 
 def in_ranges(ranges: Sequence[int], place: int) -> bool:
     """Tell whether a place lies in [first, last, first, last, …]."""
-    return any(first <= place <= last for first, last in zip(ranges[::2], ranges[1::2], strict=False))
+    at = bisect_right(ranges, place)
+    return at % 2 == 1 or (at > 0 and ranges[at - 1] == place)

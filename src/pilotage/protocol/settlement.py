@@ -60,9 +60,8 @@ class Settlement:
             return None
         if self.outcome is Outcome.EXPIRED:
             return Expired(self.text)
-        if self.reason is Reason.NAME_TAKEN:
-            return NameTaken(self.text)
-        return Refused(f"{self.reason}: {self.text}")
+        kind = NameTaken if self.reason is Reason.NAME_TAKEN else Refused
+        return kind(self.text if kind is NameTaken else f"{self.reason}: {self.text}", self.reason, self.text)
 
 
 DELIVERED = Settlement(Outcome.DELIVERED)
