@@ -76,9 +76,9 @@ class AgentProcess:
                 self.events.append(json.loads(line))
                 self._changed.notify_all()
 
-    def wait_event(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def wait_event(self, wanted: Callable[[dict[str, Any]], bool], since: int = 0) -> dict[str, Any]:
         def find() -> dict[str, Any] | None:
-            return next((event for event in self.events if wanted(event)), None)
+            return next((event for event in self.events[since:] if wanted(event)), None)
 
         with self._changed:
             found = self._changed.wait_for(find, DEADLINE_S)

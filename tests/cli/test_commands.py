@@ -45,7 +45,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("bogus",), ("start", "rig_b"), ("ls", "--bogus"), ("stop",), ("start", "r", "t", "--trial", "x")]
+    "arguments",
+    [("bogus",), ("start", "rig_b"), ("ls", "--bogus"), ("stop",), ("start", "r", "t", "--trial", "x")],
 )
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
     done = run_cli(*arguments)
@@ -64,7 +65,9 @@ def test_no_terminal_is_said_soon(nowhere: Path) -> None:
     assert elapsed_s - (time.monotonic() - help_began) < 3.5
 
 
-@pytest.mark.parametrize("asked", [("set", "rig_b", "a=1"), ("stop", "--all"), ("end",), ("start", "rig_b", "replay")])
+@pytest.mark.parametrize(
+    "asked", [("set", "rig_b", "a=1"), ("stop", "--all"), ("end",), ("start", "rig_b", "replay")]
+)
 def test_each_question_needs_a_terminal(nowhere: Path, asked: tuple[str, ...]) -> None:
     assert run_cli(*asked, prefs=nowhere).returncode == NO_ANSWER
 
@@ -100,7 +103,11 @@ def test_an_address_on_the_command_line_counts(lab: Lab, nowhere: Path) -> None:
     [
         (("start", "nobody", "replay"), FAILED, "no pilot 'nobody' is known"),
         (("start", "rig_b", "juggle"), FAILED, "no task 'juggle' is installed"),
-        (("start", "rig_b", "replay", "-p", "path=ramp.csv", "-p", "sampling_rate_hz=-1"), FAILED, "sampling_rate_hz"),
+        (
+            ("start", "rig_b", "replay", "-p", "path=ramp.csv", "-p", "sampling_rate_hz=-1"),
+            FAILED,
+            "sampling_rate_hz",
+        ),
         (("start", "rig_b", "replay", "-p", 'path="ramp.csv'), USAGE, "broken JSON"),
         (("start", "rig_b", "replay", "-p", "path"), USAGE, "NAME=VALUE"),
         (("start", "rig_b", "replay", "-p", "a=1", "-p", "a=2"), USAGE, "given twice"),
@@ -120,7 +127,18 @@ def test_what_cannot_be_done_is_one_line(lab: Lab, arguments: tuple[str, ...], c
 
 def test_a_session_from_start_to_certificate(lab: Lab) -> None:
     begun = json.loads(
-        run_cli("start", "rig_b", "replay", *REPLAY, "--subject", "m1", "--session", "s1", "--json", prefs=lab.prefs).stdout
+        run_cli(
+            "start",
+            "rig_b",
+            "replay",
+            *REPLAY,
+            "--subject",
+            "m1",
+            "--session",
+            "s1",
+            "--json",
+            prefs=lab.prefs,
+        ).stdout
     )
     assert begun["session"] == "s1" and begun["runs"]["task_type"] == "replay"
     refused = run_cli("set", "rig_b", "speed=2", prefs=lab.prefs)
@@ -148,25 +166,22 @@ def test_parameters_change_while_a_task_runs(lab: Lab, tmp_path: Path) -> None:
     sides = write_sounds(lab.folder / "T" / "sounds")
     sounds = {side: [{"type": "File", "path": path} for path in paths] for side, paths in sides.items()}
     file = tmp_path / "params.json"
-    file.write_text(json.dumps({"stim": {"sounds": sounds}, "player": "silent", "simulated": {"rt_median_ms": 50}}))
-    begun = run_cli("start", "rig_b", "choice", "--params", file, "-p", "iti_ms=10", "--json", prefs=lab.prefs)
+    file.write_text(
+        json.dumps({"stim": {"sounds": sounds}, "player": "silent", "simulated": {"rt_median_ms": 50}})
+    )
+    since = len(lab.terminal.events)
+    begun = run_cli(
+        "start", "rig_b", "choice", "--params", file, "-p", "iti_ms=10", "--json", prefs=lab.prefs
+    )
     assert begun.returncode == OK, begun.stderr
     assert (lab.folder / "rig_b" / "sounds" / sides["L"][0]).is_file()
-    wait_running(lab)
+    lab.terminal.wait_event(lambda event: event.get("state") == "RUNNING", since)
     changed = run_cli("set", "rig_b", "reward_ms=7", "bias=0.25", "--json", prefs=lab.prefs)
     assert json.loads(changed.stdout) == {"reward_ms": 7.0, "bias": 0.25}
     wrong = run_cli("set", "rig_b", "bias=2", prefs=lab.prefs)
     assert wrong.returncode == FAILED and "bias" in the_line(wrong)
     assert run_cli("stop", "--all", prefs=lab.prefs).stdout.split() == ["rig_b", "IDLE"]
     assert run_cli("end", prefs=lab.prefs).returncode == OK
-
-
-def wait_running(lab: Lab) -> None:
-    seen = len(lab.terminal.events)
-    if lab.terminal.events[-1].get("state") != "RUNNING":
-        lab.terminal.wait_event(
-            lambda event: event.get("state") == "RUNNING" and lab.terminal.events.index(event) >= seen - 1
-        )
 
 
 def test_prefs_says_where_a_value_comes_from(tmp_path: Path) -> None:
@@ -188,5 +203,7 @@ def test_bad_preferences_are_one_line(prefs: str | None, tmp_path: Path) -> None
 @pytest.mark.parametrize(("typed", "offered"), [("st", "start"), ("start rig_b re", "replay")])
 def test_the_shell_completes(typed: str, offered: str) -> None:
     words = f"pilotage {typed}"
-    done = run_cli(_PILOTAGE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1))
+    done = run_cli(
+        _PILOTAGE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
+    )
     assert offered in done.stdout.split()

@@ -19,6 +19,7 @@ import pytest
 from pilotage.agents.tasks.recordings import video_clip
 from pilotage.app.demo.check import check
 from pilotage.app.demo.layout import load_plan
+from pilotage.app.demo.sounds import write_sounds
 
 pytestmark = pytest.mark.timeout(180)
 DEADLINE_S = 120.0
@@ -102,7 +103,9 @@ def test_the_stopped_task_counts_on(run: Run) -> None:
 def test_the_changed_parameter_is_kept_and_used(run: Run) -> None:
     database = run.folder / load_plan(run.folder).session / "session.sqlite"
     with sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True) as connection:
-        kept = connection.execute("SELECT value FROM parameters WHERE name='reward_ms' AND source='PARAM'").fetchall()
+        kept = connection.execute(
+            "SELECT value FROM parameters WHERE name='reward_ms' AND source='PARAM'"
+        ).fetchall()
     connection.close()
     assert [json.loads(text) for (text,) in kept] == [35.0]
 
@@ -114,11 +117,35 @@ def test_the_table_fits_its_width(run: Run, columns: int) -> None:
     assert "COMPLETE" in done.stdout
     table = done.stdout.split("compared:", maxsplit=1)[0]
     for row in run.told["rows"]:
-        line = next(line for line in table.splitlines() if row["what"] in line.replace(":", " ").split("  ")[0] or
-                    f" {row['what']} " in line.replace(":", " "))  # fmt: skip
-        assert str(row["sent"]) in line
+        lines = [line for line in table.replace(":", " ").splitlines() if f" {row['what']} " in line]
+        assert len(lines) == 1 and str(row["stored"]) in lines[0]
     if columns >= 80:
         assert max(map(len, table.splitlines())) <= columns
+
+
+def test_it_takes_recordings_of_ones_own(tmp_path: Path) -> None:
+    """A signal shorter than the run, whose last samples fill no item; sounds from a folder."""
+    signal_file = tmp_path / "two columns.csv"
+    signal_file.write_text("t,v\n" + "".join(f"{n / 100},{n * 0.1}\n" for n in range(333)))
+    sides = write_sounds(tmp_path / "made")
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for number, path in enumerate(sides["L"]):
+        shutil.copyfile(tmp_path / "made" / path, sounds / f"{number}.wav")
+    own = (
+        "--signal",
+        signal_file,
+        "--column",
+        "v",
+        "--sounds",
+        sounds,
+        "--video",
+        video_clip("carphone_pristine.mp4"),
+    )
+    done = demo(*own, "--folder", tmp_path / "run", "--seconds", 6, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = {row["what"]: row["stored"] for row in json.loads(done.stdout)["rows"]}
+    assert (stored["ecg"], stored["ecg_tail"], stored["sounds"]) == (33, 3, 3)
 
 
 # What is changed is found, and named
@@ -133,7 +160,9 @@ def flip(path: Path, at: int) -> None:
 
 
 def change_chunk(folder: Path) -> None:
-    chunks = [path for path in (folder / load_plan(folder).session).rglob("*camera/data/c/**/*") if path.is_file()]
+    chunks = [
+        path for path in (folder / load_plan(folder).session).rglob("*camera/data/c/**/*") if path.is_file()
+    ]
     flip(max(chunks, key=lambda path: path.stat().st_size), 100_000)
 
 
@@ -156,7 +185,8 @@ def change_record(folder: Path) -> None:
 
 def cut_record(folder: Path) -> None:
     record = folder / load_plan(folder).records["rig_b"]
-    record.write_text("".join(line for line in record.open() if '"what": "end"' not in line))
+    lines = record.read_text().splitlines()
+    record.write_text("\n".join(line for line in lines if '"what": "end"' not in line))
 
 
 def change_sound(folder: Path) -> None:

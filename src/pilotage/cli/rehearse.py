@@ -20,6 +20,7 @@ from pilotage.cli.show import print_json
 
 if TYPE_CHECKING:
     from pilotage.app.demo.findings import Report
+    from pilotage.app.demo.layout import Plan
 
 MIN_SECONDS = 6.0
 NEEDED = ("av", "pandas", "xarray")
@@ -60,13 +61,10 @@ def demo(
     _conclude(place, began, as_json)
 
 
-def _run(place: Path, plan: object, seconds: float, as_json: bool) -> None:
-    from pilotage.app.demo.layout import Plan
+def _run(place: Path, plan: Plan, seconds: float, as_json: bool) -> None:
     from pilotage.app.demo.script import Demo
     from pilotage.cli.rehearsal_view import make_view
 
-    if not isinstance(plan, Plan):
-        raise TypeError("a plan is needed")
     with make_view(quiet=as_json, seconds=seconds) as view:
         view.step(f"everything lies in {place}")
         Demo(place, plan, seconds, view.watchers()).run()

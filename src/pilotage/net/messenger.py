@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -136,6 +136,8 @@ class Messenger:
         self._settled = {str(outcome): 0 for outcome in Outcome}
         self._urgent = Workers(f"{config.name}-urgent", self._listen, self._finished, 8)
         self._workers = Workers(f"{config.name}-listen", self._listen, self._finished, config.max_workers)
+        self._jobs: list[tuple[Hashable, Delivery]] = []
+        self._urgent_jobs: list[tuple[Hashable, Delivery]] = []
         self._driver: Driver | None = None
         self._loop_thread = 0
         self._parent = threading.Condition()
@@ -219,7 +221,7 @@ class Messenger:
             key=key,
             value=value,
             flags=all_flags,
-            timestamp=datetime.now().isoformat(),
+            timestamp=_stamp(),
             ttl=Message.ttl,
         )
 
@@ -417,9 +419,18 @@ class Messenger:
                 if result is not None:
                     results.append(result)
             else:
-                pool = self._urgent if parcel.verb in URGENT else self._workers
-                pool.submit((parcel.boot, parcel.flow), delivery)
+                jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
+                jobs.append(((parcel.boot, parcel.flow), delivery))
         return results, passed
+
+    def turn_over(self) -> None:
+        """Wake the workers, now that the loop lets go of the interpreter."""
+        if self._urgent_jobs:
+            jobs, self._urgent_jobs = self._urgent_jobs, []
+            self._urgent.submit_all(jobs)
+        if self._jobs:
+            jobs, self._jobs = self._jobs, []
+            self._workers.submit_all(jobs)
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""
@@ -539,6 +550,20 @@ class Messenger:
         if settlement.outcome is not Outcome.DELIVERED:
             self._notes.failed(receipt.message, settlement)
         receipt.settle(settlement)
+
+
+_second = (0, "")
+
+
+def _stamp() -> str:
+    """Give the local time as the original writes it; the text up to the second is made once for each."""
+    global _second  # noqa: PLW0603 - a cache, replaced whole
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    known, text = _second
+    if known != seconds:
+        text = datetime.fromtimestamp(seconds).isoformat()
+        _second = (seconds, text)
+    return f"{text}.{fraction // 1000:06d}"
 
 
 def _answer(future: Future[T], question: Callable[[], T]) -> None:

@@ -117,4 +117,6 @@ class Admission:
     def next_due(self) -> float:
         """Tell when a candidate's time is over, or the next beat."""
         beat = self._next_beat if self._routing.peers else FOREVER
-        return min([beat, *(due for _, due in self._candidates.values())])
+        if not self._candidates:
+            return beat
+        return min(beat, *(due for _, due in self._candidates.values()))

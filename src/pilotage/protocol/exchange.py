@@ -520,14 +520,21 @@ class Exchange:
         return instructions
 
     def _say_acks(self) -> None:
-        """Say how flows stand: at once where a message is over, else in a moment, since it may be over by then."""
+        """Say how flows stand, together with whatever goes out anyway.
+
+        If nothing does, what is over is said in the next turn (by then whoever heard of it may have sent something),
+        and what has only been received a moment later, since it may be over by then.
+        """
         inbox = self.inbox
-        if inbox.hurries or self._now >= self._acks_due or not self.config.ack_within_s:
+        if not inbox.has_news:
+            return
+        within = self.config.ack_within_s
+        if self._packets or self._now >= self._acks_due or not within:
             self._acks_due = FOREVER
             for ack in inbox.acks():
                 self._route_ack(ack)
-        elif inbox.has_news and self._acks_due == FOREVER:
-            self._acks_due = self._now + self.config.ack_within_s
+        else:
+            self._acks_due = min(self._acks_due, self._now if inbox.hurries else self._now + within)
 
     def _transmissions(self) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self._raw = self._raw, []

@@ -58,6 +58,9 @@ class Shell(Protocol):
     def counted(self, received: int) -> None:
         """So many messages and confirmations have arrived by now."""
 
+    def turn_over(self) -> None:
+        """The loop is about to rest: now is the time to wake other threads."""
+
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
 
@@ -258,9 +261,11 @@ class Driver:
             log.exception("%s: a turn of the loop failed", self.exchange.config.me)
         if not self._closed:
             self._rest(now)
+        self._shell.turn_over()
 
     def _work(self, now: float) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
+        is_time = now >= self.exchange.wake_at()
         arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(ARRIVALS_A_TURN)
@@ -273,7 +278,7 @@ class Driver:
             self._calls.popleft()()
         if self._backlog:
             self._send_backlog()
-        if now >= self.exchange.wake_at():
+        if is_time:
             self._run(self.exchange.time_passed(now))
 
     def _rest(self, now: float) -> None:
@@ -281,16 +286,16 @@ class Driver:
         readable = (self.listener is not None and self.listener.readable()) or (
             self.dialer is not None and self.dialer.readable()
         )
-        if readable and not self._awake:
+        due = now + BUSY_RETRY_S if self._backlog else self.exchange.wake_at()
+        if (readable or due <= now) and not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
-        due = now + BUSY_RETRY_S if self._backlog else self.exchange.wake_at()
-        if due < self._alarm_at or self._alarm_at <= now:
+        elif due < self._alarm_at or self._alarm_at <= now:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = due
             if due != FOREVER:
-                self._alarm = self._loop.call_later(max(0.0, due - now), self._ring)
+                self._alarm = self._loop.call_later(due - now, self._ring)
 
     def _ring(self) -> None:
         self._alarm_at = FOREVER

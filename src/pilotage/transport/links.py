@@ -81,28 +81,48 @@ def _option(socket: zmq.Socket[bytes], option: int) -> int:
 
 
 class Endpoint:
-    """One socket with its monitor. `name` is what links on it are called by."""
+    """One socket with its monitor. `name` is what links on it are called by.
+
+    A look at a socket costs more than a small message, so it remembers whether there may be anything to see: the
+    file descriptor tells that something has changed, and what we do with the socket may swallow that.
+    """
 
     def __init__(self, name: str, socket: zmq.Socket[bytes], monitored: int) -> None:
         self.name = name
         self.socket = socket
         self.monitor = socket.get_monitor_socket(monitored)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stirred = True
+        self._touched = False
+        self._connections_changed = True
 
     def watch(
         self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
     ) -> None:
         """Have the loop call when there may be something to read, or something happened to a connection."""
+
+        def stir() -> None:
+            self._stirred = True
+            on_ready()
+
+        def change() -> None:
+            self._connections_changed = True
+            on_change()
+
         self._loop = loop
-        loop.add_reader(_option(self.socket, zmq.FD), on_ready)
-        loop.add_reader(_option(self.monitor, zmq.FD), on_change)
+        loop.add_reader(_option(self.socket, zmq.FD), stir)
+        loop.add_reader(_option(self.monitor, zmq.FD), change)
 
     def readable(self) -> bool:
         """Tell whether something is there to be read; the socket's file descriptor tells only changes."""
-        return bool(_option(self.socket, EVENTS) & POLLIN)
+        if self._touched:
+            self._touched = False
+            self._stirred = self._stirred or bool(_option(self.socket, EVENTS) & POLLIN)
+        return self._stirred
 
     def events(self) -> Iterator[tuple[int, int]]:
         """Give what the monitor has seen: events, each with its value."""
+        self._connections_changed = False
         while _option(self.monitor, EVENTS) & POLLIN:
             event = recv_monitor_message(self.monitor, flags=NOBLOCK)
             yield int(event["event"]), int(event["value"])
@@ -116,8 +136,25 @@ class Endpoint:
         self.monitor.close(0)
         self.socket.close()
 
+    def _transmissions(self, most: int) -> Iterator[list[zmq.Frame]]:
+        """Read up to so many transmissions."""
+        for number in range(most):
+            frames = self._read()
+            if frames is None:
+                self._stirred = False
+                return
+            yield frames
+            # One look after the first: alone it came, usually, and being told so by an error costs more.
+            if not number:
+                self._stirred = False
+                self._touched = True
+                if not self.readable():
+                    return
+        self._stirred = True
+
     def _read(self) -> list[zmq.Frame] | None:
         socket = self.socket
+        self._touched = True
         try:
             frame = _recv(socket, NOBLOCK, False)
         except zmq.Again:
@@ -130,6 +167,7 @@ class Endpoint:
 
     def _write(self, frames: Sequence[Frame]) -> None:
         socket = self.socket
+        self._touched = True
         last = len(frames) - 1
         for at, frame in enumerate(frames):
             _send(socket, frame, MORE_TO_COME if at < last else NOBLOCK, len(frame) < NO_COPY_FROM_BYTES)
@@ -180,18 +218,19 @@ class Listener(Endpoint):
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""
+        if not (self._stirred or self._connections_changed):
+            return []
         arrivals: list[Arrival] = []
-        self._note_ends()
-        for _ in range(most):
-            frames = self._read()
-            if frames is None:
-                self._end()
-                break
+        if self._connections_changed:
+            self._note_ends()
+        for frames in self._transmissions(most):
             routing_id = frames[0].bytes
             known = self._cards.get(routing_id)
             if known is None:
                 known = self._meet(routing_id, frames[0])
             arrivals.append((*known, _contents(frames[1:])))
+        if self._ending and not self._stirred:
+            self._end()
         return arrivals
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
@@ -287,13 +326,9 @@ class Dialer(Endpoint):
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""
-        arrivals: list[Arrival] = []
-        for _ in range(most):
-            frames = self._read()
-            if frames is None:
-                break
-            arrivals.append((self.link, self.card, _contents(frames)))
-        return arrivals
+        if not self._stirred:
+            return []
+        return [(self.link, self.card, _contents(frames)) for frames in self._transmissions(most)]
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
         """Queue a transmission.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -54,17 +54,25 @@ class Workers(Generic[Job, Result]):
 
     def submit(self, key: Hashable, job: Job) -> None:
         """Queue a job in its lane. Any thread."""
+        self.submit_all([(key, job)])
+
+    def submit_all(self, jobs: Iterable[tuple[Hashable, Job]]) -> None:
+        """Queue jobs, each in its lane. Any thread."""
+        ready: list[_Lane[Job]] = []
         with self._lock:
-            lane = self._lanes.get(key)
-            if lane is None:
-                lane = self._lanes[key] = _Lane(key)
-            lane.jobs.append(job)
-            if lane.running or self._closed:
-                return
-            lane.running = True
-            self._grow()
-            self._queued += 1
-        self._ready.put(lane)
+            for key, job in jobs:
+                lane = self._lanes.get(key)
+                if lane is None:
+                    lane = self._lanes[key] = _Lane(key)
+                lane.jobs.append(job)
+                if not lane.running and not self._closed:
+                    lane.running = True
+                    ready.append(lane)
+            for _ in ready:
+                self._grow()
+                self._queued += 1
+        for lane in ready:
+            self._ready.put(lane)
 
     def waiting(self) -> int:
         """Count the jobs that have not begun."""
