@@ -48,7 +48,9 @@ class Record:
         self._running = session
         self._write(session, "start", told)
 
-    def add_trial(self, session: str, pilot: str, subject: str, trial: int, values: Mapping[str, Any]) -> None:
+    def add_trial(
+        self, session: str, pilot: str, subject: str, trial: int, values: Mapping[str, Any]
+    ) -> None:
         """Write down what is about to be sent of a trial."""
         row = {"pilot": pilot, "subject": subject, "trial_num": trial, "values": values}
         self._write(session, "trial", row)

@@ -283,7 +283,9 @@ class Terminal:
             "subject": subject,
             "session": session,
             "pilot": parent or pilot,
-            "current_trial": archive.next_trial(parent or pilot, subject) if current_trial is None else current_trial,
+            "current_trial": archive.next_trial(parent or pilot, subject)
+            if current_trial is None
+            else current_trial,
         }
         if parent:
             self.sessions.join(session, parent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class Demo:
             settings.set("PUSHPORT", port)
             with Operator(settings.snapshot(), READY_TIMEOUT_S) as operator:
                 self._start_pilots(port)
-                self._wait_pilots(operator, lambda known: known["state"] == "IDLE", "were ready")
+                self._wait_pilots(operator, PILOTS, lambda known: known["state"] == "IDLE", "become IDLE")
                 self._start_tasks(operator)
                 self._play(operator)
                 self._finish(operator)
@@ -121,19 +121,23 @@ class Demo:
         self._tell.step(f"pilots run: {pids}; {CAMERA} is a child of {RIG_A}")
 
     def _wait_pilots(
-        self, operator: Operator, are_ready: Callable[[dict[str, Any]], bool], what: str
+        self, operator: Operator, names: Sequence[str], is_ready: Callable[[dict[str, Any]], bool], what: str
     ) -> None:
-        """Wait until each pilot is as wanted; computers differ in how long that takes."""
+        """Wait until each of these pilots was as wanted; computers differ in how long that takes."""
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while True:
+        left = set(names)
+        while left:
             pilots = operator.pilots()
             self._check(pilots)
-            if all(name in pilots and are_ready(pilots[name]) for name in PILOTS):
-                return
-            if time.monotonic() > deadline:
-                states = ", ".join(f"{name} {known['state']}" for name, known in pilots.items())
-                raise MachineError(f"not all pilots {what} within {READY_TIMEOUT_S:g} s: {states}")
-            time.sleep(LOOK_S)
+            left -= {name for name in left if name in pilots and is_ready(pilots[name])}
+            if left and time.monotonic() > deadline:
+                states = ", ".join(
+                    f"{name} ({pilots.get(name, {}).get('state', 'not seen')})" for name in left
+                )
+                raise MachineError(
+                    f"{states} did not {what} within {READY_TIMEOUT_S:g} s; this computer may be too busy"
+                )
+            time.sleep(LOOK_S if left else 0)
 
     def _check(self, pilots: dict[str, dict[str, Any]]) -> None:
         """See that all processes are alive and no task has failed."""
@@ -166,7 +170,7 @@ class Demo:
         }
         operator.start(RIG_B, "replay", signal, SUBJECT_B, begun["session"])
         self._tell.step(f"{RIG_B} replays {self._plan.signal} at {self._plan.rate_hz:g} Hz")
-        self._wait_pilots(operator, _has_begun, "began their tasks")
+        self._wait_pilots(operator, PILOTS, _has_begun, "begin to run")
         self._began = time.monotonic()
 
     def _start_choice(self, operator: Operator) -> dict[str, Any]:
@@ -194,7 +198,7 @@ class Demo:
         operator.stop(RIG_A)
         self._tell.step(f"stopped {RIG_A}; {CAMERA} and {RIG_B} go on")
         self._start_choice(operator)
-        self._wait_pilots(operator, _has_begun, "went on")
+        self._wait_pilots(operator, [RIG_A], _has_begun, "begin to run")
         self._tell.step(f"{RIG_A} runs again in the same session: {self._resumed()}")
         self._watch_until(operator, 1.0)
 
