@@ -34,6 +34,7 @@ from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream
 from pilotage.protocol.errors import Closed, MachineError, PilotageError, TaskError
+from pilotage.protocol.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Pilot:
         self._closing_s = STOP_TIMEOUT_S
         self._ending: Future[None] | None = None
         self._told: Receipt | None = None
+        self._last_told = (State.IDLE, "")
         self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
         self._record = Record(self.settings.datadir, self.name)
@@ -156,10 +158,8 @@ class Pilot:
     def _keep_telling(self) -> None:
         """Tell our state every PING_INTERVAL, so that the Terminal's view is never older (promise L2)."""
         while not self._closed.wait(self.settings.ping_interval):
-            told = self._told.message.value if self._told is not None else None
-            if told is not None:
-                with contextlib.suppress(Closed):
-                    self.node.send(self.name, "STATE", told, repeat=False, flags={"NOLOG": True})
+            with contextlib.suppress(Closed):
+                self.node.send(msg=self._state_message(*self._last_told, repeat=False), repeat=False)
 
     def _own_up(self) -> None:
         """Report a task that an earlier life of ours was running: it is resumed only on request."""
@@ -296,10 +296,14 @@ class Pilot:
         if state in (State.IDLE, State.ERROR):
             self._diary.close()
         self.on_state(state, reason)
-        message = self.node.prepare_message(self.name, "STATE", str(state), flags={"NOLOG": True})
+        self._last_told = (state, reason)
+        self._told = self.node.send(msg=self._state_message(state, reason))
+
+    def _state_message(self, state: State, reason: str, *, repeat: bool = True) -> Message:
+        message = self.node.prepare_message(self.name, "STATE", str(state), repeat, {"NOLOG": True})
         if reason:
             message["reason"] = reason
-        self._told = self.node.send(msg=message)
+        return message
 
     def _tell_error(self, text: str, trace: str) -> None:
         self._tell_event("error", {"text": text, "traceback": trace})

@@ -50,6 +50,7 @@ class Pilot_Station(Station):
         self.parent_id = settings.parentid or ""
         self.subject = settings.subject or ""
         self.state = "IDLE"
+        self.reason = ""
         self.fetch_deadline_s = FETCH_DEADLINE_S
         self._fetcher: Fetcher | None = None
         self._cancel_fetch: threading.Event | None = None
@@ -93,7 +94,7 @@ class Pilot_Station(Station):
 
     def l_ping(self, msg: Message) -> None:
         """The Terminal wants to know our state: push it back."""
-        self.push(to=TERMINAL_ID, key="STATE", value=self.state, flags=QUIET, repeat=False)
+        self._tell(self.state, self.reason, repeat=False)
 
     def l_start(self, msg: Message) -> Future[Any]:
         """We are sent a task: fetch the files that it needs, then give it to the pilot.
@@ -165,13 +166,13 @@ class Pilot_Station(Station):
     def _ask_for(self, path: str) -> Receipt:
         return self.push(to=TERMINAL_ID, key="FILE", value=path)
 
-    def _tell(self, state: str, reason: str = "") -> Receipt:
+    def _tell(self, state: str, reason: str = "", *, repeat: bool = True) -> Receipt:
         """Keep our state and tell the Terminal; the reason travels beside the value, which originals read."""
-        self.state = state
-        message = self.prepare_message(TERMINAL_ID, "STATE", state, flags=QUIET)
+        self.state, self.reason = state, reason
+        message = self.prepare_message(TERMINAL_ID, "STATE", state, repeat, QUIET)
         if reason:
             message["reason"] = reason
-        return self.push(msg=message)
+        return self.push(msg=message, repeat=repeat)
 
     def l_stop(self, msg: Message) -> Receipt | None:
         """Stop the task, or its preparation."""

@@ -72,7 +72,7 @@ class Prefs:
         "host",
         optional(values.read_host),
         None,
-        "Where this pilot's child runs, for streams sent straight to it.",
+        "Where this pilot's child runs, for a lab's own tasks; Pilotage itself finds children by name.",
     )
     childport: int | None = _pref(
         "port", optional(values.read_port), None, "Where this pilot's child listens, for the same."

@@ -245,7 +245,8 @@ class Station(multiprocessing.Process):
         return origin is None or not origin.trail or origin.trail == (f"_{self.id}",)
 
     def _count(self, received: int) -> None:
-        self.msgs_received.value = received
+        # Past the lock: one thread writes, and a whole number is written at once.
+        self.msgs_received.get_obj().value = received
 
     def _answer(self, name: str, arguments: dict[str, Any], put: Callable[[Any], None]) -> None:
         """Answer the parent."""

@@ -176,6 +176,7 @@ class Driver:
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
+        self._wake_at = 0.0
         self._dialling: asyncio.Task[None] | None = None
         self._hung_up = asyncio.Event()
         self._closed = False
@@ -265,7 +266,7 @@ class Driver:
 
     def _work(self, now: float) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
-        is_time = now >= self.exchange.wake_at()
+        is_time = now >= self._wake_at
         arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(ARRIVALS_A_TURN)
@@ -286,7 +287,8 @@ class Driver:
         readable = (self.listener is not None and self.listener.readable()) or (
             self.dialer is not None and self.dialer.readable()
         )
-        due = now + BUSY_RETRY_S if self._backlog else self.exchange.wake_at()
+        self._wake_at = self.exchange.wake_at()
+        due = now + BUSY_RETRY_S if self._backlog else self._wake_at
         if (readable or due <= now) and not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
