@@ -283,3 +283,24 @@ def test_an_ack_without_a_way_is_counted():
     ack = Ack(["S", "nobody"], 7, 1, 3, 1, [], 1, [], 0, [Verdict(1, Outcome.EXPIRED)])
     pair.station.frames_arrived([(LISTENER, own("a", 2), packet(acks=[ack]))], 0.1)
     assert pair.station.counts["acks without a way"] == 1
+
+
+def test_a_way_that_is_back_is_told_down_the_tree_and_used_at_once() -> None:
+    station = exchange("rig", boot=2, upstream="pusher")
+    child = ("listener", b"\x00node")
+    station.frames_arrived([(child, own("_rig", 5), packet(greetings=[Greeting("hello")]))], 0.0)
+    parent = ("pusher", b"")
+    station.link_up(parent, own("T", 9, dials=False), 1.0)
+    told = station.frames_arrived(
+        [(parent, own("T", 9, dials=False), packet(greetings=[Greeting("welcome")]))], 1.0
+    )
+    assert "restored" in [greeting.word for greeting in sent_packets(told, child).greetings]
+
+    node = exchange("_rig", boot=5, upstream="pusher")
+    node.link_up(parent, own("rig", 2, dials=False), 0.0)
+    node.frames_arrived([(parent, own("rig", 2, dials=False), packet(greetings=[Greeting("welcome")]))], 0.0)
+    node.send([request(path=("T",), durable=True)], 0.5)
+    again = node.frames_arrived(
+        [(parent, own("rig", 2, dials=False), packet(greetings=[Greeting("restored")]))], 1.0
+    )
+    assert [one.seq for one in sent_packets(again, parent).parcels] == [1]

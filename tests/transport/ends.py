@@ -53,6 +53,7 @@ class End:
         try:
             self._do(self.driver.start)
         except BaseException:
+            self._do(self.driver.stop)
             self.thread.stop(2.0)
             wires.close()
             raise
@@ -106,6 +107,9 @@ class End:
         return results, []
 
     def counted(self, received: int) -> None:
+        pass
+
+    def turn_over(self) -> None:
         pass
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:

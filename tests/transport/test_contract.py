@@ -65,11 +65,11 @@ def test_a_batch_larger_than_a_turn_arrives_whole(world: World, eventually: Even
 def test_a_turn_comes_back_for_what_it_left(
     world: World, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilotage.transport.driver.ARRIVALS_A_TURN", 5)
+    monkeypatch.setattr("pilotage.transport.driver.ARRIVALS_A_TURN", 1)
     hub, cam = meet(world, eventually)
     gate = _hold(hub)
     sends = []
-    for number in range(60):
+    for number in range(200):
         sends.append(cam.send("hub", str(number).encode()))
         eventually(lambda number=number: cam.exchange.counts["sent"] == number + 1, interval_s=0.0005)
     gate.set()
@@ -161,12 +161,19 @@ def test_a_peer_that_says_goodbye_is_gone_at_once(world: World, eventually: Even
     assert hub.changes[-1].text == "it said goodbye"
 
 
-def test_a_peer_that_dies_is_noticed_and_stays_gone(world: World, eventually: Eventually) -> None:
+def test_a_peer_that_dies_is_noticed_and_stays_gone(
+    world: World, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.transport.driver.ARRIVALS_A_TURN", 1)
     hub, cam = meet(world, eventually)
-    for number in range(200):
+    gate = _hold(hub)
+    for number in range(50):
         cam.send("hub", str(number).encode())
+        eventually(lambda number=number: cam.exchange.counts["sent"] == number + 1, interval_s=0.0005)
     world.ends.stop(cam, silently=True)
+    gate.set()
     eventually(hub.is_gone("cam"))
+    eventually(lambda: len(hub.got) == 50)
     other = world.ends.dialling("other", hub.port)
     probe = other.send("hub", b"probe")
     eventually(lambda: probe.is_delivered)

@@ -250,7 +250,18 @@ class Exchange:
         waiting = self.waiting.claim(lambda parcel: self.routing.next_hop(parcel) is peer)
         for parcel in waiting:
             self._forward_or_hold(parcel)
+        self._restored(peer)
+
+    def _restored(self, peer: Peer) -> None:
+        """A way is back: resend at once what goes through it, and let those below us do so too.
+
+        Whoever joins the tree is nobody's way yet, but for our own inner node, to which everybody's data may go.
+        """
         self.outbox.link_restored(lambda path: self._leads_through(path, peer), self._now)
+        if not peer.card.dials or peer.name == self.routing.inner:
+            for other in self.routing:
+                if other.is_ours and other.card.dials and other is not peer:
+                    self._greet(other.link, "restored")
 
     def _leads_through(self, path: tuple[str, ...], peer: Peer) -> bool:
         return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, b"")) is peer
@@ -373,6 +384,8 @@ class Exchange:
             case "welcome" if not peer.card.dials:
                 if peer.link not in self.routing.peers:
                     self._welcome(peer)
+            case "restored" if peer.link in self.routing.peers and not peer.card.dials:
+                self._restored(peer)
             case "refused" if not peer.card.dials:
                 self._rejected(peer, greeting.text)
             case "bye":

@@ -135,7 +135,8 @@ class Greeting(msgspec.Struct, array_like=True, gc=False):
     """What two neighbours say to each other about their link, never forwarded.
 
     Attributes:
-        word: "hello" (a dialler asks to be known), "welcome", "refused", "ping", "pong" or "bye".
+        word: "hello" (a dialler asks to be known), "welcome", "refused", "restored" (a way beyond us is back),
+            "ping", "pong" or "bye".
         text: for "refused": why, for people.
     """
 

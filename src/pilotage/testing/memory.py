@@ -201,6 +201,10 @@ class MemoryListening(_MemoryWire):
             raise zmq.ZMQError(errno.EHOSTUNREACH)
         self._put(connection, frames)
 
+    def leave(self, link: Link) -> bool:
+        """Tell whether a link's connection has ended and is yet to be told by `gone`."""
+        return link[1] in self.connections
+
     def gone(self) -> list[Link]:
         """Give the links whose connections have ended and from which everything was read."""
         gone, self._gone = self._gone, []

@@ -100,6 +100,9 @@ class ListeningWire(Wire, Protocol):
 
     port: int
 
+    def leave(self, link: Link) -> bool:
+        """Have a link end that can't be written to; False if it is none of ours, or has ended."""
+
     def gone(self) -> list[Link]:
         """Give the links whose connections have ended."""
 
@@ -369,6 +372,8 @@ class Driver:
 
     def _lost(self, link: Link, text: str) -> None:
         self._backlog.pop(link, None)
+        if self.listener is not None and self.listener.leave(link):
+            return
         now = time.monotonic()
         self._call_later(lambda: self._run(self.exchange.link_down(link, now, text)))
 

@@ -242,6 +242,20 @@ class Listener(Endpoint):
         """
         self._write([link[1], *frames])
 
+    def leave(self, link: Link) -> bool:
+        """Have a link end that can't be written to, once everything that came by it was read.
+
+        Returns:
+            False if it is none of ours, or has ended.
+        """
+        name, routing_id = link
+        if name != self.name or routing_id not in self._cards:
+            return False
+        if routing_id not in self._ending:
+            self._ending.append(routing_id)
+        self._stirred = True
+        return True
+
     def gone(self) -> list[Link]:
         """Give the links whose connections have ended and from which everything was read."""
         gone, self._gone = self._gone, []
