@@ -533,21 +533,20 @@ class Exchange:
         return instructions
 
     def _say_acks(self) -> None:
-        """Say how flows stand, together with whatever goes out anyway.
+        """Say how flows stand: at once where a message is over or something goes out anyway, else in a moment.
 
-        If nothing does, what is over is said in the next turn (by then whoever heard of it may have sent something),
-        and what has only been received a moment later, since it may be over by then.
+        What has only been received may be over by then, and one acknowledgement says both.
         """
         inbox = self.inbox
         if not inbox.has_news:
             return
         within = self.config.ack_within_s
-        if self._packets or self._now >= self._acks_due or not within:
+        if inbox.hurries or self._packets or self._now >= self._acks_due or not within:
             self._acks_due = FOREVER
             for ack in inbox.acks():
                 self._route_ack(ack)
         else:
-            self._acks_due = min(self._acks_due, self._now if inbox.hurries else self._now + within)
+            self._acks_due = min(self._acks_due, self._now + within)
 
     def _transmissions(self) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self._raw = self._raw, []
