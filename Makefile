@@ -16,6 +16,8 @@ RECORDINGS := $(VENV)/.recordings-$(VERSION)
 ORIGINAL := .venv-original
 
 WORKERS ?= 2
+SEEDS ?= 5000
+START ?= 0
 PYTEST := $(BIN)/python -m pytest
 # Run by one of the targets below each, not by `make test`.
 FAST := -m "not slow and not interop"
@@ -76,6 +78,10 @@ format: setup  ## put the code into shape
 .PHONY: docs-test
 docs-test: setup  ## run the examples, also those in README and docs
 	$(PYTEST) tests/meta
+
+.PHONY: simulate
+simulate: setup  ## play thousands of seeded faults against the core
+	$(BIN)/python -m pilotage.testing.simulate --seeds $(SEEDS) --start $(START) --keep-going --trace
 
 .PHONY: bench
 bench: setup original  ## measure, beside raw pyzmq and the original

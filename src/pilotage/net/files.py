@@ -10,6 +10,7 @@ import binascii
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
 from pilotage.protocol.settlement import Outcome
 
 MAX_FILE_BYTES = 256 * 2**20
+LOOK_S = 0.2
 
 
 def read_file(folder: Path, path: object) -> dict[str, Any]:
@@ -43,10 +45,15 @@ def read_file(folder: Path, path: object) -> dict[str, Any]:
         raise InvalidMessage(str(error)) from error
     if not place.is_file():
         raise MachineError(f"there is no file {path!r} in the Terminal's folder {folder}; put it there")
-    size = place.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise MachineError(f"{path!r} has {size} bytes; a file of one message has at most {MAX_FILE_BYTES}")
-    return {"path": path, "file": base64.b64encode(place.read_bytes()).decode()}
+    try:
+        size = place.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise MachineError(
+                f"{path!r} has {size} bytes; a file of one message has at most {MAX_FILE_BYTES}"
+            )
+        return {"path": path, "file": base64.b64encode(place.read_bytes()).decode()}
+    except OSError as error:
+        raise MachineError(f"{path!r} can't be read from {folder}: {error.strerror}") from error
 
 
 def write_file(folder: Path, value: object) -> Path:
@@ -93,6 +100,14 @@ def _write_whole(place: Path, content: bytes) -> None:
     arriving.replace(place)
 
 
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """A file that is awaited, and what was told of it: "" that it is here, else why it isn't."""
+
+    path: str
+    told: str | None = None
+
+
 class Fetcher:
     """Files that we have asked for and that aren't here yet. Any thread.
 
@@ -107,7 +122,7 @@ class Fetcher:
         self._ask = ask
         self._block = block
         self._changed = threading.Condition()
-        self._awaited: dict[str, str | None] = {}
+        self._awaited: list[_Wanted] = []
         block.set()
 
     def arrived(self, value: object) -> None:
@@ -138,16 +153,18 @@ class Fetcher:
         Raises:
             MachineError: the Terminal hasn't got it, or it did not come in time.
         """
+        wanted = _Wanted(path)
         with self._changed:
-            self._awaited[path] = None
+            self._awaited.append(wanted)
             self._block.clear()
         self._ask(path).add_callback(lambda receipt: self._answered(path, receipt))
         with self._changed:
-            while self._awaited[path] is None and deadline() > 0 and not cancelled.is_set():
-                self._changed.wait(min(0.2, max(0.0, deadline())))
-            told = self._awaited.pop(path)
+            while wanted.told is None and deadline() > 0 and not cancelled.is_set():
+                self._changed.wait(min(LOOK_S, max(0.0, deadline())))
+            self._awaited.remove(wanted)
             if not self._awaited:
                 self._block.set()
+        told = wanted.told
         if told is None:
             raise MachineError(
                 f"{path!r} did not come from the Terminal in time" + " (stopped)" * cancelled.is_set()
@@ -162,6 +179,7 @@ class Fetcher:
 
     def _note(self, path: str, text: str) -> None:
         with self._changed:
-            if path in self._awaited:
-                self._awaited[path] = text
-                self._changed.notify_all()
+            for wanted in self._awaited:
+                if wanted.path == path:
+                    wanted.told = text
+            self._changed.notify_all()

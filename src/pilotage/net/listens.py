@@ -34,21 +34,26 @@ URGENT = frozenset(("STOP", "STOPALL", "KILL", "PING", "CONFIRM", "FILE"))
 MAX_ANSWER_BYTES = 256 * 1024
 
 
+def _mark(listen: Listen, mark: str) -> None:
+    """Mark a function, or the function of a bound method."""
+    setattr(getattr(listen, "__func__", listen), mark, True)
+
+
 def on_loop(listen: Marked) -> Marked:
     """Declare that a listen is quick and runs on the loop."""
-    listen.pilotage_on_loop = True  # type: ignore[attr-defined]
+    _mark(listen, "pilotage_on_loop")
     return listen
 
 
 def passes_on(listen: Marked) -> Marked:
     """Declare that a station's listen only looks at a message which goes on to its inner node."""
-    listen.pilotage_passes_on = True  # type: ignore[attr-defined]
+    _mark(listen, "pilotage_passes_on")
     return on_loop(listen)
 
 
 def takes_batches(listen: Marked) -> Marked:
     """Declare that a listen takes a stream's items as a list."""
-    listen.pilotage_takes_batches = True  # type: ignore[attr-defined]
+    _mark(listen, "pilotage_takes_batches")
     return listen
 
 
@@ -73,7 +78,7 @@ class Origin:
 
 def takes_origin(listen: Marked) -> Marked:
     """Declare that a listen is also given the message's `Origin`, to store a thing exactly once."""
-    listen.pilotage_takes_origin = True  # type: ignore[attr-defined]
+    _mark(listen, "pilotage_takes_origin")
     return listen
 
 

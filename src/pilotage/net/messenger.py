@@ -515,12 +515,11 @@ class Messenger:
         if listen is None:
             raise InvalidMessage(f"{self.config.name} has no listen for the stream's key {inner!r}")
         items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
+        origin = (_origin(message, delivery),) if wants_origin(listen) else ()
         if wants_batches(listen):
-            return listen(items, _origin(message, delivery)) if wants_origin(listen) else listen(items)
-        results = [
-            listen(item if self.config.gives_values else _inner(message, str(inner), item)) for item in items
-        ]
-        return join_results(results)
+            return listen(items, *origin)
+        given = items if self.config.gives_values else [_inner(message, str(inner), item) for item in items]
+        return join_results([listen(one, *origin) for one in given])
 
     def _look(self, delivery: Delivery) -> None:
         """Let a station's listen look at what it passes on."""

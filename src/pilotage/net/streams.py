@@ -161,7 +161,12 @@ class Stream(Queue[Any]):
     def _flush(self) -> None:
         if not self._batch or not self._started:
             return
-        batch, self._batch, self._bytes = self._batch, [], 0
+        items, self._batch, self._bytes = self._batch, [], 0
+        # More than one batch only where items were put before there was a socket.
+        for begin in range(0, len(items), self.min_size):
+            self._send_batch(items[begin : begin + self.min_size])
+
+    def _send_batch(self, batch: list[Any]) -> None:
         together = self.min_size > 1
         try:
             if together:

@@ -17,6 +17,7 @@ from pilotage.protocol.liveness import Peer
 from pilotage.protocol.message import Flag
 from pilotage.protocol.original import (
     CLOSING,
+    MAX_TRIES,
     STORING,
     Awaiting,
     Confirmation,
@@ -145,7 +146,7 @@ class Edge:
             # An original confirms by the sender's name and knows only ours; it would handle a resend once more.
             text = f"unconfirmed: {peer.name} is an original, which can't reach {letter.sender} behind {self._me}"
             return (peer.link, frames), expired(f"{letter.message_id}: {text}")
-        self._awaiting.add(token, peer.link, frames, letter.message_id, 2, now)
+        self._awaiting.add(token, peer.link, frames, letter.message_id, letter.tries, now)
         return (peer.link, frames), None
 
     def time_passed(self, now: float) -> tuple[list[Transmission], list[tuple[Token, Settlement]]]:
@@ -173,7 +174,7 @@ class Edge:
             name=str(message.id),
             ordered=wanted,
             durable=wanted and key == "DATA",
-            tries=max(1, message.ttl),
+            tries=min(max(1, message.ttl), MAX_TRIES),
             is_json=True,
         )
 

@@ -31,6 +31,7 @@ STORING = frozenset(("DATA", "CONTINUOUS", "STREAM"))
 """Keys whose confirmation means *stored*; all others are confirmed when they have been received."""
 
 MAX_SEEN = 100_000
+MAX_TRIES = 100
 MAX_BODY_BYTES = 512 * 2**20
 
 MessageId = tuple[str, str, str]
@@ -134,12 +135,13 @@ def frames_to(peer_name: str, path: Sequence[str], body: Frame, *, dials: bool) 
 
 
 class Letter(NamedTuple):
-    """A parcel as an original peer reads it: its JSON, id and sender, and whether a confirmation is asked for."""
+    """A parcel as an original peer reads it: its JSON, what identifies it, and how it is to be sent."""
 
     body: bytes
     message_id: str
     sender: str
     wants_confirm: bool
+    tries: int
 
 
 def write_letter(parcel: Parcel, form: ArrayForm) -> Letter:
@@ -162,7 +164,8 @@ def write_letter(parcel: Parcel, form: ArrayForm) -> Letter:
 
 def _letter(message: Message, body: bytes) -> Letter:
     wants_confirm = Flag.NOREPEAT not in message.flags and message.key != "CONFIRM"
-    return Letter(body, str(message.id), str(message.sender), wants_confirm)
+    tries = min(max(1, message.ttl), MAX_TRIES)
+    return Letter(body, str(message.id), str(message.sender), wants_confirm, tries)
 
 
 def confirm_body(me: str, number: int, to: str, message_id: str) -> bytes:
