@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -155,7 +154,7 @@ def test_min_size_one_carries_its_metadata_in_the_envelope(node: MakeNode, event
     seen: list[Message] = []
     # A station's listens are given the whole message, but in another process: a node stands in for it.
     sink = node("sink", router_port=0, listens={"K": seen.append})
-    sink._messenger.config = dataclasses.replace(sink._messenger.config, gives_values=False)
+    sink._messenger._dispatch._gives_values = False
     cam = node("cam", sink)
     stream = cam.get_stream(
         "eye", "K", min_size=1, upstream="sink", port=sink.router_port, subject="mouse", pilot="rig"

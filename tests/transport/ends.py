@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.net.loops import LoopThread, run_on
-from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Attached
 from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
-from pilotage.transport.driver import Driver, HandlingResult, PassOn, Places, Wires
+from pilotage.transport.driver import Driver, Places
+from pilotage.transport.ports import PassOn, Wires
 
 PATIENT = DeliveryRules(repeat_interval_s=0.2)
 LIVELY = LivenessRules(heartbeat_s=0.2, suspect_after_s=0.5, gone_after_s=1.0, probe_s=0.2)

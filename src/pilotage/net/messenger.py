@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,32 +20,24 @@ from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop
 
+from pilotage.net.dispatch import Dispatch
 from pilotage.net.listens import (
-    URGENT,
     Listen,
-    Origin,
-    failure,
-    finish_with,
-    join_results,
-    runs_on_loop,
     service_of,
-    wants_batches,
-    wants_origin,
 )
 from pilotage.net.notes import NoteLog
 from pilotage.net.receipt import Receipt
-from pilotage.protocol.bodies import decode_body, decode_value, encode_body
+from pilotage.protocol.bodies import decode_value, encode_body
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.outbox import DeliveryRules, SendRequest
-from pilotage.protocol.records import Marks
-from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
-from pilotage.transport.driver import Driver, PassOn, Places, Wires
+from pilotage.protocol.settlement import Outcome, Reason, Settlement, Stage, refused
+from pilotage.transport.driver import Driver, Places
 from pilotage.transport.links import ZmqWires
-from pilotage.transport.workers import Workers
+from pilotage.transport.ports import PassOn, Wires
 
 T = TypeVar("T")
 
@@ -131,13 +123,17 @@ class Messenger:
         self.on_received: Callable[[int], None] = lambda count: None
         self._wires = wires or ZmqWires()
         self._notes = NoteLog(logger)
-        self._tells_all = logger.isEnabledFor(logging.DEBUG)
         self._open: dict[int, Receipt] = {}
         self._settled = {str(outcome): 0 for outcome in Outcome}
-        self._urgent = Workers(f"{config.name}-urgent", self._listen, self._finished, 8)
-        self._workers = Workers(f"{config.name}-listen", self._listen, self._finished, config.max_workers)
-        self._jobs: list[tuple[Hashable, Delivery]] = []
-        self._urgent_jobs: list[tuple[Hashable, Delivery]] = []
+        self._dispatch = Dispatch(
+            config.name,
+            listens,
+            self._finished,
+            self._notes,
+            gives_values=config.gives_values,
+            expands=config.expands,
+            max_workers=config.max_workers,
+        )
         self._driver: Driver | None = None
         self._loop_thread = 0
         self._parent = threading.Condition()
@@ -176,9 +172,7 @@ class Messenger:
 
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network. Not on the loop's thread."""
-        deadline = time.monotonic() + timeout_s
-        self._urgent.close(timeout_s / 2)
-        self._workers.close(max(0.0, deadline - time.monotonic()))
+        self._dispatch.close(timeout_s)
         self._wires.close()
 
     @property
@@ -251,7 +245,7 @@ class Messenger:
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         driver = self.driver
         body, frames = encode_body(message, hand_over=hand_over)
-        if self._tells_all:
+        if self._notes.tells_all:
             self._notes.passing("SENT", message)
         receipt = Receipt(message)
         self._open[id(receipt)] = receipt
@@ -298,7 +292,15 @@ class Messenger:
         Raises:
             InvalidMessage: there is none for its key.
         """
-        self._call(message)
+        self._dispatch.call(message)
+
+    def unpack_stream(self, message: Message) -> object:
+        """Call the inner listen of a STREAM for each of its items.
+
+        Raises:
+            InvalidMessage: no stream, or no listen for its inner key.
+        """
+        return self._dispatch.unpack_stream(message)
 
     # Asking
 
@@ -387,7 +389,7 @@ class Messenger:
         if self._driver is not None:
             counts.update(self._driver.counts)
         received = counts.pop("received", 0)
-        counts["listens waiting"] = self._workers.waiting() + self._urgent.waiting()
+        counts["listens waiting"] = self._dispatch.waiting()
         return Statistics(
             self.config.name,
             {peer.name: str(peer.state) for peer in exchange.routing},
@@ -404,33 +406,14 @@ class Messenger:
     # The driver's shell (on the loop's thread)
 
     def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
-        """Call listens that run on the loop; give the others to the workers."""
-        results: list[HandlingResult] = []
-        passed: list[PassOn] = []
-        for delivery in deliveries:
-            parcel = delivery.parcel
-            if delivery.token is None:
-                passed.append((parcel, self.exchange.routing.inner))
-                self._look(delivery)
-                continue
-            listen = self.listens.get(parcel.verb)
-            if listen is not None and runs_on_loop(listen):
-                result = self._listen(delivery)
-                if result is not None:
-                    results.append(result)
-            else:
-                jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
-                jobs.append(((parcel.boot, parcel.flow), delivery))
-        return results, passed
+        """Give messages to their listens."""
+        results, passed = self._dispatch.hand_over(deliveries)
+        inner = self.exchange.routing.inner
+        return results, [(parcel, inner) for parcel in passed]
 
     def turn_over(self) -> None:
         """Wake the workers, now that the loop lets go of the interpreter."""
-        if self._urgent_jobs:
-            jobs, self._urgent_jobs = self._urgent_jobs, []
-            self._urgent.submit_all(jobs)
-        if self._jobs:
-            jobs, self._jobs = self._jobs, []
-            self._workers.submit_all(jobs)
+        self._dispatch.turn_over()
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""
@@ -462,77 +445,8 @@ class Messenger:
         """Log, at a bounded rate."""
         self._notes.write(note)
 
-    # Listens (on a worker's thread, or the loop's)
-
-    def _listen(self, delivery: Delivery) -> HandlingResult | None:
-        """Call a listen; None if it ends later."""
-        token, parcel = delivery.token, delivery.parcel
-        if token is None:
-            raise AssertionError("what is passed on has no token and is not handled here")
-        try:
-            result = self._call(self._message(delivery), delivery)
-            if result is None:
-                return token, DELIVERED, b""
-            finish_with(result, lambda settlement, answer: self._finish_later((token, settlement, answer)))
-        except (Exception, SystemExit) as error:
-            # Law 4: whatever a listen does, it ends as one refused message.
-            if parcel.verb in self.listens and not isinstance(error, PilotageError):
-                self.logger.exception("the listen for %s of %s failed", parcel.verb, self.config.name)
-            return token, failure(error), b""
-        return None
-
-    def _message(self, delivery: Delivery) -> Message:
-        parcel = delivery.parcel
-        if parcel.marks & Marks.JSON:
-            return Message(bytes(parcel.body), expand_arrays=self.config.expands)
-        return decode_body(parcel.verb, parcel.body, parcel.frames)
-
-    def _call(self, message: Message, delivery: Delivery | None = None) -> object:
-        key = str(message.key)
-        if self._tells_all:
-            self._notes.passing("RECEIVED", message)
-        listen = self.listens.get(key)
-        if listen is None and key == "STREAM":
-            return self.unpack_stream(message, delivery)
-        if listen is None:
-            raise InvalidMessage(
-                f"{self.config.name} has no listen for key {key!r} (it has {', '.join(sorted(self.listens))})"
-            )
-        given = message.value if self.config.gives_values else message
-        return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
-
-    def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
-        """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
-
-        Raises:
-            InvalidMessage: no stream, or no listen for its inner key.
-        """
-        value = message.value
-        if not isinstance(value, dict) or not isinstance(value.get("payload"), list):
-            raise InvalidMessage("a STREAM's value needs inner_key, headers and a list as payload")
-        inner, headers = value.get("inner_key"), value.get("headers") or {}
-        listen = self.listens.get(str(inner))
-        if listen is None:
-            raise InvalidMessage(f"{self.config.name} has no listen for the stream's key {inner!r}")
-        items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
-        origin = (_origin(message, delivery),) if wants_origin(listen) else ()
-        if wants_batches(listen):
-            return listen(items, *origin)
-        given = items if self.config.gives_values else [_inner(message, str(inner), item) for item in items]
-        return join_results([listen(one, *origin) for one in given])
-
-    def _look(self, delivery: Delivery) -> None:
-        """Let a station's listen look at what it passes on."""
-        try:
-            self.listens[delivery.parcel.verb](self._message(delivery))
-        except (Exception, SystemExit):
-            self.logger.exception("the listen for %s of %s failed", delivery.parcel.verb, self.config.name)
-
-    def _finished(self, result: HandlingResult | None) -> None:
-        if result is not None:
-            self._finish_later(result)
-
-    def _finish_later(self, result: HandlingResult) -> None:
+    def _finished(self, result: HandlingResult) -> None:
+        """A listen has ended; on any thread."""
         driver = self._driver
         if driver is not None:
             driver.handled(*result)
@@ -576,16 +490,3 @@ def _read_answer(answer: bytes) -> Any:
     with contextlib.suppress(PilotageError):
         return decode_value(answer)
     return None
-
-
-def _origin(message: Message, delivery: Delivery | None) -> Origin:
-    if delivery is None:
-        return Origin(0, 0, 0, message.timestamp, ())
-    parcel = delivery.parcel
-    return Origin(parcel.boot, parcel.flow, parcel.seq, message.timestamp, tuple(parcel.trail))
-
-
-def _inner(message: Message, key: str, item: object) -> Message:
-    return Message(
-        id=message.id, to=message.to, sender=message.sender, key=key, value=item, flags=message.flags
-    )

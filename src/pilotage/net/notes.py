@@ -19,10 +19,15 @@ class NoteLog:
 
     Args:
         logger: where the lines go.
+
+    Attributes:
+        counts: lines that were withheld.
+        tells_all: the log wants every message.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self.counts: Counter[str] = Counter()
+        self.tells_all = logger.isEnabledFor(Level.DEBUG)
         self._logger = logger
         self._second = 0.0
         self._lines = 0
@@ -44,6 +49,10 @@ class NoteLog:
         reason = f" ({settlement.reason})" if settlement.reason else ""
         text = f"{message.key} to {message.to} {settlement.outcome}{reason}: {settlement.text}"
         self._write(int(Level.DEBUG if quiet else Level.WARNING), text)
+
+    def listen_failed(self, name: str, key: str, error: BaseException) -> None:
+        """Log the error that a listen has raised, with its traceback."""
+        self._logger.error("the listen for %s of %s failed", key, name, exc_info=error)
 
     def passing(self, what: str, message: Message) -> None:
         """Log a message at level DEBUG: not at all with NOLOG, without its value with MINPRINT."""

@@ -1,0 +1,202 @@
+"""Dispatch: gives each message to its listen, on a worker's thread or the loop's, and tells how it ended.
+
+Laws of this room: whatever a listen does, its message ends once (law 4); urgent keys have threads of their own
+(promise D4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+
+from pilotage.net.listens import (
+    URGENT,
+    Listen,
+    Origin,
+    failure,
+    finish_with,
+    join_results,
+    runs_on_loop,
+    wants_batches,
+    wants_origin,
+)
+from pilotage.net.notes import NoteLog
+from pilotage.protocol.bodies import decode_body
+from pilotage.protocol.errors import InvalidMessage, PilotageError
+from pilotage.protocol.exchange import HandlingResult
+from pilotage.protocol.instructions import Delivery
+from pilotage.protocol.message import Message
+from pilotage.protocol.records import Marks, Parcel
+from pilotage.protocol.settlement import DELIVERED
+from pilotage.transport.workers import Workers
+
+URGENT_WORKERS = 8
+
+
+class Dispatch:
+    """Calls the listens of one messenger.
+
+    Args:
+        name: whose.
+        listens: what to call for each key; may be changed at any time.
+        finished: is told, on any thread, how a listen ended that did not end at once.
+        notes: where failures and, at level DEBUG, all messages are told.
+        gives_values: listens are given the value (a node's), not the message (a station's).
+        expands: arrays in original JSON messages are unpacked.
+        max_workers: threads at most.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        listens: Mapping[str, Listen],
+        finished: Callable[[HandlingResult], None],
+        notes: NoteLog,
+        *,
+        gives_values: bool,
+        expands: bool,
+        max_workers: int,
+    ) -> None:
+        self._name = name
+        self._listens = listens
+        self._finished = finished
+        self._notes = notes
+        self._gives_values = gives_values
+        self._expands = expands
+        self._urgent = Workers(f"{name}-urgent", self._listen, self._done, URGENT_WORKERS)
+        self._workers = Workers(f"{name}-listen", self._listen, self._done, max_workers)
+        self._jobs: list[tuple[Hashable, Delivery]] = []
+        self._urgent_jobs: list[tuple[Hashable, Delivery]] = []
+
+    # On the loop's thread
+
+    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[Parcel]]:
+        """Call the listens that run on the loop, and keep the rest for the workers.
+
+        Returns:
+            What was handled at once, and the parcels that are to be passed on.
+        """
+        results: list[HandlingResult] = []
+        passed: list[Parcel] = []
+        for delivery in deliveries:
+            parcel = delivery.parcel
+            if delivery.token is None:
+                passed.append(parcel)
+                self._look(delivery)
+                continue
+            listen = self._listens.get(parcel.verb)
+            if listen is not None and runs_on_loop(listen):
+                result = self._listen(delivery)
+                if result is not None:
+                    results.append(result)
+            else:
+                jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
+                jobs.append(((parcel.boot, parcel.flow), delivery))
+        return results, passed
+
+    def turn_over(self) -> None:
+        """Give the workers what was kept for them: the loop lets go of the interpreter now."""
+        if self._urgent_jobs:
+            jobs, self._urgent_jobs = self._urgent_jobs, []
+            self._urgent.submit_all(jobs)
+        if self._jobs:
+            jobs, self._jobs = self._jobs, []
+            self._workers.submit_all(jobs)
+
+    # From any thread
+
+    def waiting(self) -> int:
+        """Count the messages whose listen has not begun."""
+        return self._workers.waiting() + self._urgent.waiting()
+
+    def close(self, timeout_s: float) -> None:
+        """Let running listens end for a while."""
+        deadline = time.monotonic() + timeout_s
+        self._urgent.close(timeout_s / 2)
+        self._workers.close(max(0.0, deadline - time.monotonic()))
+
+    def _listen(self, delivery: Delivery) -> HandlingResult | None:
+        """Call a listen; None if it ends later."""
+        token, parcel = delivery.token, delivery.parcel
+        if token is None:
+            raise AssertionError("what is passed on has no token and is not handled here")
+        try:
+            result = self.call(self._message(delivery), delivery)
+            if result is None:
+                return token, DELIVERED, b""
+            finish_with(result, lambda settlement, answer: self._finished((token, settlement, answer)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            # Law 4: whatever a listen does, it ends as one refused message.
+            if parcel.verb in self._listens and not isinstance(error, PilotageError):
+                self._notes.listen_failed(self._name, parcel.verb, error)
+            return token, failure(error), b""
+        return None
+
+    def _message(self, delivery: Delivery) -> Message:
+        parcel = delivery.parcel
+        if parcel.marks & Marks.JSON:
+            return Message(bytes(parcel.body), expand_arrays=self._expands)
+        return decode_body(parcel.verb, parcel.body, parcel.frames)
+
+    def call(self, message: Message, delivery: Delivery | None = None) -> object:
+        """Call the listen for a message.
+
+        Raises:
+            InvalidMessage: there is none for its key.
+        """
+        key = str(message.key)
+        if self._notes.tells_all:
+            self._notes.passing("RECEIVED", message)
+        listen = self._listens.get(key)
+        if listen is None and key == "STREAM":
+            return self.unpack_stream(message, delivery)
+        if listen is None:
+            raise InvalidMessage(
+                f"{self._name} has no listen for key {key!r} (it has {', '.join(sorted(self._listens))})"
+            )
+        given = message.value if self._gives_values else message
+        return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
+
+    def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
+        """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
+
+        Raises:
+            InvalidMessage: no stream, or no listen for its inner key.
+        """
+        value = message.value
+        if not isinstance(value, dict) or not isinstance(value.get("payload"), list):
+            raise InvalidMessage("a STREAM's value needs inner_key, headers and a list as payload")
+        inner, headers = value.get("inner_key"), value.get("headers") or {}
+        listen = self._listens.get(str(inner))
+        if listen is None:
+            raise InvalidMessage(f"{self._name} has no listen for the stream's key {inner!r}")
+        items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
+        origin = (_origin(message, delivery),) if wants_origin(listen) else ()
+        if wants_batches(listen):
+            return listen(items, *origin)
+        given = items if self._gives_values else [_inner(message, str(inner), item) for item in items]
+        return join_results([listen(one, *origin) for one in given])
+
+    def _look(self, delivery: Delivery) -> None:
+        """Let a station's listen look at what it passes on."""
+        try:
+            self._listens[delivery.parcel.verb](self._message(delivery))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on
+            self._notes.listen_failed(self._name, delivery.parcel.verb, error)
+
+    def _done(self, result: HandlingResult | None) -> None:
+        if result is not None:
+            self._finished(result)
+
+
+def _origin(message: Message, delivery: Delivery | None) -> Origin:
+    if delivery is None:
+        return Origin(0, 0, 0, message.timestamp, ())
+    parcel = delivery.parcel
+    return Origin(parcel.boot, parcel.flow, parcel.seq, message.timestamp, tuple(parcel.trail))
+
+
+def _inner(message: Message, key: str, item: object) -> Message:
+    return Message(
+        id=message.id, to=message.to, sender=message.sender, key=key, value=item, flags=message.flags
+    )

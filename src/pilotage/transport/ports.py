@@ -1,0 +1,98 @@
+"""What a driver needs: a shell that is told, and wires that carry. Real ones and those in memory fulfil the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from pilotage.protocol.exchange import Arrival, HandlingResult
+from pilotage.protocol.instructions import Card, Delivery, Link, Note, PeerChanged
+from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.settlement import Settlement
+
+PassOn = tuple[Parcel, str]
+"""A parcel that goes on, and to whom."""
+
+
+class Shell(Protocol):
+    """What the objects on the floor above do with an exchange's word. All on the loop's thread."""
+
+    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+        """Give messages to their listens; return what was handled or passed on at once."""
+
+    def counted(self, received: int) -> None:
+        """So many messages and confirmations have arrived by now."""
+
+    def turn_over(self) -> None:
+        """The loop is about to rest: now is the time to wake other threads."""
+
+    def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
+        """Tell senders how their sends ended."""
+
+    def progress(self, handles: list[Any]) -> None:
+        """Tell senders that their message was received."""
+
+    def peer_changed(self, change: PeerChanged) -> None:
+        """A neighbour came, went, or fell silent."""
+
+    def note(self, note: Note) -> None:
+        """Something is worth the log."""
+
+
+class Wire(Protocol):
+    """A socket, or what stands for one. All on the loop's thread."""
+
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+    ) -> None:
+        """Have the loop call when there may be something to read, or a connection has changed."""
+
+    def readable(self) -> bool:
+        """Tell whether something is there to be read."""
+
+    def drain(self, most: int) -> list[Arrival]:
+        """Read up to so many transmissions."""
+
+    def send(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Queue a transmission; raises zmq.Again where there is no room, another ZMQError where nobody is there."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class ListeningWire(Wire, Protocol):
+    """A socket that others dial."""
+
+    port: int
+
+    def leave(self, link: Link) -> bool:
+        """Have a link end that can't be written to; False if it is none of ours, or has ended."""
+
+    def gone(self) -> list[Link]:
+        """Give the links whose connections have ended."""
+
+
+class DialledWire(Wire, Protocol):
+    """A socket that dialled."""
+
+    link: Link
+
+    def changes(self) -> list[bool]:
+        """Give what has happened to the connection: True for up, False for down."""
+
+
+class Wires(Protocol):
+    """A network: ZeroMQ's, or one in memory."""
+
+    def listen(self, address: str, port: int, name: str, boot: int) -> ListeningWire:
+        """Bind; raises PortInUse."""
+
+    def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]:
+        """Look who listens; raises OSError, MalformedFrame or TimeoutError."""
+
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire:
+        """Dial, in the dialect of whoever listens."""
+
+    def close(self) -> None:
+        """Let go of it."""
