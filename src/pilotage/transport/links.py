@@ -6,6 +6,7 @@ Law of this room: everything here runs on the loop's thread (ZeroMQ sockets belo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -414,3 +415,6 @@ async def peek(host: str, port: int, upstream: str) -> Card:
             return read_card(opening[:length], upstream)
         finally:
             writer.close()
+            # Until then its socket is open, and a loop that ends meanwhile would leave it so.
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
