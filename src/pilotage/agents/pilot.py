@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import platform
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 10.0
 FETCH_TIMEOUT_S = 30.0
 FETCH_LOOK_S = 0.02
+BEGIN_TIMEOUT_S = 45.0
 COHERE_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 2.0
 TOLD_TIMEOUT_S = 0.3
@@ -77,10 +79,13 @@ class Pilot:
         self._ending: Future[None] | None = None
         self._told: Receipt | None = None
         self._last_told = (State.IDLE, "")
+        self._life = secrets.token_hex(8)
+        self._begun = threading.Event()
+        self._error = ""
         self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
         self._record = Record(self.settings.datadir, self.name)
-        self._helpers = ThreadPoolExecutor(4, thread_name_prefix="pilot")
+        self._helpers = ThreadPoolExecutor(8, thread_name_prefix="pilot")
         self._keeper = Keeper(self._make_station, self._greet)
         self._keeper.start()
         station = self._keeper.station
@@ -173,27 +178,42 @@ class Pilot:
 
     # Orders
 
-    def l_start(self, value: Any) -> dict[str, Any]:
-        """Run a task; the answer tells what runs."""
+    def l_start(self, value: Any) -> Future[Any]:
+        """Run a task; settled when it runs (its files are here, it was built), and the answer tells what runs.
+
+        Raises:
+            TaskError: one runs already, the task is unknown, or its parameters don't fit.
+        """
         start = parse_start(value)
         child = start.child or {}
         owner = {"pilot": child.get("parent") or self.name, "subject": child.get("subject") or start.subject}
         start = start.model_copy(update=owner)
         task_class = find_task(start.task_type)
         self._start, previous = start, self._start
+        self._begun.clear()
+        self._error = ""
         try:
             self.runner.start(start, task_class)
         except PilotageError:
             self._start = previous
             raise
         self._diary.note(start, start.current_trial)
-        return {
+        runs = {
             "task_type": start.task_type,
             "task_code_sha256": task_code_hash(task_class),
             "pilotage": version("pilotage"),
             "python": platform.python_version(),
             "machine": platform.platform(),
+            "life": self._life,
         }
+        return self._helpers.submit(self._wait_begun, runs)
+
+    def _wait_begun(self, runs: dict[str, Any]) -> dict[str, Any]:
+        if not self._begun.wait(BEGIN_TIMEOUT_S):
+            raise TaskError(f"{runs['task_type']!r} is still being prepared after {BEGIN_TIMEOUT_S:g} s")
+        if self._error and self.runner.state is State.ERROR:
+            raise TaskError(self._error)
+        return runs
 
     def l_stop(self, value: Any) -> Future[Any]:
         """Stop the task; settled when it has really ended and its data are sent."""
@@ -226,7 +246,8 @@ class Pilot:
             resent[name] = stream.statistics().resent
         account = self.accounts.of(session)
         account.wait_settled(SETTLE_TIMEOUT_S)
-        told = {"pilot": self.name, "session": session, "record": str(self._record.place(session))}
+        record = str(self._record.place(session))
+        told = {"pilot": self.name, "session": session, "record": record, "life": self._life}
         return {**account.report(resent), **told}
 
     # Reports (on the task's threads)
@@ -274,6 +295,8 @@ class Pilot:
         """Report a state; the end of a task is told when what it sent has settled, or can't for now."""
         if state is State.PREPARING:
             self._begin_record()
+        elif state is not State.STOPPING:
+            self._begun.set()
         if state in (State.IDLE, State.ERROR) and self._record.running is not None:
             self._ending = self._helpers.submit(self._settle_then_tell, state, reason)
             return
@@ -306,6 +329,7 @@ class Pilot:
         return message
 
     def _tell_error(self, text: str, trace: str) -> None:
+        self._error = text
         self._tell_event("error", {"text": text, "traceback": trace})
 
     def _tell_event(self, name: str, values: Mapping[str, Any]) -> None:

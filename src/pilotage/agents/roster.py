@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pilotage.protocol.errors import StoreError
+from pilotage.protocol.errors import InvalidMessage, StoreError
+
+MAX_PILOTS = 10_000
 
 
 @dataclass(slots=True)
@@ -62,16 +64,23 @@ class Roster:
             return list(self._pilots)
 
     def update(self, name: str, **known: Any) -> None:
-        """Note what was heard of a pilot; adds it if it is new."""
+        """Note what was heard of a pilot; adds it if it is new.
+
+        Raises:
+            InvalidMessage: there are too many.
+            StoreError: the list can't be written.
+        """
         with self._changed:
             record = self._pilots.get(name)
-            is_new = record is None
+            kept = None if record is None else (record.ip, record.parent)
             if record is None:
+                if len(self._pilots) >= MAX_PILOTS:
+                    raise InvalidMessage(f"{name} is one pilot too many: a Terminal keeps {MAX_PILOTS}")
                 record = self._pilots[name] = PilotRecord()
             for what, value in known.items():
                 setattr(record, what, value)
             record.heard = time.time()
-            if is_new or "ip" in known or "parent" in known:
+            if (record.ip, record.parent) != kept:
                 self._write()
             self._changes += 1
             self._changed.notify_all()

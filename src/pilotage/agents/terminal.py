@@ -18,7 +18,7 @@ from pilotage.agents.pilot import values_of
 from pilotage.agents.ports import Archives
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
-from pilotage.net.listens import Listen, Origin, join_results, takes_batches, takes_origin
+from pilotage.net.listens import Listen, Origin, failed, join_results, takes_batches, takes_origin
 from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
@@ -34,6 +34,7 @@ CHANGE_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 REACHABLE = ("alive", "suspect")
+MAX_NAME_CHARS = 200
 ENDED = ("IDLE", "ERROR", "INTERRUPTED", "")
 
 
@@ -70,6 +71,7 @@ class Terminal:
             "SET": self.l_set,
             "END": self.l_end,
         }
+        self._lives: dict[tuple[str, str], str] = {}
         self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens)
         self._ask_all()
 
@@ -123,14 +125,12 @@ class Terminal:
             raise InvalidMessage(f"DATA needs a dictionary of columns, not {type(value).__name__}")
         if value.get("continuous"):
             return self._keep_items([value], origin)
+        pilot, subject, trial = _owner(value, origin)
         archive = self.sessions.archive(str(value.get("session") or ""))
-        pilot = str(value.get("pilot") or _sender(origin))
-        trial = value.get("trial_num")
-        subject = value.get("subject")
         return archive.add_trial(
             pilot,
-            None if subject is None else str(subject),
-            trial if isinstance(trial, int) else None,
+            subject,
+            trial,
             values_of(value),
             origin,
         )
@@ -142,17 +142,20 @@ class Terminal:
         return self._keep_items(items if isinstance(items, list) else [items], origin)
 
     def _keep_items(self, items: Sequence[Mapping[str, Any]], origin: Origin) -> object:
-        head = items[0] if items and isinstance(items[0], Mapping) else {}
+        good = [item for item in items if isinstance(item, dict) and "timestamp" in item]
+        head = good[0] if good else {}
         archive = self.sessions.archive(str(head.get("session") or ""))
-        pilot = str(head.get("pilot") or _sender(origin))
-        subject = None if head.get("subject") is None else str(head["subject"])
-        series = split_items(items, head.get("stream"))
+        pilot, subject, _ = _owner(head, origin)
+        series = split_items(good, head.get("stream"))
         last = len(series) - 1
         # The part numbered 0 is stored last: once it is there, all of the message is.
         kept = [
             archive.add_items(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at)
             for at, one in enumerate(series)
         ]
+        if len(good) < len(items):
+            text = f"{len(items) - len(good)} of {len(items)} items of {pilot} have no timestamp; the others are kept"
+            return join_results([*kept, failed(InvalidMessage(text))])
         return join_results(kept)
 
     @takes_origin
@@ -171,6 +174,8 @@ class Terminal:
         """Take note of a pilot that has come."""
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage("HANDSHAKE needs a dictionary with the pilot's name")
+        if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS:
+            raise InvalidMessage(f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters")
         known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or ""), "link": "alive"}
         self.roster.update(value["pilot"], state=str(value.get("state") or ""), **known)
 
@@ -295,6 +300,7 @@ class Terminal:
             receipt = self.node.send(pilot, "START", asked)
         try:
             runs = receipt.result(START_TIMEOUT_S)
+            self._lives[session, pilot] = str((runs or {}).get("life") or "")
         except Refused:
             if session not in before and set(self.sessions.agents(session)) <= {pilot, parent}:
                 self.sessions.end(session, STOP_TIMEOUT_S)  # nothing runs in it: it was opened for this alone
@@ -365,13 +371,17 @@ class Terminal:
             for key, mark in archive.marks().items()
             if key.name not in ("events", "states", "parameters")
         }
-        differences = [str(difference) for difference in compare(ours, theirs)]
         unheard = [agent for agent, account in accounts.items() if "error" in account]
+        # What an agent would have to account for that gave no account can't be judged, in either direction.
+        unjudged = sorted(ours.keys() - theirs.keys()) if unheard else []
+        judged = {key: mark for key, mark in ours.items() if key not in unjudged}
+        differences = [str(difference) for difference in compare(judged, theirs)]
         certificate = {
             "session": session,
             "complete": not differences and not unheard,
             "differences": differences,
             "unheard": unheard,
+            "unjudged": [list(key) for key in unjudged],
             "stored": [[*key, mark.count] for key, mark in sorted(ours.items())],
             "accounts": accounts,
             "compared": time.time(),
@@ -392,7 +402,10 @@ class Terminal:
     def _account(self, agent: str, session: str) -> dict[str, Any]:
         receipt: Receipt = self.node.send(agent, "COHERE", {"session": session})
         try:
-            return dict(receipt.result(COHERE_TIMEOUT_S) or {})
+            account = dict(receipt.result(COHERE_TIMEOUT_S) or {})
+            if self._lives.get((session, agent), account.get("life")) != account.get("life"):
+                return {"error": f"{agent} was started anew since, and can't account for what it sent before"}
+            return account
         except (DeliveryError, TimeoutError) as error:
             return {"error": str(error)}
 
@@ -415,6 +428,26 @@ def _dictionary(key: str, value: Any, *needed: str) -> dict[str, Any]:
     if not isinstance(value, dict) or any(name not in value for name in needed):
         raise InvalidMessage(f"{key} needs a dictionary with {' and '.join(needed)}")
     return dict(value)
+
+
+def _owner(value: Mapping[str, Any], origin: Origin) -> tuple[str, str | None, int | None]:
+    """Read whose data these are: pilot, subject and trial.
+
+    Raises:
+        InvalidMessage: one of them has the wrong type.
+    """
+    pilot, subject, trial = (
+        value.get("pilot") or _sender(origin),
+        value.get("subject"),
+        value.get("trial_num"),
+    )
+    if not isinstance(pilot, str) or len(pilot) > MAX_NAME_CHARS:
+        raise InvalidMessage(f"DATA: pilot must be a name, not {pilot!r:.60}")
+    if not isinstance(subject, str | None):
+        raise InvalidMessage(f"DATA of {pilot}: subject must be text, not {subject!r:.60}")
+    if not isinstance(trial, int | None) or isinstance(trial, bool):
+        raise InvalidMessage(f"DATA of {pilot}: trial_num must be a whole number, not {trial!r:.60}")
+    return pilot, subject, trial
 
 
 def _sender(origin: Origin) -> str:

@@ -13,6 +13,7 @@ from pilotage.net.listens import (
     URGENT,
     Listen,
     Origin,
+    failed,
     failure,
     finish_with,
     join_results,
@@ -31,6 +32,7 @@ from pilotage.protocol.settlement import DELIVERED
 from pilotage.transport.workers import Workers
 
 URGENT_WORKERS = 8
+STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
 class Dispatch:
@@ -154,7 +156,7 @@ class Dispatch:
             raise InvalidMessage(
                 f"{self._name} has no listen for key {key!r} (it has {', '.join(sorted(self._listens))})"
             )
-        given = message.value if self._gives_values else message
+        given = _value_with_headers(message) if self._gives_values else message
         return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
 
     def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
@@ -167,6 +169,8 @@ class Dispatch:
         if not isinstance(value, dict) or not isinstance(value.get("payload"), list):
             raise InvalidMessage("a STREAM's value needs inner_key, headers and a list as payload")
         inner, headers = value.get("inner_key"), value.get("headers") or {}
+        if not isinstance(headers, dict):
+            raise InvalidMessage(f"a STREAM's headers must be a dictionary, not {type(headers).__name__}")
         listen = self._listens.get(str(inner))
         if listen is None:
             raise InvalidMessage(f"{self._name} has no listen for the stream's key {inner!r}")
@@ -175,7 +179,16 @@ class Dispatch:
         if wants_batches(listen):
             return listen(items, *origin)
         given = items if self._gives_values else [_inner(message, str(inner), item) for item in items]
-        return join_results([listen(one, *origin) for one in given])
+        return join_results([self._call_for_item(listen, one, origin) for one in given])
+
+    def _call_for_item(self, listen: Listen, item: object, origin: tuple[Origin, ...]) -> object:
+        """Call a listen for one item of a batch: what it raises refuses the batch, but not before the others had it."""
+        try:
+            return listen(item, *origin)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it ends the message as refused
+            if not isinstance(error, PilotageError):
+                self._notes.listen_failed(self._name, "an item of a stream", error)
+            return failed(error)
 
     def _look(self, delivery: Delivery) -> None:
         """Let a station's listen look at what it passes on."""
@@ -187,6 +200,14 @@ class Dispatch:
     def _done(self, result: HandlingResult | None) -> None:
         if result is not None:
             self._finished(result)
+
+
+def _value_with_headers(message: Message) -> object:
+    """Give a value; for an item that travels alone, with the stream's headers, which are fields of its message."""
+    fields = message.__dict__
+    if "continuous" not in fields or not isinstance(message.value, dict):
+        return message.value
+    return {**{name: fields[name] for name in STREAM_HEADERS if name in fields}, **message.value}
 
 
 def _origin(message: Message, delivery: Delivery | None) -> Origin:

@@ -123,6 +123,13 @@ def finish_with(result: object, finish: Finish) -> None:
         finish(DELIVERED, encode_answer(result))
 
 
+def failed(error: BaseException) -> Future[Any]:
+    """Give the result of a listen that has raised."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
 def join_results(results: list[Any]) -> object:
     """Make one result of many: it ends when all have ended, and badly if one did."""
     open_ones = [result for result in results if isinstance(result, Receipt | Future)]

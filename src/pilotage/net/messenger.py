@@ -23,6 +23,7 @@ from tornado.ioloop import IOLoop
 from pilotage.net.dispatch import Dispatch
 from pilotage.net.listens import (
     Listen,
+    Origin,
     service_of,
 )
 from pilotage.net.notes import NoteLog
@@ -204,6 +205,8 @@ class Messenger:
         """
         if not key:
             raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
+        if not isinstance(flags, Mapping | None):
+            raise InvalidMessage(f"flags must be a dictionary, not {type(flags).__name__}")
         all_flags = dict(flags) if flags else {}
         if not repeat:
             all_flags[Flag.NOREPEAT.value] = True
@@ -247,7 +250,7 @@ class Messenger:
         body, frames = encode_body(message, hand_over=hand_over)
         if self._notes.tells_all:
             self._notes.passing("SENT", message)
-        receipt = Receipt(message)
+        receipt = Receipt(message, self._loop_thread)
         self._open[id(receipt)] = receipt
         key = str(message.key)
         driver.send(
@@ -267,10 +270,11 @@ class Messenger:
             self._interrupt(receipt)  # we were released while it was on its way into the mailbox
         return receipt
 
-    def confirm(self, message_id: str) -> None:
-        """Settle a send of ours by its id, as an original's CONFIRM would."""
+    def confirm(self, message_id: str, origin: Origin | None = None) -> None:
+        """Settle a send of ours by its id; by the wire only its recipient may say so."""
+        by = origin.trail[0] if origin is not None and origin.trail else None
         for receipt in list(self._open.values()):
-            if receipt.message.id == message_id:
+            if receipt.message.id == message_id and by in (None, receipt.message.to):
                 self._end(receipt, Settlement(Outcome.DELIVERED))
 
     def unsettled(self) -> dict[str, Message]:
@@ -351,6 +355,11 @@ class Messenger:
     def knows(self, name: str) -> bool:
         """Tell whether a neighbour of that name is connected. Any thread."""
         return name in self.exchange.routing.names
+
+    def leads_to(self, name: str) -> bool:
+        """Tell whether a neighbour of that name is connected, or a way to it was learned. Any thread."""
+        routing = self.exchange.routing
+        return name in routing.names or name in routing.through()
 
     def keep_value(self, name: str, value: str) -> None:
         """Keep the state that a neighbour told, for `senders`. Any thread."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from pilotage.net.listens import Listen
+from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream, headers_from_prefs
-from pilotage.protocol.errors import Closed, InvalidMessage, MalformedFrame
+from pilotage.protocol.errors import Closed, InvalidMessage, MalformedFrame, MisuseError
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.outbox import DeliveryRules
 from pilotage.transport.driver import Places
@@ -29,6 +29,7 @@ CLOSING_S = 0.6
 """What sockets may take to get rid of what they queued."""
 
 MAX_NAME_BYTES = 200
+MAX_PORT = 65535
 
 Recipient = str | list[str] | tuple[str, ...] | None
 
@@ -76,14 +77,14 @@ class Net_Node:
         expand_on_receive: bool = True,
         router_port: int | None = None,
     ) -> None:
-        self.id = _checked_name(id)
+        self.id = checked_name(id)
         self.upstream = upstream
-        self.port = int(port)
+        self.port = checked_port(port, "port")
         self.upstream_ip = upstream_ip
-        self.router_port = router_port
+        self.router_port = None if router_port is None else checked_port(router_port, "router_port")
         self.daemon = daemon
         self.logger = logging.getLogger(f"pilotage.node.{id}")
-        self.listens: dict[str, Listen] = {"CONFIRM": self.l_confirm, **(listens or {})}
+        self.listens: dict[str, Listen] = {"CONFIRM": self.l_confirm, **checked_listens(listens, id)}
         self._instance = instance
         self._expands = expand_on_receive
         self._own_thread: LoopThread | None = None
@@ -218,8 +219,8 @@ class Net_Node:
             raise Closed(f"{self.id} was released; make a new Net_Node to send {key or msg!r}")
         if msg is None:
             msg = self.prepare_message(to, key or "", value, repeat, flags)
-        elif to is None:
-            to = msg.to
+        else:
+            to = checked_message(msg).to if to is None else to
         path = path_of(to) or (self.upstream,)
         return self._messenger.send(
             msg, ("",) if force_to else path, repeat=repeat and Flag.NOREPEAT not in msg.flags
@@ -286,13 +287,15 @@ class Net_Node:
         message = msg if isinstance(msg, Message) else _read(msg, self._expands)
         self._messenger.call_listen(message)
 
-    def l_confirm(self, value: str) -> None:
+    @takes_origin
+    def l_confirm(self, value: str, origin: Origin | None = None) -> None:
         """Confirm that a message was received.
 
         Args:
             value: the id of the message that is confirmed.
+            origin: where it came from; only the message's recipient is believed.
         """
-        self._messenger.confirm(str(value))
+        self._messenger.confirm(str(value), origin)
 
     def l_stream(self, msg: Message) -> None:
         """Hand each item of a STREAM to the listen of its inner key.
@@ -369,16 +372,61 @@ def path_of(to: Recipient) -> tuple[str, ...]:
     """
     if isinstance(to, str):
         return (to,) if to else ()
+    if not isinstance(to, list | tuple | None):
+        raise InvalidMessage(f"a recipient must be a name, or a list of names on the way, not {to!r:.80}")
     names: tuple[object, ...] = tuple(to or ())
     if not all(isinstance(name, str) for name in names):
         raise InvalidMessage(f"a recipient must be a name, or a list of names on the way, not {to!r}")
     return tuple(str(name) for name in names) if any(names) else ()
 
 
-def _checked_name(name: str) -> str:
-    if not name or len(str(name).encode()) > MAX_NAME_BYTES or "\0" in name:
-        raise InvalidMessage(f"a name must be text of 1 to 200 bytes, not {name!r}")
+def checked_name(name: object) -> str:
+    """Give a name that a peer can be known by.
+
+    Raises:
+        InvalidMessage: it is no text of 1 to 200 bytes.
+    """
+    if not isinstance(name, str) or not name or len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
+        raise InvalidMessage(f"a name must be text of 1 to {MAX_NAME_BYTES} bytes, not {name!r:.80}")
     return name
+
+
+def checked_port(port: object, what: str) -> int:
+    """Give a port's number.
+
+    Raises:
+        MisuseError: it is none from 0 to 65535.
+    """
+    try:
+        number = int(port)  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise MisuseError(f"{what} must be a port's number, not {port!r}") from error
+    if not 0 <= number <= MAX_PORT:
+        raise MisuseError(f"{what} must be a port from 0 to {MAX_PORT}, not {number}")
+    return int(number)
+
+
+def checked_listens(listens: Mapping[str, Listen] | None, name: str) -> dict[str, Listen]:
+    """Give listens that can be called.
+
+    Raises:
+        MisuseError: one of them can't be.
+    """
+    for key, listen in (listens or {}).items():
+        if not callable(listen):
+            raise MisuseError(f"{name}: the listen for {key!r} can't be called: {listen!r:.80}")
+    return dict(listens or {})
+
+
+def checked_message(msg: object) -> Message:
+    """Give a message that the caller made.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
+    if not isinstance(msg, Message):
+        raise InvalidMessage(f"msg must be a Message, not {type(msg).__name__}; or give key and value")
+    return msg
 
 
 def _read(msg: object, expands: bool) -> Message:

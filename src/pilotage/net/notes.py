@@ -12,6 +12,8 @@ from pilotage.protocol.settlement import Outcome, Settlement
 
 LINES_A_SECOND = 20
 VALUE_CHARS = 200
+SAME_AGAIN_S = 10.0
+MAX_REMEMBERED = 200
 
 
 class NoteLog:
@@ -32,6 +34,7 @@ class NoteLog:
         self._second = 0.0
         self._lines = 0
         self._withheld = 0
+        self._said: dict[str, float] = {}
 
     def write(self, note: Note) -> None:
         """Log a note of the core."""
@@ -66,6 +69,12 @@ class NoteLog:
         if not self._logger.isEnabledFor(level):
             return
         now = time.monotonic()
+        if now - self._said.get(text, -SAME_AGAIN_S) < SAME_AGAIN_S:
+            self.counts["log lines withheld"] += 1
+            return
+        if len(self._said) >= MAX_REMEMBERED:
+            self._said.clear()
+        self._said[text] = now
         if now - self._second >= 1.0:
             if self._withheld:
                 self._logger.warning("%d more lines like these were not written", self._withheld)

@@ -13,7 +13,7 @@ from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
-from pilotage.net.station import Station
+from pilotage.net.station import Station, checked_state
 from pilotage.net.stimuli import missing_files, stimulus_files
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
 from pilotage.protocol.message import Flag, Message
@@ -84,9 +84,16 @@ class Pilot_Station(Station):
     def l_noop(self, msg: Message) -> None:
         """Take note, and do nothing."""
 
-    def l_state(self, msg: Message) -> Receipt:
-        """The pilot has changed state: keep it, and alert the Terminal."""
-        return self._tell(str(msg.value), str(msg["reason"]) if "reason" in msg else "")
+    @takes_origin
+    def l_state(self, msg: Message, origin: Origin | None = None) -> Receipt:
+        """The pilot has changed state: keep it, and alert the Terminal.
+
+        Raises:
+            InvalidMessage: somebody else than our own pilot told it, or it is no state.
+        """
+        if not self.is_inner(origin):
+            raise InvalidMessage(f"only {self.inner} tells the state of {self.id}, not {msg.sender}")
+        return self._tell(checked_state(msg.value), str(msg["reason"]) if "reason" in msg else "")
 
     def l_cohere(self, msg: Message) -> Receipt:
         """Give our side's account of the data, so that the Terminal can compare it with its own."""
@@ -249,7 +256,7 @@ class Pilot_Station(Station):
         """
         if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
-        self._leave()
+        self._leave_soon()
 
     def l_forward(self, msg: Message) -> Receipt:
         """Pass the message on to the pilot."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
 
@@ -26,10 +27,11 @@ class Receipt:
         settlement: its end, or None while it is open.
     """
 
-    __slots__ = ("_callbacks", "_event", "message", "settlement", "stage")
+    __slots__ = ("_callbacks", "_event", "_settled_by", "message", "settlement", "stage")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, settled_by: int = 0) -> None:
         self.message = message
+        self._settled_by = settled_by
         self.stage = Stage.SENT
         self.settlement: Settlement | None = None
         self._event: threading.Event | None = None
@@ -57,7 +59,12 @@ class Receipt:
 
         Raises:
             TimeoutError: it is still open then.
+            MisuseError: called on the very thread that would settle it; `await` the receipt there.
         """
+        if self.settlement is None and threading.get_ident() == self._settled_by:
+            raise MisuseError(
+                f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
+            )
         with _lock:
             if self.settlement is not None:
                 return self.settlement

@@ -17,15 +17,16 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from ctypes import c_int
+from dataclasses import replace
 from typing import Any, Self
 
 from tornado.ioloop import IOLoop
 
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
-from pilotage.net.listens import Listen, Origin
+from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
-from pilotage.net.node import Recipient, path_of
+from pilotage.net.node import Recipient, checked_listens, checked_name, checked_port, path_of
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
@@ -35,6 +36,9 @@ from pilotage.transport.driver import Places
 
 START_TIMEOUT_S = 30.0
 ASK_TIMEOUT_S = 5.0
+LAST_WORDS_S = 0.1
+MAX_STATE_CHARS = 40
+ROOT_PATIENCE_S = 5.0
 ORPHAN_GRACE_S = 0.4
 
 
@@ -73,22 +77,23 @@ class Station(multiprocessing.Process):
     ) -> None:
         if not id:
             raise MisuseError("a station needs an id: the name that others reach it by")
+        id = checked_name(id)
         super().__init__(name=f"station-{id}", daemon=True)
         if pusher and not (push_ip and push_port):
             raise MisuseError(f"station {id}: a pusher needs push_ip and push_port, the station to dial")
         self.id = id
         self.push_ip = push_ip
-        self.push_port = int(push_port) if push_port is not None else None
+        self.push_port = checked_port(push_port, "push_port") if push_port is not None else None
         self.push_id = push_id or ""
         self.has_pusher = bool(pusher)
-        self.listen_port = int(listen_port) if listen_port is not None else 0
+        self.listen_port = checked_port(listen_port, "listen_port") if listen_port is not None else 0
         self.child = False
         self.ip = self.get_ip()
         self.logger = logging.getLogger(f"pilotage.station.{id}")
         self.listens: dict[str, Listen] = {
             "CONFIRM": self.l_confirm,
             "STREAM": self.l_stream,
-            **(listens or {}),
+            **checked_listens(listens, id),
         }
         self.msgs_received = multiprocessing.Value(c_int, 0)
         self.loop: IOLoop | None = None
@@ -223,6 +228,9 @@ class Station(multiprocessing.Process):
             upstream=self.push_id,
         )
         rules = DeliveryRules(repeat_interval_s=self.repeat_interval)
+        if not self.has_pusher:
+            # The root has nobody to ask: what it can't reach for that long is not there.
+            rules = replace(rules, patience_s=ROOT_PATIENCE_S)
         return MessengerConfig(self.id, places, gives_values=False, expands=False, delivery=rules)
 
     def _leave(self) -> None:
@@ -236,6 +244,12 @@ class Station(multiprocessing.Process):
         end = threading.Timer(ORPHAN_GRACE_S, os._exit, (1,))
         end.daemon = True
         end.start()
+
+    def _leave_soon(self) -> None:
+        """Leave once what is being answered has gone out."""
+        loop = self.loop
+        if loop is not None:
+            loop.add_callback(loop.call_later, LAST_WORDS_S, self._leave)
 
     def is_inner(self, origin: Origin | None) -> bool:
         """Tell whether a message came straight from our own inner node, by the connection, not by what it says.
@@ -475,9 +489,10 @@ class Station(multiprocessing.Process):
         """
         self._here.call_listen(msg if isinstance(msg, Message) else Message(msg))
 
-    def l_confirm(self, msg: Message) -> None:
-        """Confirm that a message was received: its id is the value."""
-        self._here.confirm(str(msg.value))
+    @takes_origin
+    def l_confirm(self, msg: Message, origin: Origin | None = None) -> None:
+        """Confirm that a message was received: its id is the value. Only the message's recipient is believed."""
+        self._here.confirm(str(msg.value), origin)
 
     def l_stream(self, msg: Message) -> object:
         """Hand each item of a STREAM to the listen of its inner key.
@@ -496,6 +511,17 @@ class Station(multiprocessing.Process):
                 return str(probe.getsockname()[0])
             except OSError:
                 return "127.0.0.1"
+
+
+def checked_state(value: object) -> str:
+    """Give the state that a STATE carries: one of a pilot's, or a word of a lab's own task.
+
+    Raises:
+        InvalidMessage: it is no short word.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_STATE_CHARS:
+        raise InvalidMessage(f"STATE needs a word of at most {MAX_STATE_CHARS} letters, not {value!r:.60}")
+    return value
 
 
 def _those(messages: dict[str, Message], pushed: set[str], *, pushed_ones: bool) -> dict[str, Message]:

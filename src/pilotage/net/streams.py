@@ -21,6 +21,7 @@ from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, MisuseError
 from pilotage.protocol.message import Flag
+from pilotage.protocol.settlement import Outcome
 from pilotage.transport.driver import Places
 
 if TYPE_CHECKING:
@@ -187,8 +188,7 @@ class Stream(Queue[Any]):
             else:
                 self._send(self.key, item, 1, self.headers)
         except MisuseError as error:
-            self.failed += 1
-            self.unfinished_tasks -= 1
+            self._over(1, failed=True)
             self._messenger.logger.error("an item of the stream %s can't be sent: %s", self.name, error)
 
     def _send(self, key: str, value: Any, items: int, extra: dict[str, Any]) -> None:
@@ -213,14 +213,18 @@ class Stream(Queue[Any]):
             self._loop.add_callback(self._settled, receipt, items)
 
     def _settled(self, receipt: Receipt, items: int) -> None:
-        error = receipt.settlement.error() if receipt.settlement else None
+        refusal = receipt.settlement is not None and receipt.settlement.outcome is Outcome.REFUSED
         with self.mutex:
             self._on_the_way -= items
-            self.failed += items if error is not None and Flag.NOREPEAT not in receipt.message.flags else 0
-            self.unfinished_tasks = max(0, self.unfinished_tasks - items)
-            if not self.unfinished_tasks:
-                self.all_tasks_done.notify_all()
-            self.not_full.notify_all()
+            self._over(items, failed=refusal)
+
+    def _over(self, items: int, *, failed: bool) -> None:
+        """Count items that are over, under the mutex."""
+        self.failed += items * failed
+        self.unfinished_tasks = max(0, self.unfinished_tasks - items)
+        if not self.unfinished_tasks:
+            self.all_tasks_done.notify_all()
+        self.not_full.notify_all()
 
     def _watch(self) -> None:
         """Have the loop look after the batch's age; only while there is a batch, so that idling costs nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from pilotage.net.files import read_file
@@ -11,7 +10,7 @@ from pilotage.net.listens import Origin, passes_on, takes_origin
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
-from pilotage.net.station import Station
+from pilotage.net.station import Station, checked_state
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.instructions import PeerChanged
 from pilotage.protocol.message import Flag, Message
@@ -100,13 +99,15 @@ class Terminal_Station(Station):
         """Change a parameter on a pilot; the running task's answer is the answer.
 
         Raises:
-            InvalidMessage: the value names no pilot.
+            InvalidMessage: the value names no pilot, or one that isn't connected.
         """
         value = msg.value
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage(
                 "CHANGE needs a dictionary with the pilot's name and the parameters to change"
             )
+        if not self._here.leads_to(value["pilot"]):
+            raise InvalidMessage(f"{value['pilot']} is not connected to {self.id}: nothing was changed")
         changes = {name: item for name, item in value.items() if name != "pilot"}
         return self.send(to=value["pilot"], key="PARAM", value=changes)
 
@@ -126,12 +127,15 @@ class Terminal_Station(Station):
         """
         if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
-        self._leave()
+        self._leave_soon()
 
     @passes_on
     def l_data(self, msg: Message) -> None:
         """Stash incoming data: the inner node gets them (that is the station's way), the pilot's plot a copy."""
-        self._plot(_pilot_of(msg.value), "DATA", msg.value)
+        if isinstance(msg.value, dict) and msg.value.get("continuous"):
+            self._plot_sometimes(_pilot_of(msg.value), [msg.value])
+        else:
+            self._plot(_pilot_of(msg.value), "DATA", msg.value)
 
     @passes_on
     def l_continuous(self, msg: Message) -> None:
@@ -142,18 +146,23 @@ class Terminal_Station(Station):
     def l_stream(self, msg: Message) -> None:
         """Handle a batch of continuous data: the inner node gets it whole, the pilot's plot its newest item."""
         value = msg.value if isinstance(msg.value, dict) else {}
-        headers = value.get("headers") or {}
+        headers = value["headers"] if isinstance(value.get("headers"), dict) else {}
         self._plot_sometimes(headers.get("pilot"), value.get("payload") or [], headers)
 
     def l_state(self, msg: Message) -> Receipt:
-        """A pilot has changed state: keep it, and tell the inner node and the pilot's plot."""
+        """A pilot has changed state: keep it, and tell the inner node and the pilot's plot.
+
+        Raises:
+            InvalidMessage: the value is no state.
+        """
+        state = checked_state(msg.value)
         sender = str(msg.sender)
         pilot = sender[1:] if sender.startswith("_") and sender[1:] in self.pilots else sender
-        self.pilots.setdefault(pilot, {})["state"] = msg.value
-        self._here.keep_value(pilot, str(msg.value))
+        self.pilots.setdefault(pilot, {})["state"] = state
+        self._here.keep_value(pilot, state)
         if self._here.knows(f"P_{pilot}"):
             self.send(to=f"P_{pilot}", key="STATE", value=msg.value, repeat=False)
-        told = {"state": msg.value, "pilot": pilot}
+        told = {"state": state, "pilot": pilot}
         if "reason" in msg:
             told["reason"] = msg["reason"]
         return self.send(to=self.inner, key="STATE", value=told, flags=QUIET)
@@ -184,11 +193,9 @@ class Terminal_Station(Station):
         if isinstance(pilot, str) and self._here.knows(f"P_{pilot}"):
             self.send(to=f"P_{pilot}", key=key, value=value, repeat=False)
 
-    def _plot_sometimes(
-        self, pilot: object, items: Iterable[object], headers: dict[str, Any] | None = None
-    ) -> None:
+    def _plot_sometimes(self, pilot: object, items: object, headers: dict[str, Any] | None = None) -> None:
         now = time.monotonic()
-        newest = list(items)[-1:]
+        newest = items[-1:] if isinstance(items, list) else []
         if newest and isinstance(pilot, str) and now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:
             self.sent_plot[pilot] = now
             item = newest[0]

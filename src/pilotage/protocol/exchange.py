@@ -197,6 +197,7 @@ class Exchange:
         self._ended += self.outbox.time_passed(now)
         again, over = self.edge.time_passed(now)
         self._raw += again
+        self.outbox.resent += len(again)
         for token, settlement in over:
             self.inbox.settle(token, settlement)
         for parcel, name in self.waiting.time_passed(now):

@@ -71,6 +71,8 @@ class Routing:
         if peer is not None:
             return peer
         came_from = parcel.trail[-1] if parcel.trail else ""
+        if name.startswith("_") and name[1:] in self.names and name[1:] != came_from:
+            return self.names[name[1:]]
         through = self._through.get(name)
         if through is not None and through != came_from and through in self.names:
             return self.names[through]
