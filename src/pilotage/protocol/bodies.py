@@ -181,8 +181,8 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
         raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")
     if dtype.itemsize == 0 or not len(data):
         return np.zeros(shape, dtype)
-    # What came inside the head is copied, so that every array that arrives may be changed.
-    array = np.frombuffer(bytearray(data) if isinstance(data, bytes) else data, dtype)
+    array = np.frombuffer(data, dtype)
+    array.flags.writeable = False
     return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
 
