@@ -22,11 +22,18 @@ from typing import Any, Self
 
 from tornado.ioloop import IOLoop
 
+from pilotage.net.checks import (
+    Recipient,
+    checked_listens,
+    checked_message,
+    checked_name,
+    checked_port,
+    path_of,
+)
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
-from pilotage.net.node import Recipient, checked_listens, checked_name, checked_port, path_of
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
@@ -409,7 +416,7 @@ class Station(multiprocessing.Process):
             InvalidMessage: no recipient, no key, or a value that can't be sent.
             Closed: the station isn't running.
         """
-        path = path_of(to if to is not None or msg is None else msg.to)
+        path = path_of(to if to is not None or msg is None else checked_message(msg).to)
         if not path:
             raise InvalidMessage(f"{self.id}: send() needs `to`; push() goes up the tree without")
         return self._dispatch("send", path, to, key, value, msg, repeat, flags)
@@ -431,7 +438,7 @@ class Station(multiprocessing.Process):
         """
         if not self.has_pusher:
             raise InvalidMessage(f"{self.id} has no pusher: use send(), or make it with pusher=True")
-        target = path_of(to if to is not None or msg is None else msg.to)
+        target = path_of(to if to is not None or msg is None else checked_message(msg).to)
         path = target or (self.push_id,)
         if self.push_id and path[0] != self.push_id:
             path = (self.push_id, *path)
