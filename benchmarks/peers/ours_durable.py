@@ -1,0 +1,86 @@
+"""Pilotage's DATA: it counts once the recipient's store has committed it and the sender knows so.
+
+    python -m benchmarks.peers.ours_durable --mode durable --seconds 3
+
+Net_Node to Station to a Net_Node that does what a Terminal does with DATA: its listen hands each row to the session's
+store and settles with the commit (SQLite, `synchronous=FULL`, many rows in one commit). The sender's node keeps its
+journal, as it does for all DATA. Both lie in a temporary folder on the disk on which the other peers store.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from pilotage import Net_Node, Receipt
+from pilotage.agents.pilot import values_of
+from pilotage.app.archive import FolderArchives
+from pilotage.net.listens import Origin, takes_origin
+
+from . import ours
+from .common import Peer, main, role_commands
+from .ours import MEETING_TIMEOUT_S, RECEIVER, SENDER, STATION, Router
+from .roles import Addresses, Arrivals, payload
+
+PEER = Peer(
+    "ours_durable",
+    lambda: role_commands("ours_durable", "router", "receiver", "sender"),
+    modes=("durable",),
+    promise="synced at sender, committed at receiver",
+)
+SETTLE_TIMEOUT_S = 10.0
+
+
+class Receiver:
+    """Store DATA as the Terminal does, and count each row once it is committed."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self.addresses: Addresses = {}
+        self._lock = threading.Lock()
+        self._arrivals = Arrivals()
+        self._archive = FolderArchives(Path.home() / "sessions").create("bench", {})
+        listens = {"DATA": self._data, "ECHO": self._echo}
+        self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens)
+        self._node.wait_connected(MEETING_TIMEOUT_S)
+
+    @takes_origin
+    def _data(self, value: dict[str, Any], origin: Origin) -> Future[None]:
+        stored = self._archive.add_trial(
+            value["pilot"], value["subject"], value["trial_num"], values_of(value), origin
+        )
+        stored.add_done_callback(lambda future: self._stored(value["n"], future))
+        return stored
+
+    def _stored(self, n: int, future: Future[None]) -> None:
+        if future.exception() is None:
+            with self._lock:
+                self._arrivals.note(n)
+
+    def _echo(self, value: Any) -> None:
+        self._node.send(SENDER, "PONG", value["n"])
+
+    def request(self, what: str) -> dict[str, int]:
+        """Return what was stored; the only thing a receiver is asked (`count`)."""
+        if what != "count":
+            raise ValueError(f"the receiver can't {what}")
+        with self._lock:
+            return self._arrivals.report()
+
+    def close(self) -> None:
+        """Release the node and close the store."""
+        self._node.release()
+        self._archive.close(SETTLE_TIMEOUT_S)
+
+
+class Sender(ours.Sender):
+    """The same as in `ours`, with the key that makes it durable."""
+
+    def _send(self, n: int) -> None:
+        receipt: Receipt = self._node.send(RECEIVER, "DATA", payload(n))
+        receipt.add_callback(self._ended)
+
+
+if __name__ == "__main__":
+    main(PEER, {"router": Router, "receiver": Receiver, "sender": Sender})
