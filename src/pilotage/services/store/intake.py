@@ -25,6 +25,7 @@ class Intake:
         self._max_items, self._max_bytes = max_items, max_bytes
         self._jobs: deque[Job] = deque()
         self._bytes = 0
+        self._taken = 0
         self._open = True
         self._changed = threading.Condition()
 
@@ -38,7 +39,7 @@ class Intake:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
                 raise StoreError(
-                    f"{describe(job.entry)} can't be queued: {len(self._jobs)} entries ({self._bytes} "
+                    f"{describe(job.entry)} can't be queued: {self._count()} entries ({self._bytes} "
                     f"bytes) wait for "
                     f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, "
                     f"or a larger queue"
@@ -51,10 +52,19 @@ class Intake:
             self._bytes += job.size
             self._changed.notify_all()
 
-    def take(self, max_items: int, max_bytes: int) -> list[Job]:
-        """Wait for entries and take what is there, in order; an empty list means closed and drained."""
+    def take(self, max_items: int, max_bytes: int, timeout_s: float | None = None) -> list[Job]:
+        """Wait for entries and take what is there, in order; their room is given back by `release`.
+
+        Args:
+            max_items: Entries at most.
+            max_bytes: Bytes at most, but for a single larger entry.
+            timeout_s: How long to wait; for ever if None.
+
+        Returns:
+            An empty list if nothing came in time, or it is closed and drained.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or not self._open)
+            self._changed.wait_for(lambda: self._jobs or not self._open, timeout_s)
             batch: list[Job] = []
             size = 0
             while (
@@ -64,11 +74,13 @@ class Intake:
             ):
                 batch.append(self._jobs.popleft())
                 size += batch[-1].size
+            self._taken += len(batch)
             return batch
 
     def release(self, batch: list[Job]) -> None:
-        """Give the room of a batch back once it is on the disk."""
+        """Give the room of jobs back once they have ended."""
         with self._changed:
+            self._taken -= len(batch)
             self._bytes -= sum(job.size for job in batch)
             self._changed.notify_all()
 
@@ -91,7 +103,10 @@ class Intake:
         with self._changed:
             return len(self._jobs), self._bytes
 
+    def _count(self) -> int:
+        return len(self._jobs) + self._taken
+
     def _has_room(self, job: Job) -> bool:
         return self._bytes == 0 or (
-            len(self._jobs) < self._max_items and self._bytes + job.size <= self._max_bytes
+            self._count() < self._max_items and self._bytes + job.size <= self._max_bytes
         )
