@@ -14,6 +14,9 @@
     ├── MachineError                this machine does not let us
     │   ├── PortInUse               another program listens on that port
     │   ├── StoreError              a session's files can't be read or written
+    │   ├── FileHeld                another process holds a file of ours; caught by who wanted it
+    │   ├── JournalError            the journal of durable messages can't be opened
+    │   │   └── JournalInUse        another process has it open
     │   └── StationDied             the station's process ended by itself
     └── DeliveryError               a send did not end as *delivered*
         ├── Expired                 its tries or its deadline ran out
@@ -80,6 +83,18 @@ class PortInUse(MachineError):
 
 class StoreError(MachineError):
     """A session's files can't be read or written."""
+
+
+class FileHeld(MachineError):
+    """Another process holds a file of ours; the text names it."""
+
+
+class JournalError(MachineError):
+    """The journal of durable messages can't be opened: rights, space, or a disk that won't do."""
+
+
+class JournalInUse(JournalError):
+    """Another process has the journal open, or this one has already."""
 
 
 class StationDied(MachineError):
