@@ -42,6 +42,9 @@ class _Flow:
         return at >= 0 and seq <= self.lasts[at]
 
     def add(self, first: int, last: int) -> None:
+        if self.lasts and first == self.lasts[-1] + 1:  # in order, as nearly always
+            self.lasts[-1] = self.changed[self.firsts[-1]] = last
+            return
         start = bisect_right(self.firsts, first)
         if start and self.lasts[start - 1] >= first - 1:
             start -= 1
