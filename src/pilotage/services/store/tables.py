@@ -7,7 +7,7 @@ from it. A finished trial is never overwritten: what would change one of its val
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from pilotage.services.store.schema import VIEW_COLUMNS, view_statements
 from pilotage.services.store.values import from_text, to_text
 
 TRIAL_END = "TRIAL_END"
+ROWS_A_CALL = (128, 16, 1)
+"""Rows in one statement: few different statements, so that sqlite3 keeps them all prepared."""
 
 _ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
 _STAMPS = "received, sent_wall, sent_monotonic"
@@ -58,11 +60,16 @@ class TableWriter:
         self._trials: dict[tuple[TrialKey, int], _Row] = {}
         self._latest: dict[TrialKey, _Row] = {}
         self._columns: set[str] = set()
+        self._highest: dict[tuple[str, str], int] = {}
 
     def reload(self) -> None:
         """Forget what isn't committed."""
         self._clear()
         self._columns = {name for (name,) in self._connection.execute("SELECT name FROM trial_columns")}
+        found = self._connection.execute(
+            "SELECT pilot, subject, max(trial_num) FROM trial_rows GROUP BY 1, 2"
+        )
+        self._highest = {(pilot, subject): trial_num for pilot, subject, trial_num in found}
 
     def add(self, table: str, fields: tuple[Any, ...]) -> None:
         """Gather one row for a table; the fields in the order of its statement."""
@@ -84,9 +91,10 @@ class TableWriter:
         """Put everything gathered into the running transaction."""
         for table, rows in self._rows.items():
             if rows:
-                self._connection.executemany(_INSERTS[table], rows)
+                insert_rows(self._connection, _INSERTS[table], rows)
         if self._trials:
-            self._connection.executemany(
+            insert_rows(
+                self._connection,
                 "INSERT INTO trial_rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET complete = "
                 "excluded.complete, last_received = excluded.last_received, columns = excluded.columns",
                 [
@@ -98,6 +106,9 @@ class TableWriter:
         self._clear()
 
     def _stored(self, key: TrialKey) -> _Row | None:
+        if key.trial_num > self._highest.get(key[:2], -1):
+            self._highest[key[:2]] = key.trial_num
+            return None  # the usual case: a new trial, for which the database needs no asking
         found = self._connection.execute(
             "SELECT occurrence, complete, first_received, last_received, columns FROM trial_rows "
             "WHERE pilot = ? AND subject = ? AND trial_num = ? ORDER BY occurrence DESC LIMIT 1",
@@ -123,6 +134,32 @@ class TableWriter:
             rows.clear()
         self._trials.clear()
         self._latest.clear()
+
+
+def insert_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Execute an INSERT for many rows, with few calls.
+
+    sqlite3 lets go of the interpreter's lock for each row of `executemany`, and waits to get it back while other
+    threads compute, up to 5 ms each time.
+
+    Args:
+        connection: in a transaction.
+        statement: an INSERT of one row, its values all given as question marks.
+        rows: their values.
+    """
+    before, places, after = _cut(statement)
+    start = 0
+    for size in ROWS_A_CALL:
+        while len(rows) - start >= size:
+            values = [value for row in rows[start : start + size] for value in row]
+            connection.execute(f"{before}{', '.join([places] * size)}{after}", values)
+            start += size
+
+
+def _cut(statement: str) -> tuple[str, str, str]:
+    start = statement.index("VALUES (") + len("VALUES ")
+    end = statement.index(")", start) + 1
+    return statement[:start], statement[start:end], statement[end:]
 
 
 def make_view(connection: sqlite3.Connection, names: Iterable[str]) -> None:
