@@ -82,7 +82,7 @@ docs-test: setup  ## run the examples, also those in README and docs
 
 .PHONY: simulate
 simulate: setup  ## play thousands of seeded faults against the core
-	$(BIN)/python -m pilotage.testing.simulate --seeds $(SEEDS) --start $(START) --keep-going --trace
+	$(BIN)/python -m pilotage.testing.simulate --seeds $(SEEDS) --start $(START) --jobs $(WORKERS) --keep-going --trace $(SIMULATE)
 
 .PHONY: bench
 bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, the original and NATS JetStream

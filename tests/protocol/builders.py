@@ -16,8 +16,8 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
-from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Marks, Packet, Parcel, decode_packet, encode_packet
+from pilotage.protocol.sends import DeliveryRules, SendRequest
 from pilotage.protocol.settlement import Settlement
 
 LISTENER: Link = ("listener", b"\x00abcd")

@@ -7,8 +7,8 @@ import pytest
 from pilotage.protocol.admission import Admission
 from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.liveness import LivenessRules, Peer
-from pilotage.protocol.outbox import FOREVER
 from pilotage.protocol.routing import Routing
+from pilotage.protocol.sends import FOREVER
 
 RULES = LivenessRules()
 

@@ -304,3 +304,13 @@ def test_a_way_that_is_back_is_told_down_the_tree_and_used_at_once() -> None:
         [(parent, own("rig", 2, dials=False), packet(greetings=[Greeting("restored")]))], 1.0
     )
     assert [one.seq for one in sent_packets(again, parent).parcels] == [1]
+
+
+def test_what_waited_while_we_were_stopped_is_not_read():
+    us = exchange("S")
+    us.frames_arrived([(LISTENER, own("a", 7), packet(parcel(1, path=["S"], trail=[])))], 1.0)
+    late = us.frames_arrived([(LISTENER, own("a", 7), packet(parcel(2, path=["S"], trail=[])))], 40.0)
+    assert handed_over(late) == [] and us.counts["too old to be read"] == 1
+    us.link_down(LISTENER, 41.0)
+    again = us.frames_arrived([(LISTENER, own("a", 7), packet(parcel(2, path=["S"], trail=[])))], 42.0)
+    assert [one.seq for one in handed_over(again)] == [2]

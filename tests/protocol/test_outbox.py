@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.protocol.builders import RULES, request
 
-from pilotage.protocol.outbox import FOREVER, Outbox
+from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.records import MAX_HOPS, Ack, Marks, Verdict
+from pilotage.protocol.sends import FOREVER, Kept
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
 
 
@@ -224,11 +225,11 @@ def test_an_expired_place_raises_the_floor_by_a_question(outbox, way):
 def test_interrupt_ends_all_and_a_later_send_finds_the_floor_raised(outbox, way):
     for handle in range(12):
         outbox.send(request(handle), 0.0)
-    ended = outbox.interrupt("released")
+    ended = outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True)
     assert sorted(handle for handle, _ in ended) == list(range(12)) and len(outbox) == 0
     way.seqs()
     outbox.send(request("next"), 1.0)
-    assert way.seen == [(9, 9, False)]
+    assert way.seen == [(13, 13, False)]
 
 
 def test_flows_are_bounded_and_open_ones_kept(way):
@@ -244,3 +245,117 @@ def test_flows_are_bounded_and_open_ones_kept(way):
 
 def test_nothing_is_due_when_nothing_is_open(outbox):
     assert outbox.next_due() == FOREVER
+
+
+# What is kept
+
+
+def test_what_is_to_be_kept_is_named_once_and_again_when_it_is_over(outbox):
+    outbox.send(request("m", durable=True, kept=True), 0.0)
+    outbox.send(request("quick", durable=True), 0.0)
+    assert [(one.place, one.path, one.name) for one in outbox.unkept] == [((5, 1, 1), ("b",), "m")]
+    assert outbox.persisted([(5, 1, 1), (5, 1, 9), (6, 1, 1)]) == ["m"]
+    outbox.acked(ack(2, 2), 0.1)
+    assert outbox.over == [(5, 1, 1)] and outbox.persisted([(5, 1, 1)]) == []
+
+
+def test_what_waits_for_the_window_is_kept_too(outbox, way):
+    for number in range(12):
+        outbox.send(request(number, durable=True, kept=True), 0.0)
+    assert len(way.seqs()) == 8 and [one.place[2] for one in outbox.unkept] == list(range(1, 13))
+
+
+def test_an_interruption_leaves_it_in_the_journal(outbox):
+    outbox.send(request("m", durable=True, kept=True), 0.0)
+    (ended,) = outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True)
+    assert "journal" in ended[1].text and outbox.over == []
+
+
+def test_a_name_that_is_taken_does_not_end_what_is_durable(outbox):
+    outbox.send(request("m", durable=True), 0.0)
+    outbox.send(request("quick", verb="PING"), 0.0)
+    ended = outbox.interrupt(Reason.NAME_TAKEN, "taken", durable_too=False)
+    assert [handle for handle, _ in ended] == ["quick"] and len(outbox) == 1
+
+
+def kept(
+    *places: tuple[int, int], boot: int = 4, deadline: float = FOREVER, verb: str = "DATA"
+) -> list[Kept]:
+    marks = Marks.ORDERED | Marks.DURABLE
+    return [
+        Kept((boot, flow, seq), ("b",), verb, f"n_{seq}", marks, b"body", (), deadline)
+        for flow, seq in places
+    ]
+
+
+def restored_ack(settled: int, **changes) -> Ack:
+    fields = {"received_beyond": [], "settled_beyond": [], **changes}
+    return Ack([], 4, 1, 9, settled, fields["received_beyond"], settled, fields["settled_beyond"], 0, [])
+
+
+def test_an_earlier_life_goes_on_as_itself_and_before_this_one(outbox, way):
+    outbox.restore(kept((1, 3), (1, 5)), lambda one: one.name, 0.0)
+    assert way.seqs() == [3, 5]
+    outbox.send(request("new", durable=True), 0.1)
+    outbox.send(request("other key", verb="PING"), 0.1)
+    assert len(way.seqs()) == 1, "only the other key goes"
+    assert outbox.acked(restored_ack(3), 0.2) == [("n_3", DELIVERED)] and way.seqs() == []
+    assert outbox.acked(restored_ack(5), 0.3) == [("n_5", DELIVERED)]
+    assert way.seen[-1] == (1, 1, False), "the new life's first place"
+    assert outbox.over == [(4, 1, 3), (4, 1, 5)]
+
+
+def test_lives_before_the_last_come_first(outbox, way):
+    outbox.restore([*kept((1, 1), boot=3), *kept((1, 1))], lambda one: one.place, 0.0)
+    assert way.seqs() == [1]
+    outbox.acked(Ack([], 3, 1, 9, 1, [], 1, [], 0, []), 0.1)
+    assert way.seqs() == [1], "the next life"
+
+
+def test_a_gap_that_an_earlier_life_left_does_not_hold_up_its_recipient(outbox, way):
+    outbox.restore(kept((1, 3), (1, 9)), lambda one: one.name, 0.0)
+    way.seen = []
+    outbox.acked(restored_ack(3, received_beyond=[9, 9]), 0.2)
+    assert way.seen == [(9, 9, True)], "its floor is told"
+
+
+def test_a_deadline_ends_what_is_durable(outbox, way):
+    outbox.restore(kept((1, 1), deadline=50.0), lambda one: one.name, 0.0)
+    outbox.send(request("m", verb="OTHER", durable=True, deadline_s=30.0), 0.0)
+    ends, at = {}, 0.0
+    while len(ends) < 2 and at < 100.0:
+        at = outbox.next_due()
+        ends |= {handle: (at, end.outcome) for handle, end in outbox.time_passed(at)}
+    assert ends == {"m": (30.0, Outcome.EXPIRED), "n_1": (50.0, Outcome.EXPIRED)}
+
+
+def test_a_deadline_holds_also_for_what_waits(outbox):
+    for number in range(12):
+        outbox.send(request(number, durable=True, deadline_s=None if number < 11 else 3.0), 0.0)
+    assert [handle for handle, _ in outbox.time_passed(3.0)] == [11]
+
+
+def test_what_is_not_durable_waits_for_an_earlier_life_with_patience(outbox):
+    outbox.restore(kept((1, 1)), lambda one: one.name, 0.0)
+    outbox.send(request("m"), 0.0)
+    ended, at = [], 0.0
+    while not ended and at < 60.0:
+        at = outbox.next_due()
+        ended = outbox.time_passed(at)
+    assert at == RULES.patience_s and ended[0][0] == "m" and "earlier life" in ended[0][1].text
+
+
+def test_an_idle_flow_tells_that_all_of_it_is_over(outbox, way):
+    outbox.send(request("m"), 0.0)
+    outbox.acked(ack(1, 1), 0.1)
+    way.seen = []
+    outbox.time_passed(outbox.next_due())
+    assert way.seen == [(1, 2, True)] and outbox.next_due() == FOREVER
+
+
+def test_a_station_that_refuses_a_copy_says_nothing_of_the_one_before(outbox, way):
+    outbox.send(request("m"), 0.0)
+    outbox.time_passed(1.0)
+    refusal = Verdict(1, Outcome.REFUSED, Reason.UNKNOWN_RECIPIENT, "b is not connected")
+    ((_, end),) = outbox.acked(ack(0, life=0, verdicts=[refusal]), 1.5)
+    assert end.outcome is Outcome.EXPIRED and "b is not connected" in end.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.protocol.builders import parcel
 
-from pilotage.protocol.outbox import FOREVER
+from pilotage.protocol.sends import FOREVER
 from pilotage.protocol.waiting import WaitingRoom
 
 

@@ -12,8 +12,8 @@ from pilotage.net.loops import LoopThread, run_on
 from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
-from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Attached
+from pilotage.protocol.sends import DeliveryRules, SendRequest
 from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.ports import PassOn, Wires

@@ -34,7 +34,7 @@ from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.outbox import DeliveryRules, SendRequest
+from pilotage.protocol.sends import DeliveryRules, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, Stage, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.links import ZmqWires

@@ -23,7 +23,7 @@ from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream, headers_from_prefs
 from pilotage.protocol.errors import Closed, MalformedFrame
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.outbox import DeliveryRules
+from pilotage.protocol.sends import DeliveryRules
 from pilotage.transport.driver import Places
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.outbox import DeliveryRules
+from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Places
 

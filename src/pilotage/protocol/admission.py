@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from pilotage.protocol.instructions import Link
 from pilotage.protocol.liveness import LivenessRules, Peer
-from pilotage.protocol.outbox import FOREVER
 from pilotage.protocol.routing import Routing
+from pilotage.protocol.sends import FOREVER
 
 
 @dataclass(frozen=True, slots=True)

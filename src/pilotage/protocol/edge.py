@@ -29,8 +29,8 @@ from pilotage.protocol.original import (
     read_envelope,
     write_letter,
 )
-from pilotage.protocol.outbox import DeliveryRules, SendRequest
 from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.sends import DeliveryRules, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, expired, refused
 
 OWNERS_KEYS = frozenset(("KILL", "WATCH"))

@@ -16,14 +16,17 @@ from typing import Any
 from pilotage.protocol.admission import Admission
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
-from pilotage.protocol.inbox import Inbox, Token
+from pilotage.protocol.inbox import Inbox, NoRoom, Token
 from pilotage.protocol.instructions import (
+    Accepted,
     Card,
     Delivery,
     Dialect,
+    Drop,
     HandOver,
     Hangup,
     Instruction,
+    Keep,
     Level,
     Link,
     Note,
@@ -36,7 +39,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.original import Confirmation
-from pilotage.protocol.outbox import FOREVER, DeliveryRules, Outbox, SendRequest
+from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.records import (
     MAX_HOPS,
     MAX_PACKET_BYTES,
@@ -52,6 +55,7 @@ from pilotage.protocol.records import (
     encode_packet,
 )
 from pilotage.protocol.routing import Routing
+from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
 from pilotage.protocol.waiting import WaitingRoom
 
@@ -74,6 +78,8 @@ class ExchangeConfig:
         liveness: judgement of silence.
         holds_s: how long a message waits here for a recipient that isn't connected.
         ack_within_s: how long we may take to say that a message was received, if it isn't over by then.
+        stopped_after_s: having done nothing for that long, we have been stopped: what waits to be read is too old
+            to be passed on (it is sent again), and our neighbours are met anew.
     """
 
     me: str
@@ -83,6 +89,7 @@ class ExchangeConfig:
     liveness: LivenessRules = field(default_factory=LivenessRules)
     holds_s: float = 5.0
     ack_within_s: float = 0.01
+    stopped_after_s: float = 30.0
 
 
 class Exchange:
@@ -110,12 +117,14 @@ class Exchange:
         self._ended: list[tuple[Any, Settlement]] = []
         self._others: list[Instruction] = []
         self._acks_due = FOREVER
+        self._stale: set[Link] = set()
 
     # Stimuli
 
     def link_up(self, link: Link, card: Card, now: float) -> list[Instruction]:
         """A link that we dialled is there, and this is who answered."""
-        self._now = now
+        self._begin(now)
+        self._stale.discard(link)
         peer = Peer(link, card, now)
         if peer.is_ours:
             self.admission.introduce(peer)
@@ -126,7 +135,8 @@ class Exchange:
 
     def link_down(self, link: Link, now: float, text: str = "its connection ended") -> list[Instruction]:
         """A link has ended."""
-        self._now = now
+        self._begin(now)
+        self._stale.discard(link)
         self._lose(link, text)
         return self._finish()
 
@@ -138,7 +148,7 @@ class Exchange:
         now: float,
     ) -> list[Instruction]:
         """Take in all that one turn of a loop has found, and answer it together."""
-        self._now = now
+        self._begin(now)
         self._arrive(arrivals)
         self._settle(results)
         self._send(requests)
@@ -146,19 +156,19 @@ class Exchange:
 
     def frames_arrived(self, arrivals: Iterable[Arrival], now: float) -> list[Instruction]:
         """Transmissions arrived, on any links, in order for each."""
-        self._now = now
+        self._begin(now)
         self._arrive(arrivals)
         return self._finish()
 
     def send(self, requests: Iterable[SendRequest], now: float) -> list[Instruction]:
         """Messages of ours are to be sent."""
-        self._now = now
+        self._begin(now)
         self._send(requests)
         return self._finish()
 
     def handled(self, results: Iterable[HandlingResult], now: float) -> list[Instruction]:
         """Listens have ended: these messages are over."""
-        self._now = now
+        self._begin(now)
         self._settle(results)
         return self._finish()
 
@@ -166,6 +176,9 @@ class Exchange:
         for link, card, frames in arrivals:
             peer = self.routing.peers.get(link) or self.admission.candidate(link)
             if peer is None:
+                if link in self._stale:
+                    self.counts["too old to be read"] += 1
+                    continue
                 if card.dialect is Dialect.JSON:
                     self.edge.met(link, frames)
                 peer = self._meet(link, card)
@@ -174,10 +187,26 @@ class Exchange:
     def _send(self, requests: Iterable[SendRequest]) -> None:
         for request in requests:
             self.counts["sent"] += 1
-            if self.admission.refusal:
+            if self.admission.refusal and not request.durable:
                 self._ended.append((request.handle, refused(Reason.NAME_TAKEN, self.admission.refusal)))
             else:
                 self._ended += self.outbox.send(request, self._now)
+
+    def restore(
+        self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float
+    ) -> list[Instruction]:
+        """Go on with what earlier lives of ours have kept; the first stimulus, if it comes at all."""
+        self._begin(now)
+        self.outbox.restore(kept, handle_for, now)
+        return self._finish()
+
+    def persisted(self, places: Iterable[Place], now: float) -> list[Instruction]:
+        """The journal has these sends safe."""
+        self._begin(now)
+        accepted = self.outbox.persisted(places)
+        if accepted:
+            self._others.append(Accepted(accepted))
+        return self._finish()
 
     def _settle(self, results: Iterable[HandlingResult]) -> None:
         for token, settlement, answer in results:
@@ -185,7 +214,7 @@ class Exchange:
 
     def pass_on(self, parcels: Iterable[tuple[Parcel, str]], now: float) -> list[Instruction]:
         """Send parcels that came to us on to somebody else, who will settle them in our stead."""
-        self._now = now
+        self._begin(now)
         for parcel, name in parcels:
             parcel.path = [name]
             self._forward_or_hold(parcel)
@@ -193,7 +222,7 @@ class Exchange:
 
     def time_passed(self, now: float) -> list[Instruction]:
         """Time has passed: repeat, expire, beat, judge."""
-        self._now = now
+        self._begin(now)
         self._ended += self.outbox.time_passed(now)
         again, over = self.edge.time_passed(now)
         self._raw += again
@@ -207,11 +236,12 @@ class Exchange:
 
     def release(self, now: float) -> list[Instruction]:
         """We are going: tell the neighbours, and settle what is open."""
-        self._now = now
+        self._begin(now)
         for peer in self.routing:
             if peer.is_ours:
                 self._greet(peer.link, "bye")
-        self._ended += self.outbox.interrupt(f"{self.config.me} was released")
+        text = f"{self.config.me} was released"
+        self._ended += self.outbox.interrupt(Reason.INTERRUPTED, text, durable_too=True)
         return self._finish()
 
     def wake_at(self) -> float:
@@ -224,6 +254,16 @@ class Exchange:
             self._acks_due,
         )
         return min(times)
+
+    def _begin(self, now: float) -> None:
+        """Begin a stimulus. With neighbours there is one each second, so that a long gap means that we were stopped."""
+        idle_s = now - self._now
+        self._now = now
+        if idle_s > self.config.stopped_after_s and self.routing.peers:
+            for peer in self.routing:
+                if peer.is_ours:
+                    self._hang_up(peer, f"{self.config.me} was stopped for {idle_s:.0f} s")
+                    self._stale.add(peer.link)
 
     # Neighbours
 
@@ -396,12 +436,11 @@ class Exchange:
                 self._others.append(Note(Level.DEBUG, f"{peer.name} greets with {word!r:.40}"))
 
     def _rejected(self, peer: Peer, text: str) -> None:
-        """The neighbour we dialled won't have us: every send ends, and we dial again later."""
+        """The neighbour we dialled won't have us: every send ends that isn't durable, and we dial again later."""
         self.admission.refusal = text
         self._others.append(Note(Level.ERROR, text))
         self._change(peer, PeerState.GONE, text)
-        ended = self.outbox.interrupt(text)
-        self._ended += [(handle, refused(Reason.NAME_TAKEN, text)) for handle, _ in ended]
+        self._ended += self.outbox.interrupt(Reason.NAME_TAKEN, text, durable_too=False)
         self._others.append(Hangup(peer.link, text))
         self._lose(peer.link, text)
 
@@ -454,8 +493,18 @@ class Exchange:
                 return
             self._deliveries.append(Delivery(None, parcel))
             return
-        for ready in self.inbox.arrived(parcel):
+        for ready in self._arrived(parcel):
             self._deliveries.append(Delivery((ready.boot, ready.flow, ready.seq), ready))
+
+    def _arrived(self, parcel: Parcel) -> list[Parcel]:
+        """Take a parcel in, as its recipient or an original's stand-in; give those that may be handled now."""
+        try:
+            return self.inbox.arrived(parcel, self._now)
+        except NoRoom:
+            self.counts["flows full"] += 1
+            text = f"{self.config.me} remembers {len(self.inbox)} flows, its most; try again in some minutes"
+            self._refuse(parcel, Reason.QUEUE_FULL, text)
+            return []
 
     def _queue(self, peer: Peer, parcel: Parcel) -> None:
         packet = self._packets.get(peer.link)
@@ -465,7 +514,7 @@ class Exchange:
 
     def _to_original(self, peer: Peer, parcel: Parcel) -> None:
         """Hand a parcel to an original peer, as its recipient in the peer's stead."""
-        for ready in self.inbox.arrived(parcel):
+        for ready in self._arrived(parcel):
             token = (ready.boot, ready.flow, ready.seq)
             transmission, settlement = self.edge.post(peer, ready, token, self._now)
             if transmission is not None:
@@ -512,18 +561,13 @@ class Exchange:
         self._say_acks()
         instructions = self._others
         self._others = []
+        self._tell_journal(instructions)
         received, self.outbox.received = self.outbox.received, []
-        handles = [handle for handle in received if not isinstance(handle, Confirmation)]
-        for handle in received:
-            if isinstance(handle, Confirmation):
-                self._raw += self.edge.received(handle)
-        if handles:
-            instructions.append(Progress(handles))
-        own, self._ended = self._ended, []
-        settled = [pair for pair in own if not isinstance(pair[0], Confirmation)]
-        for handle, settlement in own:
-            if isinstance(handle, Confirmation):
-                self._raw += self.edge.ended(handle, settlement)
+        told = [handle for handle in received if not self._stands_in_received(handle)]
+        if told:
+            instructions.append(Progress(told))
+        ended, self._ended = self._ended, []
+        settled = [pair for pair in ended if not self._stands_in_ended(*pair)]
         if self._packets or self._raw:
             instructions.append(Transmit(self._transmissions()))
         if self._deliveries:
@@ -532,6 +576,28 @@ class Exchange:
         if settled:
             instructions.append(Settle(settled))
         return instructions
+
+    def _tell_journal(self, instructions: list[Instruction]) -> None:
+        outbox = self.outbox
+        if outbox.unkept:
+            instructions.append(Keep(outbox.unkept))
+            outbox.unkept = []
+        if outbox.over:
+            instructions.append(Drop(outbox.over))
+            outbox.over = []
+
+    def _stands_in_received(self, handle: Any) -> bool:
+        """Confirm to an original what we sent in its stead; False where the send was our own."""
+        if isinstance(handle, Confirmation):
+            self._raw += self.edge.received(handle)
+            return True
+        return False
+
+    def _stands_in_ended(self, handle: Any, settlement: Settlement) -> bool:
+        if isinstance(handle, Confirmation):
+            self._raw += self.edge.ended(handle, settlement)
+            return True
+        return False
 
     def _say_acks(self) -> None:
         """Say how flows stand: at once where a message is over or something goes out anyway, else in a moment.

@@ -2,16 +2,17 @@
 
 Laws of this room: a place of a flow is handed out at most once; an ordered flow is handed out without gaps, but
 for those that its originator has given up (its floor); what is remembered of a flow lies between its floor and
-its window, so memory is bounded by flows × window.
+its window, so memory is bounded by flows × window. A flow is forgotten only when no copy of its messages can come
+any more: its originator has told that all of it is over, or lives anew, and nothing of it came for longer than any
+copy can be on its way (decision 0010). Where nothing may be forgotten, no further flow begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pilotage.protocol.outbox import WINDOW
 from pilotage.protocol.records import Ack, Marks, Parcel, Verdict, as_ranges
+from pilotage.protocol.sends import WINDOW
 from pilotage.protocol.settlement import Outcome, Settlement
 
 FlowId = tuple[int, int]
@@ -19,6 +20,16 @@ FlowId = tuple[int, int]
 
 Token = tuple[int, int, int]
 """A message handed out: its flow, and its place in it."""
+
+
+FORGET_AFTER_S = 600.0
+"""Longer than a copy can be on its way: each hop holds it for seconds, and a path has at most 16."""
+
+LOOK_AGAIN_S = 1.0
+
+
+class NoRoom(Exception):
+    """No further flow can be remembered now."""
 
 
 @dataclass(slots=True)
@@ -31,15 +42,21 @@ class InFlow:
     received: int
     settled: int
     trail: list[str]
+    last: float = 0.0
     fresh: int = 0
     beyond: dict[int, Parcel | None] = field(default_factory=dict)
     settled_beyond: set[int] = field(default_factory=set)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
 
     @property
-    def idle(self) -> bool:
-        """Tell whether nothing is open in it."""
-        return self.received == self.settled and not self.beyond
+    def is_over(self) -> bool:
+        """Tell whether its originator knows that all of it is over."""
+        return self.floor > self.received and not self.beyond
+
+    @property
+    def origin(self) -> str:
+        """Who sends it; "" for ourselves."""
+        return self.trail[0] if self.trail else ""
 
 
 class Inbox:
@@ -47,16 +64,25 @@ class Inbox:
 
     Args:
         life: this recipient's life, a random 63-bit number.
-        max_flows: flows remembered; beyond it the one that was idle longest is forgotten.
+        max_flows: flows remembered; beyond it those are forgotten of which no copy can come any more.
         window: open places in a flow.
+        forget_after_s: how long nothing of a flow must have come before it may be forgotten.
     """
 
-    def __init__(self, life: int, max_flows: int = 100_000, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        life: int,
+        max_flows: int = 100_000,
+        window: int = WINDOW,
+        forget_after_s: float = FORGET_AFTER_S,
+    ) -> None:
         self.life = life
         self.duplicates = 0
         self.beyond_window = 0
         self._max_flows = max_flows
         self._window = window
+        self._forget_after_s = forget_after_s
+        self._look_again = 0.0
         self._flows: dict[FlowId, InFlow] = {}
         self.hurries = False
         self._unsaid: dict[FlowId, InFlow] = {}
@@ -64,11 +90,16 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def arrived(self, parcel: Parcel) -> list[Parcel]:
-        """Take a parcel in; answer with those that may be handled now, in order."""
+    def arrived(self, parcel: Parcel, now: float) -> list[Parcel]:
+        """Take a parcel in; answer with those that may be handled now, in order.
+
+        Raises:
+            NoRoom: it begins a flow, and none may be forgotten for it.
+        """
         key = (parcel.boot, parcel.flow)
-        flow = self._flows.get(key) or self._learn(key, parcel)
+        flow = self._flows.get(key) or self._learn(key, parcel, now)
         flow.trail = parcel.trail
+        flow.last = now
         self._unsaid[key] = flow
         ready: list[Parcel] = []
         if parcel.floor > flow.floor:
@@ -124,25 +155,28 @@ class Inbox:
         self.hurries = False
         return said
 
-    def restore(self, seen: Iterable[tuple[FlowId, int]]) -> None:
-        """Take over what an earlier life committed: flows, and the place up to which each is over."""
-        for (boot, number), settled in seen:
-            self._flows[boot, number] = InFlow(boot, number, settled + 1, settled, settled, [])
-
-    def _learn(self, key: FlowId, parcel: Parcel) -> InFlow:
+    def _learn(self, key: FlowId, parcel: Parcel, now: float) -> InFlow:
         if len(self._flows) >= self._max_flows:
-            self._forget_idle()
+            self._forget(now)
         floor = max(1, parcel.floor)
         flow = InFlow(key[0], key[1], floor, floor - 1, floor - 1, parcel.trail)
         self._flows[key] = flow
         return flow
 
-    def _forget_idle(self) -> None:
-        """Forget the oldest flow in which nothing is open, or else the oldest: the bound holds."""
-        idle = (key for key, flow in self._flows.items() if flow.idle)
-        key = next(idle, next(iter(self._flows)))
-        del self._flows[key]
-        self._unsaid.pop(key, None)
+    def _forget(self, now: float) -> None:
+        """Forget all flows of which no copy can come any more; a look at all of them, so not at each newcomer."""
+        if now >= self._look_again:
+            self._look_again = now + LOOK_AGAIN_S
+            old = now - self._forget_after_s
+            lives = {
+                flow.origin: flow.boot for flow in sorted(self._flows.values(), key=lambda one: one.last)
+            }
+            for key, flow in list(self._flows.items()):
+                if flow.last < old and (flow.is_over or flow.boot != lives[flow.origin]):
+                    del self._flows[key]
+                    self._unsaid.pop(key, None)
+        if len(self._flows) >= self._max_flows:
+            raise NoRoom
 
     def _hold(self, flow: InFlow, parcel: Parcel, ready: list[Parcel]) -> None:
         """Keep a parcel that came before its elders; hand it out at once where order isn't asked for."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.sends import Kept, Place
 from pilotage.protocol.settlement import Settlement
 
 Link = tuple[str, bytes]
@@ -102,6 +103,27 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Put these sends into the journal, and answer with `Exchange.persisted` once they are synced."""
+
+    sends: list[Kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Take these sends out of the journal: they are over."""
+
+    places: list[Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Tell these senders that the journal has their message."""
+
+    handles: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerChanged:
     """A neighbour came, went, or fell silent; `is_parent` where it is the one that we dialled."""
 
@@ -127,4 +149,4 @@ class Note:
     text: str
 
 
-Instruction = Transmit | HandOver | Settle | Progress | PeerChanged | Hangup | Note
+Instruction = Transmit | HandOver | Settle | Progress | Keep | Drop | Accepted | PeerChanged | Hangup | Note

@@ -19,8 +19,8 @@ from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import Link
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.outbox import FOREVER, DeliveryRules
 from pilotage.protocol.records import Frame, Marks, Parcel
+from pilotage.protocol.sends import FOREVER, DeliveryRules
 from pilotage.protocol.settlement import Settlement, expired
 
 CLOSING = b"CLOSING"

@@ -1,118 +1,33 @@
 """What we have sent and what became of it: flows, tries, deadlines, one settlement a send.
 
 Laws of this room: each send leaves it exactly once, with its settlement; a place below a flow's floor is never
-sent again; no more than `window` places of a flow are open at once, the rest wait here within a bound.
+sent again; no more than `window` places of a flow are under way at once, the rest wait here within a bound; what
+is to be kept is named for the journal once, and named again when it is over.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
 from pilotage.protocol.records import MAX_HOPS, Ack, Attached, Marks, Parcel, Verdict, in_ranges
+from pilotage.protocol.sends import (
+    FOREVER,
+    DeliveryRules,
+    Emit,
+    Kept,
+    OutFlow,
+    Pending,
+    Place,
+    SendRequest,
+    Settled,
+    kept_from,
+)
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, expired, refused
 
-FOREVER = float("inf")
-WINDOW = 4096
-
-Emit = Callable[[Parcel], bool]
-"""Puts a parcel on its way; False when there is no link for it now."""
-
-Settled = list[tuple[Any, Settlement]]
-"""Ended sends: the handle that came with each, and its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryRules:
-    """How patiently sends are repeated.
-
-    Attributes:
-        repeat_interval_s: wait before the first repetition, and between those of a message that isn't durable.
-        longest_wait_s: bound of a durable message's growing waits, and of questions after a received message.
-        patience_s: how long a message that isn't durable waits for a link to exist at all, and for a word of a
-            recipient that had received it.
-        window: open places in a flow.
-        max_waiting: sends of one flow that may wait for the window.
-        max_flows: (recipient, key) pairs remembered; beyond it the longest unused empty one is forgotten.
-    """
-
-    repeat_interval_s: float = 5.0
-    longest_wait_s: float = 60.0
-    patience_s: float = 30.0
-    window: int = WINDOW
-    max_waiting: int = 100_000
-    max_flows: int = 10_000
-
-
-@dataclass(slots=True)
-class SendRequest:
-    """A message to be sent.
-
-    Attributes:
-        path: names to reach, the recipient last.
-        verb: the message's key.
-        body: its encoded body.
-        frames: raw frames of its arrays.
-        handle: whatever the settlement is to be given to.
-        name: the message's id, for texts about it.
-        ordered: resend it until received, in the order of its flow (`repeat=True`).
-        durable: resend it until settled.
-        tries: transmissions at most, where not durable (the message's ttl).
-        is_json: the body is an original JSON envelope.
-    """
-
-    path: tuple[str, ...]
-    verb: str
-    body: bytes
-    frames: Attached | int
-    handle: Any
-    name: str = ""
-    ordered: bool = True
-    durable: bool = False
-    tries: int = 2
-    is_json: bool = False
-
-
-class Pending:
-    """A send that has not ended."""
-
-    __slots__ = ("asked", "due", "handle", "name", "parcel", "received", "since", "tries", "wait")
-
-    def __init__(self, request: SendRequest, parcel: Parcel, now: float, wait: float) -> None:
-        self.parcel = parcel
-        self.handle = request.handle
-        self.name = request.name
-        self.tries = FOREVER if request.durable else max(1, request.tries if request.ordered else 1)
-        self.wait = wait
-        self.due = now + wait
-        self.since = now
-        self.asked = 0
-        self.received = False
-
-    @property
-    def durable(self) -> bool:
-        """Tell whether it is sent again until it is settled."""
-        return bool(self.parcel.marks & Marks.DURABLE)
-
-
-@dataclass(slots=True)
-class OutFlow:
-    """Sends of ours to one recipient with one key."""
-
-    number: int
-    path: tuple[str, ...]
-    verb: str
-    next_seq: int = 1
-    floor: int = 1
-    life: int = 0
-    heard: int = 0
-    due: float = FOREVER
-    asked_at: float = FOREVER
-    open: dict[int, Pending] = field(default_factory=dict)
-    waiting: deque[SendRequest] = field(default_factory=deque)
+TOGETHER_S = 0.05
+"""What is due within this time of a sweep is done in it: sweeps cost, and nobody waits for milliseconds here."""
 
 
 class Outbox:
@@ -122,6 +37,10 @@ class Outbox:
         boot: this life's number.
         emit: puts a parcel on its way.
         rules: patience.
+
+    Attributes:
+        unkept: what the journal is to keep, until somebody takes it from here.
+        over: what the journal may drop, likewise.
     """
 
     def __init__(self, boot: int, emit: Emit, rules: DeliveryRules) -> None:
@@ -129,39 +48,81 @@ class Outbox:
         self.rules = rules
         self.resent = 0
         self.received: list[Any] = []
+        self.unkept: list[Kept] = []
+        self.over: list[Place] = []
         self._numbers = 0
         self._emit = emit
         self._flows: dict[tuple[tuple[str, ...], str, bool], OutFlow] = {}
-        self._by_number: dict[int, OutFlow] = {}
-        self._agenda: list[tuple[float, int]] = []
+        self._by_number: dict[tuple[int, int], OutFlow] = {}
+        self._agenda: list[tuple[float, int, int]] = []
 
     def __len__(self) -> int:
-        return sum(len(flow.open) + len(flow.waiting) for flow in self._flows.values())
+        return sum(len(flow.open) for flow in self._by_number.values())
 
     def unsettled(self) -> Iterator[Pending]:
         """Iterate over the sends that have been transmitted, or tried, and have not ended."""
-        for flow in self._flows.values():
-            yield from flow.open.values()
+        for flow in self._by_number.values():
+            yield from flow.under_way()
 
     def send(self, request: SendRequest, now: float) -> Settled:
         """Take a send; answer with its settlement if it ends at once (a path too long, a full queue)."""
         if len(request.path) > MAX_HOPS:
             text = f"{request.name}: {len(request.path)} names on its way; {MAX_HOPS} are the most"
             return [(request.handle, refused(Reason.INVALID, text))]
-        flow = self._flow(request)
-        if flow.next_seq - flow.floor < self.rules.window:
-            self._open(flow, request, now)
-            return []
-        if len(flow.waiting) < self.rules.max_waiting:
-            flow.waiting.append(request)
-            return []
-        text = f"{request.name}: {len(flow.waiting)} messages to {flow.path[-1]} with key {flow.verb} wait already"
-        return [(request.handle, refused(Reason.QUEUE_FULL, text))]
+        flow = self._flows.get((request.path, request.verb, request.ordered))
+        if flow is None or flow.boot != self.boot:
+            flow = self._begin(request)
+        waiting = flow.next_seq - 1 - flow.sent
+        if waiting >= self.rules.max_waiting:
+            text = f"{request.name}: {waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
+            return [(request.handle, refused(Reason.QUEUE_FULL, text))]
+        pending = self._take(flow, request, now)
+        self._let_through(flow, now)
+        if flow.waits and not request.durable:
+            self._give_until(flow, pending, now + self.rules.patience_s)
+        return []
+
+    def restore(self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float) -> None:
+        """Go on with what earlier lives have kept, in the order in which they had sent it.
+
+        Args:
+            kept: the journal's content, in its order.
+            handle_for: gives what each settlement is to be given to.
+            now: the time.
+        """
+        flows: dict[tuple[int, int], OutFlow] = {}
+        for one in kept:
+            boot, number, seq = one.place
+            flow = flows.get((boot, number))
+            if flow is None:
+                ordered = bool(one.marks & Marks.ORDERED)
+                flow = OutFlow(boot, number, one.path, one.verb, ordered, floor=seq, sent=seq - 1)
+                flows[boot, number] = self._by_number[boot, number] = flow
+                self._queue_behind(flow)
+            parcel = Parcel([], [], boot, number, seq, flow.floor, one.verb, one.marks, one.body)
+            parcel.attached = Attached(one.frames) if one.frames else 0
+            pending = Pending(parcel, handle_for(one), one.name, FOREVER, self.rules.repeat_interval_s)
+            pending.kept, pending.deadline = True, one.deadline
+            flow.timed = flow.timed or one.deadline != FOREVER
+            flow.open[seq] = pending
+            flow.next_seq = seq + 1
+        for flow in flows.values():
+            self._let_through(flow, now)
+
+    def persisted(self, places: Iterable[Place]) -> list[Any]:
+        """Learn what the journal has safe; give the handles of those that are still open."""
+        accepted: list[Any] = []
+        for boot, number, seq in places:
+            flow = self._by_number.get((boot, number))
+            pending = flow.open.get(seq) if flow is not None else None
+            if pending is not None:
+                accepted.append(pending.handle)
+        return accepted
 
     def acked(self, ack: Ack, now: float) -> Settled:
         """Learn how a flow stands at its recipient."""
-        flow = self._by_number.get(ack.flow)
-        if flow is None or ack.boot != self.boot:
+        flow = self._by_number.get((ack.boot, ack.flow))
+        if flow is None:
             return []
         ended: Settled = []
         heard: list[Pending] = []
@@ -173,7 +134,10 @@ class Outbox:
             pending = flow.open.get(verdict.seq)
             # A station on the way may refuse a late copy of what the recipient has long received.
             if pending is not None and (ack.life or not pending.received):
-                self._end(flow, verdict.seq, _settlement(verdict), ended)
+                settlement = (
+                    _settlement(verdict) if ack.life or pending.asked == 1 else _doubt(pending, verdict)
+                )
+                self._end(flow, verdict.seq, settlement, ended)
         if ack.life:
             for seq in self._settled_places(flow, ack):
                 self._end(flow, seq, DELIVERED, ended)
@@ -187,8 +151,8 @@ class Outbox:
         """Resend and expire what is due."""
         ended: Settled = []
         while self._agenda and self._agenda[0][0] <= now:
-            due, number = heappop(self._agenda)
-            flow = self._by_number.get(number)
+            due, boot, number = heappop(self._agenda)
+            flow = self._by_number.get((boot, number))
             if flow is not None and flow.due == due:
                 self._sweep(flow, now, ended)
         return ended
@@ -199,44 +163,59 @@ class Outbox:
 
     def link_restored(self, concerns: Callable[[tuple[str, ...]], bool], now: float) -> None:
         """Resend at once what may have been lost with a link, for the paths that it concerns."""
-        for flow in self._flows.values():
+        for flow in self._by_number.values():
             if flow.open and concerns(flow.path):
-                for pending in flow.open.values():
+                for pending in flow.under_way():
                     if not pending.received:
                         self._transmit(flow, pending, now)
                 self._schedule(flow)
 
-    def interrupt(self, text: str) -> Settled:
-        """End every send that is left: the originator is going."""
+    def interrupt(self, reason: Reason, text: str, *, durable_too: bool) -> Settled:
+        """End every send that is left: the originator is going, or isn't let in.
+
+        Args:
+            reason: of the refusal.
+            text: for people.
+            durable_too: those too that would be sent until they are settled; the journal keeps those that it has.
+        """
         ended: Settled = []
-        for flow in self._flows.values():
-            requests = [pending.handle for pending in flow.open.values()]
-            requests += [request.handle for request in flow.waiting]
-            ended += [(handle, refused(Reason.INTERRUPTED, text)) for handle in requests]
-            flow.open.clear()
-            flow.waiting.clear()
-            flow.floor = flow.next_seq
+        for flow in self._by_number.values():
+            for seq, pending in list(flow.open.items()):
+                if durable_too or not pending.durable:
+                    kept = "; its journal keeps it, and it is sent when we are back" if pending.kept else ""
+                    ended.append((pending.handle, refused(reason, text + kept)))
+                    del flow.open[seq]
+            flow.floor = next(iter(flow.open), flow.next_seq)
         return ended
 
-    def _flow(self, request: SendRequest) -> OutFlow:
-        key = (request.path, request.verb, request.ordered)
-        flow = self._flows.get(key)
-        if flow is None:
-            if len(self._flows) >= self.rules.max_flows:
-                self._forget_unused()
-            self._numbers += 1
-            flow = self._flows[key] = OutFlow(self._numbers, request.path, request.verb)
-            self._by_number[flow.number] = flow
+    # Flows
+
+    def _begin(self, request: SendRequest) -> OutFlow:
+        if len(self._flows) >= self.rules.max_flows:
+            self._forget_unused()
+        self._numbers += 1
+        flow = OutFlow(self.boot, self._numbers, request.path, request.verb, request.ordered)
+        self._by_number[self.boot, flow.number] = flow
+        self._queue_behind(flow)
         return flow
+
+    def _queue_behind(self, flow: OutFlow) -> None:
+        """Make a flow the newest of its path and key; an ordered one waits for those of earlier lives (D4)."""
+        earlier = self._flows.get(flow.key)
+        if earlier is not None and flow.ordered:
+            flow.after = earlier
+            earlier.then.append(flow)
+        self._flows[flow.key] = flow
 
     def _forget_unused(self) -> None:
         """Forget the oldest flow in which nothing is open; its number is never given again."""
         for key, flow in self._flows.items():
-            if not flow.open and not flow.waiting:
-                del self._flows[key], self._by_number[flow.number]
+            if not flow.open:
+                del self._flows[key], self._by_number[flow.boot, flow.number]
                 return
 
-    def _open(self, flow: OutFlow, request: SendRequest, now: float) -> None:
+    def _take(self, flow: OutFlow, request: SendRequest, now: float) -> Pending:
+        """Give a send its place; it is transmitted when the window lets it through."""
         marks = (
             (Marks.ORDERED if request.ordered else 0)
             | (Marks.DURABLE if request.durable else 0)
@@ -245,22 +224,40 @@ class Outbox:
         seq = flow.next_seq
         flow.next_seq = seq + 1
         parcel = Parcel(
-            [],
-            [],
-            self.boot,
-            flow.number,
-            seq,
-            flow.floor,
-            flow.verb,
-            marks,
-            request.body,
-            request.frames,
+            [], [], flow.boot, flow.number, seq, flow.floor, flow.verb, marks, request.body, request.frames
         )
-        pending = Pending(request, parcel, now, self.rules.repeat_interval_s)
+        tries = FOREVER if request.durable else max(1, request.tries if request.ordered else 1)
+        pending = Pending(parcel, request.handle, request.name, tries, self.rules.repeat_interval_s)
+        if request.deadline_s is not None:
+            self._give_until(flow, pending, now + request.deadline_s)
+        if request.kept:
+            pending.kept = True
+            self.unkept.append(kept_from(pending, flow.path))
         flow.open[seq] = pending
-        self._transmit(flow, pending, now)
-        if pending.due < flow.due:
-            self._set_due(flow, pending.due)
+        return pending
+
+    def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
+        """Have a send expire at a time, wherever it is by then."""
+        pending.deadline = min(pending.deadline, deadline)
+        flow.timed = True
+        if deadline < flow.due:
+            self._set_due(flow, deadline)
+
+    def _let_through(self, flow: OutFlow, now: float) -> None:
+        """Transmit what the window has room for."""
+        if flow.waits:
+            return
+        due = flow.due
+        while flow.sent < flow.next_seq - 1 and flow.sent + 1 - flow.floor < self.rules.window:
+            flow.sent += 1
+            pending = flow.open.get(flow.sent)
+            if pending is not None:
+                pending.since = now
+                pending.due = min(now + pending.wait, pending.deadline)
+                self._transmit(flow, pending, now)
+                due = min(due, pending.due)
+        if due < flow.due:
+            self._set_due(flow, due)
 
     def _transmit(self, flow: OutFlow, pending: Pending, now: float) -> bool:
         """Put a parcel on its way if it has tries left and a link; else leave it waiting, and say False."""
@@ -270,16 +267,17 @@ class Outbox:
         parcel.path, parcel.trail, parcel.floor = list(flow.path), [], flow.floor
         if not self._emit(parcel):
             return False
+        flow.told = flow.floor
         self.resent += pending.asked > 0
         pending.asked += 1
         pending.tries -= 1
-        pending.due = now + self._wait(pending)
+        pending.due = min(now + self._wait(pending), pending.deadline)
         return True
 
     def _wait(self, pending: Pending) -> float:
         """Give the wait after a transmission: constant, or growing and jittered where durable."""
         wait = pending.wait
-        if pending.durable:
+        if pending.parcel.marks & Marks.DURABLE:
             pending.wait = min(wait * 2, self.rules.longest_wait_s)
             # A spread of ±12 % that differs from message to message, without asking for chance.
             wait *= 0.88 + 0.24 * ((pending.parcel.seq * 0.6180339887 + pending.asked * 0.37) % 1.0)
@@ -287,19 +285,28 @@ class Outbox:
 
     def _sweep(self, flow: OutFlow, now: float, ended: Settled) -> None:
         before = len(ended)
-        for pending in [pending for pending in flow.open.values() if pending.due <= now]:
-            if pending.received:
-                self._question(flow, pending, now, ended)
-            elif self._transmit(flow, pending, now):
-                continue
-            elif pending.tries >= 1 and (pending.durable or now - pending.since < self.rules.patience_s):
-                pending.due = now + self.rules.repeat_interval_s
-            else:
-                self._end(flow, pending.parcel.seq, _expiry(flow, pending, self.rules), ended)
+        soon = now + TOGETHER_S
+        looked = flow.open.values() if flow.timed else flow.under_way()
+        for pending in [pending for pending in looked if min(pending.due, pending.deadline) <= soon]:
+            if pending.deadline <= now:
+                self._end(flow, pending.parcel.seq, expired(_lateness(flow, pending)), ended)
+            elif pending.due <= soon:
+                self._look_at(flow, pending, now, ended)
         self._advance(flow, now)
-        if len(ended) > before and flow.open:
+        if len(ended) > before if flow.open else flow.told < flow.floor:
             self._probe(flow)
         self._schedule(flow)
+
+    def _look_at(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
+        """Ask, transmit again, wait on or expire: it is due."""
+        if pending.received:
+            self._question(flow, pending, now, ended)
+        elif self._transmit(flow, pending, now):
+            return
+        elif pending.tries >= 1 and (pending.durable or now - pending.since < self.rules.patience_s):
+            pending.due = min(now + self.rules.repeat_interval_s, pending.deadline)
+        else:
+            self._end(flow, pending.parcel.seq, _expiry(flow, pending, self.rules), ended)
 
     def _question(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
         """Ask about a message that was received, unless its recipient has been silent for too long."""
@@ -308,29 +315,33 @@ class Outbox:
             self._end(flow, pending.parcel.seq, refused(Reason.INTERRUPTED, text), ended)
             return
         pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
-        pending.due = now + pending.wait
+        pending.due = min(now + pending.wait, pending.deadline)
         flow.asked_at = min(flow.asked_at, now)
         self._probe(flow)
+
+    # What recipients say
 
     def _meet_life(self, flow: OutFlow, ack: Ack, now: float, ended: Settled) -> None:
         """Notice that the recipient was started anew: what the old one had only received is in doubt."""
         if flow.life and flow.life != ack.life:
             flow.heard = 0
-            for seq, pending in list(flow.open.items()):
+            for pending in list(flow.under_way()):
                 if pending.received and pending.durable:
                     pending.received = False
                     self._transmit(flow, pending, now)
                 elif pending.received:
                     text = f"{pending.name}: {flow.path[-1]} ended before it had handled it"
-                    self._end(flow, seq, refused(Reason.INTERRUPTED, text), ended)
+                    self._end(flow, pending.parcel.seq, refused(Reason.INTERRUPTED, text), ended)
         flow.life = ack.life
 
     def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> list[Pending]:
-        places: list[int] = list(
-            range(max(flow.floor, flow.heard + 1), min(ack.received, flow.next_seq - 1) + 1)
-        )
+        places: list[int] = list(range(max(flow.floor, flow.heard + 1), min(ack.received, flow.sent) + 1))
         if ack.received_beyond:
-            places += [seq for seq in flow.open if seq > ack.received and in_ranges(ack.received_beyond, seq)]
+            places += [
+                pending.parcel.seq
+                for pending in flow.under_way()
+                if pending.parcel.seq > ack.received and in_ranges(ack.received_beyond, pending.parcel.seq)
+            ]
         flow.heard = max(flow.heard, ack.received)
         heard = [
             pending for seq in places if (pending := flow.open.get(seq)) is not None and not pending.received
@@ -338,45 +349,85 @@ class Outbox:
         for pending in heard:
             pending.received = True
             pending.wait = self.rules.repeat_interval_s
-            pending.due = now + pending.wait
+            pending.due = min(now + pending.wait, pending.deadline)
         return heard
 
     def _settled_places(self, flow: OutFlow, ack: Ack) -> Iterable[int]:
         if not ack.settled_beyond:
-            return range(flow.floor, min(ack.settled, flow.next_seq - 1) + 1)
-        return [seq for seq in flow.open if seq <= ack.settled or in_ranges(ack.settled_beyond, seq)]
+            return range(flow.floor, min(ack.settled, flow.sent) + 1)
+        places = [pending.parcel.seq for pending in flow.under_way()]
+        return [seq for seq in places if seq <= ack.settled or in_ranges(ack.settled_beyond, seq)]
 
     def _end(self, flow: OutFlow, seq: int, settlement: Settlement, ended: Settled) -> None:
         pending = flow.open.pop(seq, None)
         if pending is not None:
             ended.append((pending.handle, settlement))
+            if pending.kept:
+                self.over.append((flow.boot, flow.number, seq))
 
     def _advance(self, flow: OutFlow, now: float) -> None:
-        """Raise the floor over what has ended, and let waiting sends into the window."""
+        """Raise the floor over what has ended, and let through what waits: here, or behind this flow."""
         flow.floor = next(iter(flow.open), flow.next_seq)
-        while flow.waiting and flow.next_seq - flow.floor < self.rules.window:
-            self._open(flow, flow.waiting.popleft(), now)
+        self._let_through(flow, now)
+        if flow.open or flow.waits:
+            return
+        if flow.boot != self.boot:
+            self._retire(flow, now)
+        elif flow.told < flow.floor and flow.due == FOREVER:
+            # Its recipient must remember what it has seen until it is told that all of it is over.
+            self._set_due(flow, now + self.rules.patience_s)
+
+    def _retire(self, flow: OutFlow, now: float) -> None:
+        """Leave an earlier life's flow, which is over, and begin with what came after it."""
+        self._probe(flow)
+        del self._by_number[flow.boot, flow.number]
+        if self._flows.get(flow.key) is flow:
+            del self._flows[flow.key]
+        for one in flow.then:
+            one.after = None
+            self._advance(one, now)
 
     def _probe(self, flow: OutFlow) -> None:
         """Ask how the flow stands, and tell its floor: a recipient may hold later messages for its sake."""
-        self._emit(
-            Parcel(
-                list(flow.path), [], self.boot, flow.number, flow.next_seq - 1, flow.floor, flow.verb,
-                Marks.PROBE, b"",
-            )
-        )  # fmt: skip
+        parcel = Parcel(
+            list(flow.path),
+            [],
+            flow.boot,
+            flow.number,
+            flow.next_seq - 1,
+            flow.floor,
+            flow.verb,
+            Marks.PROBE,
+            b"",
+        )
+        if self._emit(parcel):
+            flow.told = flow.floor
 
     def _schedule(self, flow: OutFlow) -> None:
-        self._set_due(flow, min((pending.due for pending in flow.open.values()), default=FOREVER))
+        looked = flow.open.values() if flow.timed else flow.under_way()
+        self._set_due(flow, min((min(one.due, one.deadline) for one in looked), default=FOREVER))
 
     def _set_due(self, flow: OutFlow, due: float) -> None:
         flow.due = due
         if due != FOREVER:
-            heappush(self._agenda, (due, flow.number))
+            heappush(self._agenda, (due, flow.boot, flow.number))
+
+
+def _lateness(flow: OutFlow, pending: Pending) -> str:
+    if flow.waits:
+        return f"{pending.name}: what an earlier life sent to {flow.path[-1]} with key {flow.verb} isn't over yet"
+    return f"{pending.name}: its deadline passed, and nothing had confirmed it"
 
 
 def _settlement(verdict: Verdict) -> Settlement:
     return Settlement(verdict.outcome, verdict.reason, verdict.text, verdict.answer or None)
+
+
+def _doubt(pending: Pending, verdict: Verdict) -> Settlement:
+    """What a station says of the last copy says nothing of the earlier ones, which may have got through."""
+    return expired(
+        f"{pending.name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
+    )
 
 
 def _expiry(flow: OutFlow, pending: Pending, rules: DeliveryRules) -> Settlement:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pilotage.protocol.outbox import FOREVER
 from pilotage.protocol.records import Parcel
+from pilotage.protocol.sends import FOREVER
 
 MAX_PARCELS = 10_000
 MAX_BYTES = 64 * 2**20

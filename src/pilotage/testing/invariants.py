@@ -18,7 +18,10 @@ CERTAINLY_NOT_HANDLED = (Reason.UNKNOWN_RECIPIENT, Reason.QUEUE_FULL)
 
 def violations(world: World) -> list[str]:
     """Give a sentence for each promise that was broken."""
-    checks = (settled_once, truthful, once, in_order, durable_delivered, originals_served, bounded, connected)
+    checks = (
+        settled_once, truthful, once, in_order, durable_delivered, kept, stored_once, stored_in_order,
+        originals_served, bounded, connected,
+    )  # fmt: skip
     return [*world.recorder.violations, *(text for check in checks for text in check(world))]
 
 
@@ -95,6 +98,42 @@ def durable_delivered(world: World) -> Iterator[str]:
             continue
         if sent.ends[0].outcome is not Outcome.DELIVERED and sent.ends[0].reason is not Reason.NAME_TAKEN:
             yield f"D3: {sent} ended as {sent.ends[0]}"
+
+
+def kept(world: World) -> Iterator[str]:
+    """D6: what the journal had safe is delivered, whoever died meanwhile; what was delivered is stored."""
+    stored = {identity for disk in world.disks.values() for identity in disk.rows}
+    for sent in world.recorder.sends:
+        if sent.verb != "DATA" or sent.path[-1] in (*world.originals, *world.gone):
+            continue
+        ends = [end.outcome for end in (*sent.ends, *sent.later_ends)]
+        if sent.accepted and Outcome.DELIVERED not in ends and sent.identity[0] not in world.gone:
+            yield f"D6: the journal had {sent}, and it ended as {ends}"
+        if Outcome.DELIVERED in ends and sent.identity not in stored:
+            yield f"D5: delivered, not stored: {sent}"
+
+
+def stored_once(world: World) -> Iterator[str]:
+    """D2: DATA are stored exactly once, whoever died meanwhile."""
+    rows = Counter(identity for disk in world.disks.values() for identity in disk.rows)
+    for identity, count in rows.items():
+        if count > 1:
+            yield f"D2: {identity} is stored {count} times"
+
+
+def stored_in_order(world: World) -> Iterator[str]:
+    """D4: what the journal had safe is stored in the order of sending, also over lives of its sender."""
+    sends = {sent.identity: sent for sent in world.recorder.sends}
+    for name, disk in world.disks.items():
+        latest: dict[tuple[str, tuple[str, ...]], int] = {}
+        for identity in disk.rows:
+            sent = sends.get(identity)
+            if sent is None or not sent.accepted:
+                continue
+            flow = (identity[0], sent.path)
+            if sent.number < latest.get(flow, -1):
+                yield f"D4: {name} stored {sent} after #{latest[flow]}"
+            latest[flow] = max(latest.get(flow, -1), sent.number)
 
 
 def originals_served(world: World) -> Iterator[str]:

@@ -5,20 +5,23 @@ Law of this room: it carries instructions out as `transport.driver` does, and ad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from pilotage.protocol.bodies import decode_body, encode_body
 from pilotage.protocol.exchange import Arrival, Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import (
+    Accepted,
     Card,
     Delivery,
     Dialect,
+    Drop,
     HandOver,
     Hangup,
     Instruction,
+    Keep,
     Link,
     Note,
     PeerChanged,
@@ -29,15 +32,19 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
-from pilotage.protocol.outbox import FOREVER, DeliveryRules, SendRequest
 from pilotage.protocol.records import Frame, Marks, Parcel
+from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, refused
 from pilotage.testing.agenda import Agenda
+from pilotage.testing.disks import Disk
 from pilotage.testing.network import Connection, End, Network
-from pilotage.testing.recorder import Identity, Recorder, Sent
+from pilotage.testing.recorder import Identity, Recorder, Resumed, Sent
 
 ALL_VERBS = ("NOW", "LATER", "FAIL", "ASK", "DATA")
-"""Listens that return at once, that end later, that fail, that answer; DATA is sent durably."""
+"""Listens that return at once, that end later, that fail, that answer; DATA is kept by its sender and stored."""
+
+SYNCS_S = (0.0002, 0.005, 0.005, 0.2)
+"""How long a disk may take to sync; a worn card stalls now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +85,10 @@ class Process:
     Args:
         role: what it is.
         around: the world it lives in.
+        disk: what earlier lives have left.
     """
 
-    def __init__(self, role: Role, around: Surroundings) -> None:
+    def __init__(self, role: Role, around: Surroundings, disk: Disk) -> None:
         self.role = role
         self.name = role.name
         self.alive = True
@@ -93,11 +101,15 @@ class Process:
         self._turning = False
         self._alarm = FOREVER
         self._sent = 0
+        self._disk = disk
+        self._disk_rests_at = 0.0
+        self._stopped_until = 0.0
         upstream = "pusher" if role.upstream else ""
         config = ExchangeConfig(
             role.name, self.boot, upstream, around.delivery, around.liveness, holds_s=role.holds_s
         )
         self.exchange = Exchange(config, self._serves)
+        self._go_on()
         if role.upstream:
             around.agenda.after(0.0, self._dial, 0.02)
 
@@ -110,15 +122,34 @@ class Process:
             return Service.PASS_ON
         return Service.HANDLE if verb in ALL_VERBS and not self.role.passes else Service.NONE
 
+    @property
+    def runs(self) -> bool:
+        """Tell whether it lives and isn't stopped."""
+        return self.alive and self._around.agenda.now >= self._stopped_until
+
+    def stop(self, for_s: float) -> None:
+        """Have it do nothing for a while, as SIGSTOP does; what comes meanwhile waits for it."""
+        self._stopped_until = self._around.agenda.now + for_s
+        self._say(f"is stopped for {for_s:.1f} s")
+
+    def _postponed(self, action: Callable[..., None], *args: object) -> bool:
+        """Put off what is due while it is stopped; True also if it has ended."""
+        if self.runs:
+            return False
+        if self.alive:
+            self._around.agenda.after(self._stopped_until - self._around.agenda.now, action, *args)
+        return True
+
     # Sending
 
     def send(self, path: tuple[str, ...], verb: str, *, ordered: bool = True, durable: bool = False) -> Sent:
         """Send a message whose content tells which it is."""
         identity = (self.name, f"{self.name}_{self._sent}", f"life {self.boot}")
         self._sent += 1
-        sends = self._around.recorder.sends
-        sent = Sent(len(sends), identity, self.boot, path, verb, ordered, durable, self._around.agenda.now)
-        sends.append(sent)
+        recorder = self._around.recorder
+        number = len(recorder.sends)
+        sent = Sent(number, identity, self.boot, path, verb, ordered, durable, self._around.agenda.now)
+        recorder.send(sent)
         flags = {} if ordered else {"NOREPEAT": True}
         message = Message.from_parts(
             id=identity[1],
@@ -131,12 +162,53 @@ class Process:
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        self._run(
-            self.exchange.send(
-                [SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable)], self._now
-            )
-        )
+        request = SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable, kept=durable)
+        self._run(self.exchange.send([request], self._now))
         return sent
+
+    # Its disk
+
+    def _go_on(self) -> None:
+        """Go on with what earlier lives have left in the journal."""
+        left = [self._in_time(one, self._skew) for one in self._disk.journal.values()]
+        if left:
+            self._say(f"finds {len(left)} messages in its journal")
+            self._run(self.exchange.restore(left, self._resume, self._now))
+
+    def _resume(self, kept: Kept) -> Resumed:
+        identity = _identity(decode_body(kept.verb, kept.body, kept.frames))
+        return Resumed(self._around.recorder.find(identity))
+
+    def _in_time(self, kept: Kept, shift_s: float) -> Kept:
+        return replace(kept, deadline=kept.deadline + shift_s)
+
+    def _tell_disk(self, instruction: Keep | Drop | Accepted) -> None:
+        match instruction:
+            case Keep(sends):
+                self._keep(sends)
+            case Drop(places):
+                self._when_synced(self._dropped, places)
+            case Accepted(handles):
+                for sent in handles:
+                    sent.accepted = True
+
+    def _keep(self, sends: list[Kept]) -> None:
+        self._when_synced(self._kept, [self._in_time(one, -self._skew) for one in sends])
+
+    def _when_synced(self, action: Callable[..., None], *args: object) -> None:
+        """Have something done when the disk comes to it: one thing after the other."""
+        now = self._around.agenda.now
+        self._disk_rests_at = max(now, self._disk_rests_at) + self._around.chance.choice(SYNCS_S)
+        self._around.agenda.after(self._disk_rests_at - now, action, *args)
+
+    def _kept(self, sends: list[Kept]) -> None:
+        if not self._postponed(self._kept, sends):
+            self._disk.keep(sends)
+            self._run(self.exchange.persisted([one.place for one in sends], self._now))
+
+    def _dropped(self, places: list[Place]) -> None:
+        if not self._postponed(self._dropped, places):
+            self._disk.drop(places)
 
     # The network's side
 
@@ -158,6 +230,8 @@ class Process:
 
     def connected(self, connection: Connection) -> None:
         """Our dialling has led to a connection."""
+        if self._postponed(self.connected, connection):
+            return
         self.dialled = connection
         self._links[connection.link_at(self)] = connection
         self._say(f"is connected to {connection.listener.name}")
@@ -165,6 +239,8 @@ class Process:
 
     def ended(self, connection: Connection) -> None:
         """A connection has ended."""
+        if self._postponed(self.ended, connection):
+            return
         link = connection.link_at(self)
         if self._links.get(link) is not connection:
             return
@@ -175,18 +251,19 @@ class Process:
             self._redial()
 
     def _turn(self) -> None:
+        if self._postponed(self._turn):
+            return
         self._turning = False
         arrivals, self._arrivals = self._arrivals, []
-        if self.alive:
-            known = [one for one in arrivals if one[0] in self._links]
-            self._run(self.exchange.frames_arrived(known, self._now))
+        known = [one for one in arrivals if one[0] in self._links]
+        self._run(self.exchange.frames_arrived(known, self._now))
 
     def _redial(self) -> None:
         self.dialled = None
         self._around.agenda.after(0.02 + self._around.chance.random() * 0.2, self._dial, 0.04)
 
     def _dial(self, wait_s: float) -> None:
-        if not self.alive or self.dialled is not None:
+        if self._postponed(self._dial, wait_s) or self.dialled is not None:
             return
         connection = self._around.network.connect(self, self._around.find(self.role.upstream))
         if connection is None:
@@ -213,13 +290,15 @@ class Process:
                 case Progress(received):
                     for sent in received:
                         sent.received += 1
+                case Keep() | Drop() | Accepted():
+                    self._tell_disk(instruction)
                 case Hangup(link, text):
                     self._hang_up(link, text)
                 case PeerChanged() | Note():
                     self._say(f"is told {instruction}")
         self._rest()
 
-    def _settle(self, ended: list[tuple[Sent, Settlement]]) -> None:
+    def _settle(self, ended: list[tuple[Sent | Resumed, Settlement]]) -> None:
         for sent, settlement in ended:
             sent.ends.append(settlement)
             self._say(f"{sent} ends: {settlement}")
@@ -237,7 +316,7 @@ class Process:
             self._around.agenda.after(max(0.0001, due - self._now), self._ring, due)
 
     def _ring(self, due: float) -> None:
-        if self.alive and due == self._alarm:
+        if not self._postponed(self._ring, due) and due == self._alarm:
             self._alarm = FOREVER
             self._run(self.exchange.time_passed(max(self._now, due)))
 
@@ -270,13 +349,25 @@ class Process:
         self._say(f"handles {identity[1]} of {identity[2]}")
         result = result_of(token, parcel.verb, identity)
         chance = self._around.chance
-        if parcel.verb == "LATER" or (parcel.verb == "DATA" and chance.random() < 0.5):
+        if parcel.verb == "DATA":
+            # An original's messages have no place of their own: its id and stamp tell them from all others.
+            message: Hashable = identity if parcel.marks & Marks.JSON else token
+            self._when_synced(self._committed, message, identity, result)
+            return []
+        if parcel.verb == "LATER":
             self._around.agenda.after(chance.random() * self.role.slowest_s, self._listened, result)
             return []
         return [result]
 
+    def _committed(
+        self, message: Hashable, identity: Identity, result: tuple[Token, Settlement, bytes]
+    ) -> None:
+        if not self._postponed(self._committed, message, identity, result):
+            self._disk.store(message, identity)
+            self._listened(result)
+
     def _listened(self, result: tuple[Token, Settlement, bytes]) -> None:
-        if self.alive:
+        if not self._postponed(self._listened, result):
             self._run(self.exchange.handled([result], self._now))
 
     # Its end
@@ -295,7 +386,12 @@ class Process:
 def identity_of(parcel: Parcel) -> Identity:
     """Read which message a parcel is."""
     is_json = parcel.marks & Marks.JSON
-    message = Message(bytes(parcel.body)) if is_json else decode_body(parcel.verb, parcel.body, parcel.frames)
+    return _identity(
+        Message(bytes(parcel.body)) if is_json else decode_body(parcel.verb, parcel.body, parcel.frames)
+    )
+
+
+def _identity(message: Message) -> Identity:
     return (str(message.sender), str(message.id), str(message.timestamp))
 
 

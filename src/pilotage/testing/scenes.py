@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from pilotage.protocol.outbox import DeliveryRules
+from pilotage.protocol.sends import DeliveryRules
 from pilotage.testing.network import Weather
 from pilotage.testing.process import Role
 from pilotage.testing.world import World
@@ -145,7 +145,7 @@ def send_burst(world: World, name: str, path: tuple[str, ...], count: int) -> No
     sender, chance = world.processes[name], world.chance
     verb = chance.choice(("NOW", "LATER", "FAIL", "ASK", "DATA"))
     ordered = verb == "DATA" or chance.random() < 0.85
-    if sender.alive:
+    if sender.runs:
         for _ in range(count):
             sender.send(path, verb, ordered=ordered, durable=verb == "DATA")
 
@@ -163,7 +163,7 @@ def schedule_faults(world: World, scene: Scene) -> None:
     chance = world.chance
     for _ in range(chance.randint(0, 7)):
         at = chance.random() * TROUBLE_S * 0.9
-        kind = chance.choice((crash_one, cut_one, cut_one, swallow_one))
+        kind = chance.choice((crash_one, cut_one, cut_one, swallow_one, stop_one))
         world.agenda.after(at, kind, world, scene)
 
 
@@ -188,6 +188,12 @@ def swallow_one(world: World, scene: Scene) -> None:
     if world.network.connections:
         chance = world.chance
         world.black_hole(chance.choice(world.network.connections), chance.choice((0.5, 4.0, 12.0)))
+
+
+def stop_one(world: World, scene: Scene) -> None:
+    """Have a process do nothing for a while, which ends with the trouble."""
+    for_s = min(world.chance.choice((2.0, 8.0, 14.0, 40.0)), TROUBLE_S - world.now)
+    world.stop(world.chance.choice(scene.roles).name, for_s)
 
 
 def settle_down(world: World) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from random import Random
 
 from pilotage.protocol.liveness import LivenessRules
-from pilotage.protocol.outbox import DeliveryRules
+from pilotage.protocol.sends import DeliveryRules
 from pilotage.testing.agenda import Agenda
+from pilotage.testing.disks import Disk
 from pilotage.testing.network import Connection, End, Network, Weather
 from pilotage.testing.originals import OriginalNode
 from pilotage.testing.process import Process, Role, Surroundings
@@ -44,6 +45,7 @@ class World:
         self.processes: dict[str, Process] = {}
         self.originals: dict[str, OriginalNode] = {}
         self.lives: list[Process] = []
+        self.disks: dict[str, Disk] = {}
         self.restarted: set[str] = set()
         self.gone: set[str] = set()
         self._around = Surroundings(
@@ -59,6 +61,9 @@ class World:
     def _find(self, name: str) -> End:
         return self.processes[name]
 
+    def _disk(self, name: str) -> Disk:
+        return self.disks.setdefault(name, Disk())
+
     @property
     def now(self) -> float:
         """Virtual time, in seconds."""
@@ -70,7 +75,7 @@ class World:
 
     def start(self, role: Role) -> Process:
         """Start a process, or a new life of one."""
-        process = Process(role, self._around)
+        process = Process(role, self._around, self._disk(role.name))
         self.processes[role.name] = process
         self.lives.append(process)
         return process
@@ -85,7 +90,7 @@ class World:
 
     def start_rival(self, role: Role) -> Process:
         """Start another process under a name that one holds already."""
-        rival = Process(role, self._around)
+        rival = Process(role, self._around, Disk())
         self.lives.append(rival)
         return rival
 
@@ -113,6 +118,13 @@ class World:
             self.restarted.add(name)
             process.die(noticed=noticed)
             self.agenda.after(down_s, self._restart, process.role)
+
+    def stop(self, name: str, for_s: float) -> None:
+        """Have a process do nothing for a while."""
+        process = self.processes[name]
+        if process.runs:
+            self.recorder.faults["stopped"] += 1
+            process.stop(for_s)
 
     def end(self, name: str) -> None:
         """End a process for good, without power."""

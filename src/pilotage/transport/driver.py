@@ -35,8 +35,8 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
-from pilotage.protocol.outbox import FOREVER, SendRequest
 from pilotage.protocol.records import Frame
+from pilotage.protocol.sends import FOREVER, SendRequest
 from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 

@@ -1,0 +1,42 @@
+"""What a process's lives leave on its disk: the journal of what it sent, and the record of what it was sent.
+
+Law of this room: what was not synced when a process ends is not there for its next life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from pilotage.protocol.sends import Kept, Place
+from pilotage.testing.recorder import Identity
+
+
+@dataclass(slots=True)
+class Disk:
+    """One process's.
+
+    Attributes:
+        journal: what is kept of its sends, in the order of keeping; deadlines in the world's time.
+        rows: the DATA that it has stored, in their order.
+        seen: which messages these were.
+    """
+
+    journal: dict[Place, Kept] = field(default_factory=dict)
+    rows: list[Identity] = field(default_factory=list)
+    seen: set[Hashable] = field(default_factory=set)
+
+    def keep(self, sends: Iterable[Kept]) -> None:
+        """Write sends into the journal."""
+        self.journal.update((one.place, one) for one in sends)
+
+    def drop(self, places: Iterable[Place]) -> None:
+        """Take sends out of the journal."""
+        for place in places:
+            self.journal.pop(place, None)
+
+    def store(self, message: Hashable, identity: Identity) -> None:
+        """Commit a row with its message's id, unless that was committed before."""
+        if message not in self.seen:
+            self.seen.add(message)
+            self.rows.append(identity)
