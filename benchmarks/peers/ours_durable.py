@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pilotage import Net_Node, Receipt
-from pilotage.agents.pilot import values_of
 from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin, takes_origin
 
@@ -31,6 +30,7 @@ PEER = Peer(
     promise="synced at sender, committed at receiver",
 )
 SETTLE_TIMEOUT_S = 10.0
+OWNERS = frozenset(("pilot", "subject", "trial_num", "session"))
 
 
 class Receiver:
@@ -47,9 +47,8 @@ class Receiver:
 
     @takes_origin
     def _data(self, value: dict[str, Any], origin: Origin) -> Future[None]:
-        stored = self._archive.add_trial(
-            value["pilot"], value["subject"], value["trial_num"], values_of(value), origin
-        )
+        values = {name: item for name, item in value.items() if name not in OWNERS}
+        stored = self._archive.add_trial(value["pilot"], value["subject"], value["trial_num"], values, origin)
         stored.add_done_callback(lambda future: self._stored(value["n"], future))
         return stored
 
