@@ -41,7 +41,7 @@ class FileLock:
     """Hold a file's name for this process alone, from now until `release`.
 
     Args:
-        lock: an empty file that carries the lock. Nothing else may open it: on POSIX systems that would end it.
+        lock: a file that carries the lock. Nothing else may open it: on POSIX systems that would end the lock.
         holder: a file that tells people who holds it.
 
     Raises:
@@ -57,6 +57,9 @@ class FileLock:
         except sqlite3.Error as cause:
             raise MachineError(str(cause)) from cause
         try:
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                # A lock file that isn't empty can be locked on a full disk too.
+                self._connection.execute("PRAGMA user_version=1")
             self._connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as cause:
             self._connection.close()

@@ -138,7 +138,7 @@ class JournalFile:
             _close(connection)
 
     def _write(self, rows: Sequence[Row], drops: Sequence[int], doubtful_from: int | None) -> None:
-        if self._connection is None or self._read_identity() != self._identity:
+        if self._connection is None or not self._is_in_place():
             raise OSError(errno.ENOENT, "it was moved or removed while in use", str(self._file))
         execute = self._connection.execute
         is_urgent = bool(rows) or doubtful_from is not None
@@ -210,6 +210,12 @@ class JournalFile:
         assert self._connection is not None
         found = self._connection.execute("SELECT token FROM journal").fetchone()
         return bytes(found[0]) if found else b""
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._read_identity() == self._identity
+        except FileNotFoundError:
+            return False
 
     def _read_identity(self) -> tuple[int, int]:
         status = self._file.stat()
