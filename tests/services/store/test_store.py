@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from pilotage.services.store import (
     StoreConfig,
     StreamItems,
     TrialData,
+    Trouble,
 )
 from pilotage.services.store.entries import Entry
 from pilotage.services.store.lock import refuse_network_folder
@@ -364,92 +366,141 @@ def test_a_writer_that_hangs_is_reported_on_closing(tmp_path: Path) -> None:
 
 
 FILLING = """
-import json, resource, sqlite3, sys, threading
+import json, resource, signal, sys, threading, time
 import numpy as np
 from pilotage.services.store import *
 
-def put(store, *entries):
-    outcomes, ended = [], threading.Event()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+told, outcomes, ended = [], [], threading.Event()
+
+def put(count, *entries):
     for entry in entries:
-        store.submit(entry, lambda error: outcomes.append(error and str(error)))
-    store.submit(State("other", "IDLE"), lambda error: ended.set())
-    ended.wait()
-    return outcomes
+        store.submit(entry, lambda error: note(error, count))
+
+def note(error, count):
+    outcomes.append(error and str(error))
+    if len(outcomes) == count:
+        ended.set()
 
 def frames(first, count, seq):
     data = np.broadcast_to(np.arange(first, first + count, dtype="u1")[:, None], (count, 10_000))
     stamps = [float(n) for n in range(first, first + count)]
     return StreamItems("rig", None, "cam", stamps, data, MessageId(1, 1, seq))
 
-import signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = SessionStore.create(sys.argv[1], "s", {}, StoreConfig(chunk_bytes=100_000))
-said = {"before": put(store, frames(0, 15, 0), TrialData("rig", None, 0, {"x": 1}, MessageId(1, 0, 0)))}
-limit = {"chunk": 50_000, "database": int(sys.argv[3])}[sys.argv[2]]
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-said["full"] = put(store, frames(15, 15, 1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-said["again"] = put(store, frames(15, 15, 1), TrialData("rig", None, 1, {"x": 2}, MessageId(1, 0, 1)))
-said["errors"] = store.statistics().errors
+def row(number, **values):
+    return TrialData("rig", None, number, values, MessageId(1, 0, number))
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+config = StoreConfig(chunk_bytes=100_000, on_trouble=lambda trouble: told.append((trouble.is_over, trouble.text)))
+store = SessionStore.create(sys.argv[1], "s", {}, config)
+put(2, frames(0, 15, 0), row(0, x=1))
+ended.wait()
+limit({"chunk": 50_000, "database": 110_000}[sys.argv[2]])
+put(5, frames(15, 15, 1), row(1, x=2))
+while store.statistics().held < 2:
+    time.sleep(0.01)
+put(5, row(2, x=3))
+ended.clear()
+limit(resource.RLIM_INFINITY)
+ended.wait()
 store.close()
-print(json.dumps(said))
+print(json.dumps({"outcomes": outcomes, "told": told, "errors": store.statistics().errors}))
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by setrlimit")
 @pytest.mark.parametrize("what", ["chunk", "database"])
-def test_a_full_disk_fails_by_name_and_loses_nothing(tmp_path: Path, what: str) -> None:
+def test_what_a_full_disk_refuses_waits_until_there_is_room(tmp_path: Path, what: str) -> None:
     # Either the chunk's file or, at a limit above a chunk and below the log, the database can't grow.
     ran = subprocess.run(
-        [sys.executable, "-c", FILLING, str(tmp_path), what, "110000"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", FILLING, str(tmp_path), what], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout)
-    assert said["before"] == [None, None] and said["again"] == [None, None]
-    assert "15 items of stream 'cam' of pilot 'rig' is not stored" in said["full"][0]
-    assert said["errors"] >= 1
+    assert said["outcomes"] == [None] * 5 and said["errors"] == 0
+    (begun, why), (over, _) = said["told"]
+    assert (begun, over) == (False, True), "told once when it begins, and once when it is over"
+    assert "is not stored" in why and "pilot 'rig'" in why
     with SessionReader(tmp_path / "s") as reader:
         stream = reader.stream("rig", "cam")
         assert stream.timestamp.values.tolist() == list(range(30))
         assert (stream.values == np.arange(30)[:, None]).all()
-        assert reader.trials().x.tolist() == [1, 2]
+        assert reader.trials().x.tolist() == [1, 2, 3]
 
 
-def test_one_pilots_trouble_leaves_the_others_alone(tmp_path: Path) -> None:
-    broken = threading.Event()
+def failing_sync(broken: threading.Event) -> Callable[[int], None]:
+    """Make a disk that fails while `broken` is set."""
 
     def sync(descriptor: int) -> None:
         if broken.is_set():
             raise OSError(5, "Input/output error")
         os.fsync(descriptor)
 
+    return sync
+
+
+def test_one_pilots_trouble_leaves_the_others_alone(
+    tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    broken = threading.Event()
+    told: list[Trouble] = []
+    with new(tmp_path, chunk_bytes=1000, sync=failing_sync(broken), on_trouble=told.append) as store:
+        put(store, StreamItems("bad", None, "hr", [0.0], np.zeros(1)))
+        broken.set()
+        late: Outcomes = []
+        store.submit(StreamItems("bad", None, "hr", list(range(1, 200)), np.zeros(199)), late.append)
+        eventually(lambda: store.statistics().held)
+        assert put(store, *(trial(number, x=number) for number in range(4))) == [None] * 4
+        store.submit(StreamItems("bad", None, "hr", [200.0], np.zeros(1)), late.append)
+        eventually(lambda: store.statistics().held == 2)
+        assert late == [] and "Input/output error" in store.statistics().trouble
+        broken.clear()
+        eventually(lambda: late == [None, None])
+        eventually(lambda: not store.statistics().held)
+    assert [trouble.is_over for trouble in told] == [False, True]
+    assert "'bad'" in told[0].text and told[0].file == str(tmp_path / "s")
+    with SessionReader(tmp_path / "s") as reader:
+        assert reader.trials().trial_num.tolist() == [0, 1, 2, 3]
+        assert reader.stream("bad", "hr").timestamp.values.tolist() == list(range(201))
+
+
+def test_a_store_that_can_never_write_closes_in_time_and_says_what_is_not_stored(tmp_path: Path) -> None:
+    broken = threading.Event()
+    store = new(tmp_path, chunk_bytes=1000, sync=failing_sync(broken))
+    broken.set()
+    outcomes: Outcomes = []
+    store.submit(StreamItems("rig", None, "hr", list(range(200)), np.zeros(200)), outcomes.append)
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"1 entries not stored: .*Input/output error"):
+        store.close(timeout_s=0.2)
+    assert time.monotonic() - began < 2
+    assert [("closed before" in str(error)) for error in outcomes] == [True]
+    with SessionStore.open(tmp_path / "s") as again:
+        assert again.statistics().rows == 0, "the folder was let go"
+
+
+def test_an_entry_that_breaks_a_commit_is_refused_alone(tmp_path: Path) -> None:
     gate, waiting = threading.Event(), threading.Event()
 
     def hold(_: object) -> None:
         waiting.set()
         gate.wait(20)
 
-    with new(tmp_path, chunk_bytes=1000, sync=sync) as store:
-        put(store, StreamItems("bad", None, "hr", [0.0], np.zeros(1)))
-        store.submit(trial(0, x=0), hold)
+    with new(tmp_path) as store:
+        store.submit(State("other", "IDLE"), hold)
         assert waiting.wait(20)
-        broken.set()
         outcomes: Outcomes = []
-        store.submit(trial(1, x=1), outcomes.append)
-        store.submit(StreamItems("bad", None, "hr", list(range(200)), np.zeros(200)), outcomes.append)
-        store.submit(trial(2, x=2), outcomes.append)
+        for number in range(5):
+            # A stamp that no number is breaks the statement, which only the commit finds out.
+            stamp = Stamp(100.0, [] if number == 3 else None)  # type: ignore[arg-type]
+            store.submit(TrialData("rig", None, number, {}, MessageId(1, 0, number), stamp), outcomes.append)
         gate.set()
-        put(store, trial(3, x=3))
-        assert [error is None for error in outcomes] == [True, False, True]
-        assert "Input/output error" in str(outcomes[1]) and "'bad'" in str(outcomes[1])
-        broken.clear()
-        assert put(store, StreamItems("bad", None, "hr", list(range(1, 200)), np.zeros(199))) == [None]
-    with SessionReader(tmp_path / "s") as reader:
-        assert reader.trials().trial_num.tolist() == [0, 1, 2, 3]
-        assert reader.stream("bad", "hr").timestamp.values.tolist() == list(range(200))
+        put(store, State("rig", "IDLE"))
+        assert [error is None for error in outcomes].count(False) == 1
+        assert "trial 3" in str(next(error for error in outcomes if error))
+        assert store.statistics().held == 0
 
 
 def test_many_threads_submit_at_once(tmp_path: Path, eventually: Callable[..., object]) -> None:

@@ -18,6 +18,7 @@ from pilotage.services.store.packing import Done
 from pilotage.services.store.reader import SessionReader, SessionSummary, StreamInfo
 from pilotage.services.store.seen import Seen
 from pilotage.services.store.session import SessionStore, StoreConfig, StoreStatistics
+from pilotage.services.store.trouble import Trouble
 
 __all__ = [
     "Done",
@@ -38,4 +39,5 @@ __all__ = [
     "StreamInfo",
     "StreamItems",
     "TrialData",
+    "Trouble",
 ]

@@ -10,7 +10,8 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +27,17 @@ from pilotage.services.store.packing import Done, Job, describe, pack
 from pilotage.services.store.seen import Seen, SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.tables import make_view
+from pilotage.services.store.trouble import DiskTrouble, Trouble, cut
 from pilotage.services.store.values import plain, to_text
 from pilotage.services.store.writer import BatchWriter, read_tallies
 
 _logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""How often what the disk refused is tried again."""
+
+LEAVE_S = 0.3
+"""How long a writer that only waits for the disk may take to end, once it was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class StoreConfig:
         chunk_bytes: Bytes in one chunk of a stream, about.
         compressor: For new streams: "none", "zstd" or "blosc".
         sync: Puts a file descriptor's content on the disk.
+        on_trouble: Told when the disk begins to refuse, and when everything that had to wait is stored. Called from
+            the store's thread, so that it must not wait for the store.
     """
 
     max_queue_items: int = 100_000
@@ -55,6 +65,7 @@ class StoreConfig:
     chunk_bytes: int = 4 << 20
     compressor: str = "none"
     sync: Sync = os.fsync
+    on_trouble: Callable[[Trouble], object] = lambda trouble: None
 
     def __post_init__(self) -> None:
         """Refuse what can't work.
@@ -89,6 +100,8 @@ class StoreStatistics:
         duplicates: Entries that were stored already.
         errors: Entries that failed.
         callback_errors: Calls of `done` that raised.
+        held: Entries that the disk refused, and that are tried again.
+        trouble: Why; empty if there are none.
     """
 
     rows: int
@@ -100,13 +113,16 @@ class StoreStatistics:
     duplicates: int
     errors: int
     callback_errors: int
+    held: int = 0
+    trouble: str = ""
 
 
 class SessionStore:
     """Write one session; make one with `create` or `open`.
 
-    `submit` may be called from any thread. `done` is called from the store's own thread, in the order of
-    `submit`.
+    `submit` may be called from any thread. `done` is called from the store's own thread, for each pilot in the order of
+    `submit`. What a full or failing disk refuses is kept and tried again every second, and that pilot's later entries
+    wait behind it: `done` comes when it is stored.
     """
 
     def __init__(
@@ -122,6 +138,10 @@ class SessionStore:
         self._streams = streams
         self._writer = BatchWriter(connection, folder, streams)
         self._intake = Intake(config.max_queue_items, config.max_queue_bytes)
+        self._held: list[Job] = []
+        self._trouble = ""
+        self._retry_at = 0.0
+        self._gave_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"store {folder.name}", daemon=True)
         self._thread.start()
 
@@ -193,7 +213,8 @@ class SessionStore:
         Args:
             entry: What to store.
             done: Called once, from the store's thread, with None when the entry is on the disk or was there
-                already, else with the error. It should return soon; what it raises is counted and logged.
+                already, else with the error: the entry itself can't be stored, or the session was closed before the
+                disk took it. It should return soon; what it raises is counted and logged.
             timeout_s: Seconds to wait for room; the configured ones when None.
 
         Raises:
@@ -234,26 +255,28 @@ class SessionStore:
             duplicates=counts.duplicates,
             errors=counts.errors,
             callback_errors=counts.callback_errors,
+            held=len(self._held),
+            trouble=self._trouble,
         )
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Store what waits and let go of the folder; may be called again.
 
         Raises:
-            StoreError: The disk took too long. What still waited is told so by its `done`, the entries being
-                written keep the folder locked until the disk answers.
+            StoreError: The disk took too long, or refused to the end. What still waited is told so by its `done`;
+                entries that are being written keep the folder locked until the disk answers.
         """
         self._intake.close()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
+            why, held = self._trouble, len(self._held)
+            self._gave_up.set()
+            self._thread.join(LEAVE_S)
             rest = self._intake.abandon()
-            for job in rest:
-                self._tell(
-                    job, StoreError(f"{describe(job.entry)} is not stored: the session was closed before")
-                )
+            self._disappoint(rest)
             raise StoreError(
-                f"session {str(self._folder)!r} did not close in {timeout_s} s: {len(rest)} entries not "
-                f"stored"
+                f"session {str(self._folder)!r} did not close in {timeout_s} s: {held + len(rest)} entries not "
+                f"stored{why and ': '}{why}"
             )
 
     def __enter__(self) -> SessionStore:
@@ -265,14 +288,64 @@ class SessionStore:
         self.close()
 
     def _run(self) -> None:
+        config = self._config
         try:
-            while batch := self._intake.take(self._config.batch_items, self._config.batch_bytes):
-                outcomes = self._writer.commit(batch)
-                self._intake.release(batch)
-                for job, outcome in zip(batch, outcomes, strict=True):
-                    self._tell(job, outcome)
+            while not self._gave_up.is_set():
+                wait_s = max(0.0, self._retry_at - time.monotonic()) if self._held else None
+                batch = self._intake.take(config.batch_items, config.batch_bytes, wait_s)
+                if batch:
+                    self._commit(batch)
+                elif not self._held:
+                    break
+                elif self._gave_up.wait(max(0.0, self._retry_at - time.monotonic())):
+                    break
+                if self._held and time.monotonic() >= self._retry_at:
+                    self._retry()
         finally:
+            self._disappoint(self._held)
             self._let_go()
+
+    def _commit(self, batch: list[Job]) -> None:
+        """Store a batch; what the disk refuses is held, and so is what a pilot sends behind that."""
+        held = {job.pilot for job in self._held}
+        ready = [job for job in batch if job.pilot not in held]
+        outcomes = dict(zip(map(id, ready), self._writer.commit(ready), strict=True)) if ready else {}
+        stuck = [job for job in batch if isinstance(outcomes.get(id(job), DiskTrouble()), DiskTrouble)]
+        ended = [job for job in ready if not isinstance(outcomes[id(job)], DiskTrouble)]
+        refusal = next((text for text in outcomes.values() if isinstance(text, DiskTrouble)), None)
+        self._hold(stuck, refusal)
+        self._intake.release(ended)
+        for job in ended:
+            self._tell(job, outcomes[id(job)])
+
+    def _hold(self, jobs: list[Job], refusal: DiskTrouble | None) -> None:
+        if jobs and not self._held:
+            self._retry_at = time.monotonic() + RETRY_S
+        self._held += jobs
+        if refusal is not None and not self._trouble:
+            self._trouble = str(refusal)
+            self._report(Trouble(str(self._folder), self._trouble, is_over=False))
+
+    def _retry(self) -> None:
+        waiting, self._held = self._held, []
+        for part in cut(waiting, self._config.batch_items, self._config.batch_bytes):
+            self._commit(part)
+        if not self._held:
+            text, self._trouble = f"all {len(waiting)} entries that had to wait are stored", ""
+            self._report(Trouble(str(self._folder), text, is_over=True))
+
+    def _report(self, trouble: Trouble) -> None:
+        _logger.log(logging.WARNING, "%s: %s", self._folder, trouble.text)
+        try:
+            self._config.on_trouble(trouble)
+        except Exception:
+            self._writer.counts.callback_errors += 1
+            _logger.exception("%s: telling of the disk's trouble failed", self._folder)
+
+    def _disappoint(self, jobs: list[Job]) -> None:
+        """Tell those who wait for jobs that these won't be stored any more."""
+        for job in jobs:
+            self._tell(job, StoreError(f"{describe(job.entry)} is not stored: the session was closed before"))
 
     def _tell(self, job: Job, outcome: StoreError | None) -> None:
         try:

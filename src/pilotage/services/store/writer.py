@@ -1,7 +1,8 @@
 """One transaction for a batch of entries: rows, chunks, message ids and tallies together, or none of them.
 
 Law: only one thread calls `commit`. An entry that can't be stored fails alone; a disk that fails takes a
-batch back whole, tries each pilot's part by itself, and leaves the store able to go on.
+batch back whole, tries each pilot's part by itself, and leaves the store able to go on. What the disk refused is told
+by `DiskTrouble`, so that it can be tried again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pilotage.services.store.packing import Job, describe
 from pilotage.services.store.seen import SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.tables import TableWriter, TrialKey
+from pilotage.services.store.trouble import DiskTrouble, is_disk_trouble
 
 _logger = logging.getLogger(__name__)
 
@@ -70,24 +72,28 @@ class BatchWriter:
         """Store a batch and return once it is on the disk.
 
         Returns:
-            For each job None, or why it isn't stored.
+            For each job None, or why it isn't stored: `DiskTrouble` if it may be later.
         """
         try:
             outcomes = self._transact(batch)
         except Exception as cause:  # noqa: BLE001 - the writer outlives whatever one entry does
             outcomes = self._after_failure(batch, cause)
-        self.counts.errors += sum(outcome is not None for outcome in outcomes)
+        self.counts.errors += sum(not isinstance(outcome, DiskTrouble | None) for outcome in outcomes)
         return outcomes
 
     def _after_failure(self, batch: Sequence[Job], cause: Exception) -> list[Outcome]:
-        _logger.warning("%s: a commit of %d entries failed: %s", self._folder, len(batch), cause)
-        pilots = list(dict.fromkeys(job.pilot for job in batch))
+        _logger.debug("%s: a commit of %d entries failed: %s", self._folder, len(batch), cause)
         self._roll_back()
-        if len(pilots) == 1:
+        pilots = list(dict.fromkeys(job.pilot for job in batch))
+        if len(pilots) > 1:
+            parts = [[job for job in batch if job.pilot == pilot] for pilot in pilots]
+        elif len(batch) > 1 and not is_disk_trouble(cause):
+            # One of these entries is to blame: halve them until it stands alone.
+            parts = [list(batch[: len(batch) // 2]), list(batch[len(batch) // 2 :])]
+        else:
             return [self._failure(job, cause) for job in batch]
         outcomes: dict[int, Outcome] = {}
-        for pilot in pilots:
-            part = [job for job in batch if job.pilot == pilot]
+        for part in parts:
             outcomes |= zip(map(id, part), self._part(part), strict=True)
         return [outcomes[id(job)] for job in batch]
 
@@ -95,8 +101,7 @@ class BatchWriter:
         try:
             return self._transact(part)
         except Exception as cause:  # noqa: BLE001 - as above
-            self._roll_back()
-            return [self._failure(job, cause) for job in part]
+            return self._after_failure(part, cause)
 
     def _transact(self, batch: Sequence[Job]) -> list[Outcome]:
         self._reload()
@@ -211,11 +216,15 @@ class BatchWriter:
     def _failure(self, job: Job, cause: Exception) -> StoreError:
         if job.failure is not None:
             return job.failure
-        error = StoreError(
-            f"{describe(job.entry)} is not stored in {str(self._folder)!r}: {cause} "
-            f"({type(cause).__name__}). Make room "
-            "or mend the disk, then send it again: nothing that was confirmed is lost"
+        text = (
+            f"{describe(job.entry)} is not stored in {str(self._folder)!r}: {cause} ({type(cause).__name__})"
         )
+        if is_disk_trouble(cause):
+            error: StoreError = DiskTrouble(
+                f"{text}. Make room or mend the disk: nothing that was confirmed is lost"
+            )
+        else:
+            error = StoreError(text)
         error.__cause__ = cause
         return error
 
