@@ -39,10 +39,11 @@ class OutputHandle:
         self._value = float(output.safe)
         self._lock = threading.Lock()
         self._latched = threading.Event()
+        self._is_held = False
 
     @property
     def value(self) -> float:
-        """The value that was set last, 0 to 1."""
+        """The value that was set last, 0 to 1; while the task is paused, the one to which it goes back."""
         return self._value
 
     def set(self, value: float) -> None:
@@ -61,8 +62,23 @@ class OutputHandle:
         with self._lock:
             if self._latched.is_set() and value != self.output.safe:
                 raise TaskStopped(f"output {self.name!r} was made safe")
-            self._driver.write(value)
+            if not self._is_held or value == self.output.safe:
+                self._driver.write(value)
             self._value = float(value)
+
+    def hold(self) -> None:
+        """Enter the safe value and stay there, whatever is set meanwhile; raises what the driver raises."""
+        with self._lock:
+            self._is_held = True
+            self._driver.write(self.output.safe)
+
+    def go_on(self) -> None:
+        """Go back to the value that was set last; raises what the driver raises."""
+        with self._lock:
+            if self._is_held:
+                self._is_held = False
+                if not self._latched.is_set():
+                    self._driver.write(self._value)
 
     def pulse(self, duration_ms: float, value: float = 1.0) -> None:
         """Set the output to a value for a time, then to its safe value; blocks meanwhile.
@@ -189,6 +205,29 @@ class OutputGuard:
         if still:
             texts = "; ".join(f"{name!r}: {why}" for name, why in still.items())
             raise MachineError(f"outputs could not be set safe, switch them off by hand: {texts}")
+
+    def hold(self) -> None:
+        """Keep every armed output at its safe value while the task is paused, whatever it sets meanwhile.
+
+        Raises:
+            MachineError: an output can't be set; the text names it.
+        """
+        self._each(OutputHandle.hold)
+
+    def go_on(self) -> None:
+        """Give the outputs the values that the task set last.
+
+        Raises:
+            MachineError: an output can't be set; the text names it.
+        """
+        self._each(OutputHandle.go_on)
+
+    def _each(self, do: Callable[[OutputHandle], None]) -> None:
+        for name, handle in list(self._handles.items()):
+            try:
+                do(handle)
+            except OSError as error:
+                raise MachineError(f"output {name!r} can't be set: {error}") from error
 
     def _latch_all(self) -> dict[str, str]:
         failed = {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from pilotage.net.station import Station
-from pilotage.protocol.errors import PilotageError
+from pilotage.protocol.errors import PilotageError, PortInUse
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LAST_WAIT_S = 0.05, 5.0
+PORT_WAIT_S, LOOK_S = 2.0, 0.1
 
 
 class Keeper:
@@ -46,11 +48,20 @@ class Keeper:
     def start(self) -> Station:
         """Start the station.
 
+        A port that is in use is tried again for two seconds: after a crash of ours the station of our last life still
+        has it for a moment.
+
         Raises:
             PortInUse: another program listens on its port.
             StationDied: its process ended at once.
         """
-        return self._start(None)
+        deadline = time.monotonic() + PORT_WAIT_S
+        while True:
+            try:
+                return self._start(None)
+            except PortInUse:
+                if time.monotonic() > deadline or self._closing.wait(LOOK_S):
+                    raise
 
     def close(self, timeout_s: float = 3.0) -> None:
         """End the station for good."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import platform
 import secrets
@@ -14,11 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
 from pilotage.agents.account import TRIALS, Accounts
 from pilotage.agents.continuous import split_items
+from pilotage.agents.diary import Diary
+from pilotage.agents.disk import DiskTrouble, DiskWatch
 from pilotage.agents.keeper import Keeper
 from pilotage.agents.outputs import Wiring
 from pilotage.agents.record import Record
@@ -90,10 +90,12 @@ class Pilot:
         self._keeper.start()
         station = self._keeper.station
         listens = {"START": self.l_start, "STOP": self.l_stop, "PARAM": self.l_param, "COHERE": self.l_cohere}
+        listens["PEER"] = self.l_peer
         self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens)
         ports = RunnerPorts(self._send_trial, self._tell_state, self._tell_error, self._put, self._fetch)
         outputs = self.settings.datadir / "outputs"
         self.runner = TaskRunner(ports, self.settings.sounddir, outputs, wiring)
+        self._disk = DiskWatch(self.runner.pause, self.runner.resume, self._tell_event)
         self._own_up()
         self._greet()
         threading.Thread(target=self._keep_telling, name="pilot-alive", daemon=True).start()
@@ -150,15 +152,12 @@ class Pilot:
 
     def _greet(self) -> None:
         """Tell the Terminal who and where we are, and in what state."""
-        told: dict[str, Any] = {
-            "pilot": self.name,
-            "ip": self._keeper.station.ip,
-            "state": str(self.runner.state),
-        }
+        state, reason = self._last_told
+        told: dict[str, Any] = {"pilot": self.name, "ip": self._keeper.station.ip, "state": str(state)}
         if self.settings.lineage is Lineage.CHILD:
             told["parent"] = self.settings.parentid
         self.node.send(TERMINAL_ID, "HANDSHAKE", told)
-        self._tell_state(self.runner.state, "")
+        self._told = self.node.send(msg=self._state_message(state, reason))
 
     def _keep_telling(self) -> None:
         """Tell our state every PING_INTERVAL, so that the Terminal's view is never older (promise L2)."""
@@ -175,6 +174,19 @@ class Pilot:
             self.runner.interrupted(text)
             self._tell_event("interrupted", {**left, "text": text})
             self._diary.close()
+
+    def l_peer(self, value: Any) -> None:
+        """Our station tells how the way up is: whoever is there now, perhaps anew, is told who we are."""
+        if isinstance(value, dict) and value.get("link") == "alive":
+            self._greet()
+
+    def on_journal(self, trouble: DiskTrouble) -> None:
+        """Take note that what we send can't be kept on our disk, or can again. Any thread; it doesn't wait.
+
+        The Terminal gets an EVENT `disk` when it begins and when it is over, the latter with the rows that were sent
+        without being kept; a task pauses meanwhile, unless its `on_disk_full` says otherwise.
+        """
+        self._disk.note(trouble)
 
     # Orders
 
@@ -261,6 +273,7 @@ class Pilot:
         self._record.add_trial(session, pilot, subject, trial, values)
         account.add_trial(pilot, subject, trial, values)
         account.follow(self.node.send(TERMINAL_ID, "DATA", {**row, "session": session}))
+        self._disk.note_row(trial)
         if start is not None and "TRIAL_END" in row:
             self._diary.note(start, trial + 1)
 
@@ -363,48 +376,6 @@ class Pilot:
                 stream.close(timeout_s)
                 account.note_resent(name, stream.statistics().resent)
             self._streams = {}
-
-
-class Diary:
-    """A small file that says which task runs, so that the next life knows what was interrupted.
-
-    Args:
-        path: where it lies.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def left(self) -> dict[str, Any] | None:
-        """Give what the last life was running when it ended, if it was running anything."""
-        try:
-            found = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            log.warning("%s can't be read (%s); what ran before is not known", self._path, error)
-            return {"task_type": "a task", "trial": "?", "session": "?"}
-        return found if isinstance(found, dict) else None
-
-    def note(self, start: TaskStart, trial: int) -> None:
-        """Write down what runs."""
-        told = {
-            "task_type": start.task_type,
-            "session": start.session,
-            "subject": start.subject,
-            "trial": trial,
-        }
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(told))
-            part.replace(self._path)
-        except OSError as error:
-            log.warning("%s can't be written: %s", self._path, error)
-
-    def close(self) -> None:
-        """Nothing runs any more."""
-        self._path.unlink(missing_ok=True)
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -67,8 +67,14 @@ class Archive(Protocol):
     def next_trial(self, pilot: str, subject: str) -> int:
         """Give the number after the last trial that it holds of a pilot and subject; 0 if it holds none."""
 
+    def holds_data(self) -> bool:
+        """Tell whether it holds anything of a trial or a stream."""
+
     def close(self, timeout_s: float) -> None:
         """Write everything and let go."""
+
+    def discard(self, timeout_s: float) -> None:
+        """Let go, and remove all of it."""
 
 
 class Archives(Protocol):
@@ -85,3 +91,11 @@ class Archives(Protocol):
 
     def names(self) -> list[str]:
         """Give the names of all sessions, oldest first."""
+
+    def watch(self, told: Callable[[str, str, bool], object]) -> None:
+        """Have somebody told when the disk refuses what is to be kept, and when it takes it again.
+
+        Args:
+            told: called with the record's place, what is wrong, and whether it is over; from any thread. It must not
+                wait for a record.
+        """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pilotage.agents.views import GONE, STEPS, View, steps_to
 from pilotage.protocol.errors import InvalidMessage, StoreError
+
+log = logging.getLogger(__name__)
 
 MAX_PILOTS = 10_000
 
@@ -26,8 +30,9 @@ class PilotRecord:
         parent: whose child it is; "" for none.
         state: the state that it told last.
         reason: why it is in that state.
-        link: how its connection is: alive, suspect, gone; "" before it was seen.
-        heard: when something was heard of it, seconds since 1970.
+        link: how its connection is: joining, alive, suspect, gone; "" before it was seen.
+        heard: when it was heard, seconds since 1970.
+        trouble: what is wrong with its disk; "" for nothing.
     """
 
     subjects: list[str] = field(default_factory=list)
@@ -38,6 +43,7 @@ class PilotRecord:
     reason: str = ""
     link: str = ""
     heard: float = 0.0
+    trouble: str = ""
 
 
 class Roster:
@@ -56,6 +62,8 @@ class Roster:
         self._changed = threading.Condition(self._lock)
         self._changes = 0
         self._closed = False
+        self._views: dict[str, View] = {}
+        self._unwritten = False
         self._pilots: dict[str, PilotRecord] = {name: _record(found) for name, found in _read(path).items()}
 
     def names(self) -> list[str]:
@@ -64,11 +72,12 @@ class Roster:
             return list(self._pilots)
 
     def update(self, name: str, **known: Any) -> None:
-        """Note what was heard of a pilot; adds it if it is new.
+        """Note what was heard from a pilot; adds it if it is new.
+
+        A list that can't be written is told in the log, and written when something changes next.
 
         Raises:
             InvalidMessage: there are too many.
-            StoreError: the list can't be written.
         """
         with self._changed:
             record = self._pilots.get(name)
@@ -80,19 +89,75 @@ class Roster:
             for what, value in known.items():
                 setattr(record, what, value)
             record.heard = time.time()
-            if (record.ip, record.parent) != kept:
+            self._view(name).heard = time.monotonic()
+            self._see(name)
+            if (record.ip, record.parent) != kept or self._unwritten:
                 self._write()
-            self._changes += 1
-            self._changed.notify_all()
+            self._tell()
+
+    def note_link(self, name: str, link: str, via: str = "") -> None:
+        """Note what a station says of a pilot's connection; of one that isn't in the list nothing is noted.
+
+        Args:
+            name: the pilot.
+            link: joining, alive, suspect or gone.
+            via: whose station says so: the pilot's own, of the pilot's process, or its parent's; "" for the
+                Terminal's own.
+
+        Raises:
+            InvalidMessage: no such state, or it says so that is neither of these.
+        """
+        if link not in STEPS or not link:
+            raise InvalidMessage(f"PEER: {link!r:.40} is no state of a connection")
+        with self._changed:
+            record = self._pilots.get(name)
+            if record is None:
+                return
+            if via not in ("", name, record.parent):
+                raise InvalidMessage(f"PEER: {via!r:.60} has no say in how {name} is connected")
+            view = self._view(name)
+            if via == name:
+                view.agent = link
+            else:
+                view.station = link
+            self._see(name)
+            self._tell()
+
+    def lose_all(self) -> None:
+        """Note that the Terminal's station was started anew, so that nobody is connected for now."""
+        with self._changed:
+            for name, view in self._views.items():
+                if view.station:
+                    view.station = GONE
+                    self._see(name)
+            self._tell()
+
+    def _view(self, name: str) -> View:
+        return self._views.setdefault(name, View())
+
+    def _see(self, name: str, behind: frozenset[str] = frozenset()) -> None:
+        """Move a pilot's view, and those of who is behind it, along the table. With the lock held."""
+        record, view = self._pilots[name], self._view(name)
+        parent = self._pilots.get(record.parent)
+        for step in steps_to(view.link, view.said(parent.link if parent else "")):
+            view.link = record.link = step
+        for child, other in self._pilots.items():
+            if other.parent == name and child in self._views and child not in behind:
+                self._see(child, behind | {name, child})
+
+    def _tell(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def note_subject(self, name: str, subject: str) -> None:
         """Note that a subject is run on a pilot."""
-        with self._lock:
+        with self._changed:
             record = self._pilots.setdefault(name, PilotRecord())
             record.subject = subject
             if subject and subject not in record.subjects:
                 record.subjects.append(subject)
                 self._write()
+            self._tell()
 
     def wait_state(self, name: str, states: Iterable[str], timeout_s: float) -> str:
         """Wait until a pilot is in one of these states.
@@ -132,9 +197,15 @@ class Roster:
             return [child for child, record in self._pilots.items() if record.parent == name]
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """Give everything as plain data."""
+        """Give everything as plain data, with `age_s`: how many seconds ago each was heard; None if it wasn't."""
         with self._lock:
-            return {name: asdict(record) for name, record in self._pilots.items()}
+            return {
+                name: {**asdict(record), "age_s": self._age_s(name)} for name, record in self._pilots.items()
+            }
+
+    def _age_s(self, name: str) -> float | None:
+        heard = self._views[name].heard if name in self._views else None
+        return None if heard is None else round(time.monotonic() - heard, 3)
 
     def _write(self) -> None:
         document = {
@@ -146,10 +217,11 @@ class Roster:
             part = self._path.with_suffix(".part")
             part.write_text(json.dumps(document, indent=2))
             part.replace(self._path)
+            self._unwritten = False
         except OSError as error:
-            raise StoreError(
-                f"the list of pilots can't be written to {self._path}: {error.strerror}"
-            ) from error
+            if not self._unwritten:
+                log.error("the list of pilots can't be written to %s: %s", self._path, error)
+            self._unwritten = True
 
 
 def _read(path: Path) -> dict[str, Any]:

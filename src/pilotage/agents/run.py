@@ -69,7 +69,7 @@ class TaskRun:
     ) -> None:
         """Take a class, its validated parameters and the order; nothing is built yet.
 
-        ``on_step`` is called with RUNNING and STOPPING, when these begin; perhaps more than once.
+        ``on_step`` is called with RUNNING, PAUSED and STOPPING, when these begin; perhaps more than once.
         """
         self.start = start
         self.task: Task[Any] | None = None
@@ -79,6 +79,9 @@ class TaskRun:
         self.items: dict[str, int] = {}
         self.rows_reported = 0
         self.stopping = threading.Event()
+        self.pauses = cls.on_disk_full == "pause"
+        self._going = threading.Event()
+        self._going.set()
         self.stage_block = StageBlock()
         self.rows = TrialRows(cls.TrialData, start.pilot, start.subject, start.current_trial)
         self._cls, self._params, self._ports, self._on_step = cls, params, ports, on_step
@@ -92,6 +95,17 @@ class TaskRun:
             self.reason = self.reason or reason
             self.stopping.set()
             self.stage_block.open_for_good()
+            self._going.set()
+
+    def pause(self) -> None:
+        """Let no further stage begin, and ask no source for more. Any thread may call it; it doesn't wait."""
+        with self._halting:
+            if not self.stopping.is_set():
+                self._going.clear()
+
+    def go_on(self) -> None:
+        """Go on after a pause."""
+        self._going.set()
 
     def fail(self, error: Exception | SystemExit, where: str) -> None:
         """Report an error by task, place and trial, and ask everything to end; any thread may call it."""
@@ -119,6 +133,8 @@ class TaskRun:
             self._build()
             self._check_stop()
             self._on_step(State.RUNNING)
+            if not self._going.is_set():
+                self._on_step(State.PAUSED)
             self._start_sources()
             self._call_stages()
             self.halt("exhausted")
@@ -173,6 +189,7 @@ class TaskRun:
         if self.task is None:
             raise TaskError("the task was not built")
         for stage in self.task.stages:
+            self._wait_while_paused()
             self._check_stop()
             self.where = f"in stage {getattr(stage, '__name__', repr(stage))!r}"
             part = stage()
@@ -180,10 +197,23 @@ class TaskRun:
                 self._report(part)
             self.stage_block.wait()
         self.where = "while its sources run"
-        if self.task.stage_methods or type(self.task).stages is not Task.stages:
+        if self._has_stages():
             return
         for thread in self._threads:
             thread.join()
+
+    def _has_stages(self) -> bool:
+        task = self.task
+        return task is not None and bool(task.stage_methods or type(task).stages is not Task.stages)
+
+    def _wait_while_paused(self) -> None:
+        """Wait where nothing of the task runs; its outputs are safe meanwhile, for nobody is in charge of them."""
+        if self._going.is_set():
+            return
+        self._guard.hold()
+        self._going.wait()
+        if not self.stopping.is_set():
+            self._guard.go_on()
 
     def _report(self, part: Mapping[str, Any]) -> None:
         row = self.rows.complete(part)
@@ -232,10 +262,21 @@ class TaskRun:
                 raise TaskError(
                     f"a source yields dictionaries with 'timestamp', not {type(item).__name__} {item!r:.60}"
                 )
+            if not self._going.is_set():
+                self._hold_source()
+                if self.stopping.is_set():
+                    return
             self._ports.put(stream, item)
             self.items[stream] += 1
             if self.stopping.is_set():
                 return
+
+    def _hold_source(self) -> None:
+        """Keep a source waiting while the task is paused; where there are stages, these see to the outputs."""
+        if self._has_stages():
+            self._going.wait()
+        else:
+            self._wait_while_paused()
 
     def lagging(self) -> str:
         """Name what hasn't ended yet, for the text of an error."""

@@ -26,6 +26,8 @@ from pilotage.protocol.errors import Closed, TaskError
 
 _log = logging.getLogger(__name__)
 
+STOPPABLE = (State.PREPARING, State.RUNNING, State.PAUSED)
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerStatistics:
@@ -64,6 +66,7 @@ class TaskRunner:
         self._lock = threading.RLock()
         self._state = State.IDLE
         self._reason = ""
+        self._pause = ""
         self._run: TaskRun | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -98,6 +101,8 @@ class TaskRunner:
             run = TaskRun(cls, params, start, ports, self._step, self._rig, self._guard)
             self._guard.on_lost(lambda text: run.fail(TaskError(text), "beside its stages"))
             self._run = run
+            if self._pause and run.pauses:
+                run.pause()
             self._move(State.PREPARING, f"starting {start.task_type}")
             self._thread = threading.Thread(target=self._live, args=(run,), name="task", daemon=True)
             self._thread.start()
@@ -124,14 +129,34 @@ class TaskRunner:
             TaskError: no task runs, or a name or value doesn't fit.
         """
         run = self._run
-        if run is None or run.task is None or self._state is not State.RUNNING:
+        if run is None or run.task is None or self._state not in (State.RUNNING, State.PAUSED):
             raise TaskError(f"no parameter can be changed: the pilot is {self._state}, no task runs")
         return run.task.change(values)
+
+    def pause(self, reason: str) -> None:
+        """Pause the task that runs, and each that is started, until ``resume``; but those that are to go on.
+
+        Args:
+            reason: why, for the state's report.
+        """
+        with self._lock:
+            self._pause = self._pause or reason
+            if self._run is not None and self._run.pauses:
+                self._run.pause()
+                self._step(State.PAUSED)
+
+    def resume(self) -> None:
+        """Let a task that was paused go on; does nothing if none was."""
+        with self._lock:
+            self._pause = ""
+            if self._run is not None:
+                self._run.go_on()
+                self._step(State.RUNNING)
 
     def request_stop(self, reason: str = "stopped") -> None:
         """Make the outputs safe and ask the task to end, without waiting; does nothing if none runs."""
         run = self._run
-        if run is None or self._state not in (State.PREPARING, State.RUNNING):
+        if run is None or self._state not in STOPPABLE:
             return
         run.halt(reason)
         run.make_safe()
@@ -203,10 +228,14 @@ class TaskRunner:
     def _step(self, to: State) -> None:
         with self._lock:
             run = self._run
-            starts = to is State.RUNNING and self._state is State.PREPARING
-            stops = to is State.STOPPING and self._state in (State.PREPARING, State.RUNNING)
-            if run is not None and (starts or stops):
-                self._move(to, run.start.task_type if starts else run.reason)
+            if run is None:
+                return
+            starts = to is State.RUNNING and self._state in (State.PREPARING, State.PAUSED)
+            pauses = to is State.PAUSED and self._state is State.RUNNING and bool(self._pause)
+            stops = to is State.STOPPING and self._state in STOPPABLE
+            if starts or pauses or stops:
+                reasons = {State.RUNNING: run.start.task_type, State.PAUSED: self._pause}
+                self._move(to, reasons.get(to, run.reason))
 
     def _move(self, to: State, reason: str) -> None:
         self._state = move(self._state, to)

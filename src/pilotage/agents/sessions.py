@@ -1,21 +1,70 @@
 """Sessions: which are open, and how what comes in finds its record.
 
 A session is one record (a folder): everything that all pilots send under its name, from its first START until it is
-ended. What comes for a session that was ended, or of an earlier life of the Terminal, opens its record again.
+ended. It keeps its own standing as a fact, so that whoever opens the folder later, here or on another machine, goes on
+with it. What comes for a session that was ended opens its record again.
+
+Law: data are never refused because a record can't be opened just now. They wait until it can.
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.agents.ports import Archive, Archives
-from pilotage.protocol.errors import TaskError
+from pilotage.protocol.errors import Closed, StoreError, TaskError
+
+log = logging.getLogger(__name__)
 
 UNASKED = "unasked"
 """What the name of a session begins with that holds data nobody had asked for."""
+
+STANDING = "standing"
+"""The fact in a record that says whether it is open, and who takes part."""
+
+RETRY_S = 1.0
+MAX_RESUMED = 1_000
+"""How many of the latest sessions are looked at for ones that were left open."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """How a session stands.
+
+    Attributes:
+        is_open: nobody has ended it.
+        current_since: when it became the current one, seconds since 1970; 0 if it isn't.
+        agents: who takes part.
+        lives: which life of each agent was started last in it.
+    """
+
+    is_open: bool = True
+    current_since: float = 0.0
+    agents: set[str] = field(default_factory=set)
+    lives: dict[str, str] = field(default_factory=dict)
+
+    def to_fact(self) -> dict[str, Any]:
+        """Give it as plain data."""
+        known = {"is_open": self.is_open, "current_since": self.current_since}
+        return {**known, "agents": sorted(self.agents), "lives": dict(self.lives)}
+
+    @classmethod
+    def from_fact(cls, fact: object) -> Standing:
+        """Read it; a record that says nothing of itself counts as ended, by nobody."""
+        known: dict[str, Any] = fact if isinstance(fact, dict) else {"is_open": False}
+        agents, lives = known.get("agents") or [], known.get("lives") or {}
+        return cls(
+            bool(known.get("is_open")),
+            float(known.get("current_since") or 0.0),
+            {str(agent) for agent in agents},
+            {str(agent): str(life) for agent, life in dict(lives).items()},
+        )
 
 
 class Sessions:
@@ -24,15 +73,42 @@ class Sessions:
     Args:
         archives: where they are kept.
         facts: what is written into each new record.
+
+    Attributes:
+        on_trouble: told when a record that data came for can't be opened, and when it can: its name, why, and
+            whether it is over. On the thread of who waits.
     """
 
     def __init__(self, archives: Archives, facts: Mapping[str, Any]) -> None:
         self._archives = archives
         self._facts = dict(facts)
         self._lock = threading.RLock()
+        self._noting = threading.Lock()
+        self._closing = threading.Event()
         self._open: dict[str, Archive] = {}
-        self._pilots: dict[str, set[str]] = {}
+        self._standings: dict[str, Standing] = {}
         self.current = ""
+        self.on_trouble: Callable[[str, str, bool], object] = lambda session, text, is_over: None
+
+    def resume(self) -> list[str]:
+        """Open what an earlier life, or another machine, left open; its current session is the current one again.
+
+        Returns:
+            The names of those that are open now. One that can't be opened is told in the log, and opened when
+            something comes for it.
+        """
+        with self._lock:
+            for name in self._archives.names()[-MAX_RESUMED:]:
+                try:
+                    standing = Standing.from_fact(self._archives.look(name)[1].get(STANDING))
+                    if standing.is_open:
+                        self._open_record(name)
+                except StoreError as error:
+                    log.warning("session %s was left open and can't be opened again yet: %s", name, error)
+            since = {name: self._standings[name].current_since for name in self._open}
+            latest = max(since, key=lambda name: since[name], default="")
+            self.current = latest if since.get(latest) else ""
+            return list(self._open)
 
     def begin(self, name: str = "", facts: Mapping[str, Any] | None = None) -> str:
         """Begin a session, or go on with one of that name; it becomes the current one.
@@ -46,30 +122,70 @@ class Sessions:
         """
         with self._lock:
             name = name or self._free_name()
-            if name not in self._open:
-                if name in self._archives.names():
-                    self._open[name] = self._archives.open(name)
-                else:
-                    self._open[name] = self._archives.create(name, {**self._facts, **(facts or {})})
-            self._pilots.setdefault(name, set())
+            self._open_record(name, facts)
+            if self.current != name:
+                self._standings[name].current_since = time.time()
             self.current = name
-            return name
+        self._note(name)
+        return name
 
     def archive(self, session: str) -> Archive:
         """Give the record for something that came in; without a session it belongs to the current one.
 
+        Waits while the record can't be opened (a full disk, another process that holds it), and tells so.
+
         Raises:
-            StoreError: it can't be opened.
+            StoreError: it can't be opened, and the Terminal ends.
         """
+        told = False
+        while True:
+            try:
+                found = self._find(session)
+            except StoreError as error:
+                if not told:
+                    told = True
+                    self.on_trouble(session, str(error), False)
+                if self._closing.wait(RETRY_S):
+                    raise
+            else:
+                if told:
+                    self.on_trouble(session, "its record could be opened again", True)
+                return found
+
+    def _find(self, session: str) -> Archive:
         with self._lock:
             name = session or self.current
             if name in self._open:
                 return self._open[name]
-            known = name and name in self._archives.names()
-            current = self.current
-            opened = self.begin(name if known else f"{UNASKED}-{self._free_name()}")
-            self.current = current or opened
-            return self._open[opened]
+            name = name if name and name in self._archives.names() else f"{UNASKED}-{self._free_name()}"
+            archive = self._open_record(name)
+            if not self.current:
+                self.current = name
+                self._standings[name].current_since = time.time()
+        self._note(name)
+        return archive
+
+    def _open_record(self, name: str, facts: Mapping[str, Any] | None = None) -> Archive:
+        """Open or make a record, and take up its standing. With the lock held."""
+        archive = self._open.get(name)
+        if archive is None:
+            if name in self._archives.names():
+                archive = self._archives.open(name)
+                standing = Standing.from_fact(archive.facts().get(STANDING))
+                standing.is_open = True
+            else:
+                archive, standing = self._archives.create(name, {**self._facts, **(facts or {})}), Standing()
+            self._open[name], self._standings[name] = archive, standing
+        return archive
+
+    def _note(self, session: str) -> None:
+        """Write a session's standing into its record. Without the lock: a full queue waits for the disk."""
+        with self._noting:
+            with self._lock:
+                archive, standing = self._open.get(session), self._standings.get(session)
+                fact = standing.to_fact() if standing is not None else {}
+            if archive is not None:
+                archive.add_fact(STANDING, fact)
 
     def look(self, session: str) -> tuple[str, dict[str, Any]]:
         """Tell where a session's record lies, open or ended, and the facts that it holds.
@@ -84,15 +200,36 @@ class Sessions:
             raise TaskError(f"there is no session {session!r}; the latest are: {known}")
         return self._archives.look(session)
 
-    def join(self, session: str, agent: str) -> None:
-        """Note that an agent takes part in a session."""
+    def knows(self, session: str) -> bool:
+        """Tell whether there is a record of that name, open or ended; for "", whether there is a current one."""
         with self._lock:
-            self._pilots.setdefault(session, set()).add(agent)
+            return (session or self.current) in self._open or session in self._archives.names()
+
+    def join(self, session: str, agent: str) -> None:
+        """Note that an agent takes part in an open session."""
+        with self._lock:
+            self._standings[session].agents.add(agent)
+        self._note(session)
 
     def agents(self, session: str) -> list[str]:
-        """Give the agents that took part in a session."""
+        """Give the agents that take part in a session."""
         with self._lock:
-            return sorted(self._pilots.get(session, ()))
+            standing = self._standings.get(session)
+            return sorted(standing.agents) if standing else []
+
+    def note_life(self, session: str, agent: str, life: str) -> None:
+        """Note which life of an agent a task was started in."""
+        with self._lock:
+            if session not in self._standings:
+                return
+            self._standings[session].lives[agent] = life
+        self._note(session)
+
+    def life(self, session: str, agent: str) -> str | None:
+        """Give the life of an agent in which its task of a session was started last; None if that isn't known."""
+        with self._lock:
+            standing = self._standings.get(session)
+            return standing.lives.get(agent) if standing else None
 
     def opened(self) -> list[str]:
         """Give the names of the open sessions."""
@@ -104,26 +241,90 @@ class Sessions:
         return self._archives.names()
 
     def end(self, session: str, timeout_s: float) -> str:
-        """Close a session's record; tell where it lies.
+        """Close a session's record for good; tell where it lies.
 
         Raises:
             TaskError: it isn't open.
+            StoreError: the disk doesn't take the last of it in time.
         """
         with self._lock:
-            archive = self._open.pop(session, None)
-            if archive is None:
+            if session not in self._open:
                 raise TaskError(
                     f"session {session!r} isn't open; open are: {', '.join(self._open) or 'none'}"
                 )
-            if self.current == session:
-                self.current = ""
+            was_current = self.current == session
+            self._standings[session].is_open = False
+            others = [name for name in self._open if name != session] if was_current else []
+            for name in others:
+                self._standings[name].current_since = 0.0
+        for name in (session, *others):
+            self._note(name)
+        with self._lock:
+            archive = self._forget(session)
         archive.close(timeout_s)
         return archive.place
 
-    def close(self, timeout_s: float) -> None:
-        """Close all records."""
-        for session in self.opened():
+    def discard(self, session: str, back_to: str, timeout_s: float) -> None:
+        """Remove a session that was begun for nothing; one that holds data is ended instead.
+
+        Args:
+            session: an open session.
+            back_to: the session that was the current one before.
+            timeout_s: how long its record may take to close.
+
+        Raises:
+            StoreError: its record can't be closed or removed.
+        """
+        with self._lock:
+            archive = self._open[session]
+            if not (is_kept := archive.holds_data()):
+                self._forget(session)
+        if is_kept:
             self.end(session, timeout_s)
+        else:
+            archive.discard(timeout_s)
+        if back_to in self.opened():
+            self.begin(back_to)
+
+    def _forget(self, session: str) -> Archive:
+        """Take a session out of the open ones. With the lock held."""
+        if self.current == session:
+            self.current = ""
+        self._standings.pop(session, None)
+        return self._open.pop(session)
+
+    def keep(self, session: str, put: Callable[[Archive], Any]) -> Any:
+        """Put something into a session's record, which is opened again if it is ended at this moment.
+
+        Raises:
+            StoreError: the record can't be opened, and the Terminal ends.
+            Closed: the Terminal ends.
+        """
+        while True:
+            archive = self.archive(session)
+            try:
+                return put(archive)
+            except Closed:
+                if self._closing.is_set():
+                    raise
+
+    def close(self, timeout_s: float) -> None:
+        """Close all records; those that nobody has ended stay open for the next life.
+
+        Raises:
+            StoreError: the disk doesn't take the last of one in time; the others are closed all the same.
+        """
+        self._closing.set()
+        failed: list[StoreError] = []
+        for session in self.opened():
+            with self._lock:
+                archive = self._forget(session)
+            try:
+                archive.close(timeout_s)
+            except StoreError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _free_name(self) -> str:
         stem = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -19,6 +19,7 @@ class State(StrEnum):
     IDLE = "IDLE"
     PREPARING = "PREPARING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     STOPPING = "STOPPING"
     ERROR = "ERROR"
     INTERRUPTED = "INTERRUPTED"
@@ -28,7 +29,8 @@ STEPS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.IDLE: frozenset({State.PREPARING, State.INTERRUPTED}),
         State.PREPARING: frozenset({State.RUNNING, State.STOPPING, State.INTERRUPTED}),
-        State.RUNNING: frozenset({State.STOPPING, State.INTERRUPTED}),
+        State.RUNNING: frozenset({State.PAUSED, State.STOPPING, State.INTERRUPTED}),
+        State.PAUSED: frozenset({State.RUNNING, State.STOPPING, State.INTERRUPTED}),
         State.STOPPING: frozenset({State.IDLE, State.ERROR, State.INTERRUPTED}),
         State.ERROR: frozenset({State.PREPARING, State.IDLE}),
         State.INTERRUPTED: frozenset({State.PREPARING, State.IDLE}),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, cast
 
 from pilotage.agents.guard import OutputHandle, TaskStopped
 from pilotage.agents.outputs import Output
@@ -102,8 +102,15 @@ class Task(Generic[P]):
     A subclass sets ``Params`` and ``TrialData``, names its stages in ``stage_methods`` (they are called in
     turn, again and again) and marks its sources with ``@source``. Stages run in one thread, sources in one
     each.
+
+    Attributes:
+        on_disk_full: what a pilot does while its disk refuses what it sends durably. "pause": no further stage begins
+            and no source is asked for more until there is room; outputs are kept at their safe values as soon as the
+            stage that runs, with the trigger it waits for, is over. "go on": what is sent meanwhile isn't kept on the
+            pilot's disk and would be lost if its process died before the Terminal has it.
     """
 
+    on_disk_full: ClassVar[Literal["pause", "go on"]] = "pause"
     Params: type[P] = cast(Any, TaskParams)
     TrialData: ClassVar[type[TrialRow]] = TrialRow
     stage_methods: ClassVar[tuple[str, ...]] = ()

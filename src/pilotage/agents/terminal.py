@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -41,9 +42,15 @@ ENDED = ("IDLE", "ERROR", "INTERRUPTED", "")
 class Terminal:
     """The control computer's agent, without a window of its own.
 
+    Sessions that an earlier life left open, here or on another machine, are open again, under their names.
+
     Args:
         archives: where sessions are kept.
         settings: preferences; those of this process if not given.
+
+    Attributes:
+        on_trouble: told when a disk refuses what is to be kept, and when it takes it again: what can't be written,
+            why, and whether it is over. On any thread; it must not wait.
 
     Raises:
         PortInUse: another program listens on the Terminal's port.
@@ -54,8 +61,13 @@ class Terminal:
         self.settings = settings or prefs.snapshot()
         self.roster = Roster(self.settings.pilot_db)
         self.sessions = Sessions(archives, self._facts())
+        self.on_trouble: Callable[[str, str, bool], object] = lambda place, text, is_over: None
+        self._troubles: dict[str, tuple[str, float]] = {}
+        self.sessions.on_trouble = self._troubled
+        archives.watch(self._troubled)
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
-        self._keeper = Keeper(self._make_station, self._ask_all)
+        self._keeper = Keeper(self._make_station, self._station_restarted)
+        self.sessions.resume()
         self._keeper.start()
         listens: dict[str, Listen] = {
             "DATA": self.l_data,
@@ -71,7 +83,6 @@ class Terminal:
             "SET": self.l_set,
             "END": self.l_end,
         }
-        self._lives: dict[tuple[str, str], str] = {}
         self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens)
         self._ask_all()
 
@@ -102,6 +113,11 @@ class Terminal:
         settings = self.settings if port is None else replace(self.settings, terminalport=port)
         return Terminal_Station(self.roster.snapshot(), settings)
 
+    def _station_restarted(self) -> None:
+        """Nobody is connected to a new station; who comes again is told of."""
+        self.roster.lose_all()
+        self._ask_all()
+
     def _ask_all(self) -> None:
         """Ask to be told who comes and goes, and all pilots to tell that they are alive."""
         self.node.send(TERMINAL_ID, "WATCH")
@@ -126,13 +142,9 @@ class Terminal:
         if value.get("continuous"):
             return self._keep_items([value], origin)
         pilot, subject, trial = _owner(value, origin)
-        archive = self.sessions.archive(str(value.get("session") or ""))
-        return archive.add_trial(
-            pilot,
-            subject,
-            trial,
-            values_of(value),
-            origin,
+        return self.sessions.keep(
+            str(value.get("session") or ""),
+            lambda archive: archive.add_trial(pilot, subject, trial, values_of(value), origin),
         )
 
     @takes_batches
@@ -144,15 +156,17 @@ class Terminal:
     def _keep_items(self, items: Sequence[Mapping[str, Any]], origin: Origin) -> object:
         good = [item for item in items if isinstance(item, dict) and "timestamp" in item]
         head = good[0] if good else {}
-        archive = self.sessions.archive(str(head.get("session") or ""))
         pilot, subject, _ = _owner(head, origin)
         series = split_items(good, head.get("stream"))
         last = len(series) - 1
         # The part numbered 0 is stored last: once it is there, all of the message is.
-        kept = [
-            archive.add_items(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at)
-            for at, one in enumerate(series)
-        ]
+        kept: list[Any] = self.sessions.keep(
+            str(head.get("session") or ""),
+            lambda archive: [
+                archive.add_items(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at)
+                for at, one in enumerate(series)
+            ],
+        )
         if len(good) < len(items):
             text = f"{len(items) - len(good)} of {len(items)} items of {pilot} have no timestamp; the others are kept"
             return join_results([*kept, failed(InvalidMessage(text))])
@@ -164,10 +178,10 @@ class Terminal:
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage("STATE needs the pilot's name and its state")
         state, pilot = str(value.get("state")), value["pilot"]
-        self.roster.update(pilot, state=state, reason=str(value.get("reason") or ""), link="alive")
+        self.roster.update(pilot, state=state, reason=str(value.get("reason") or ""))
         current = self.sessions.current
         if current and pilot in self.sessions.agents(current):
-            return self.sessions.archive(current).add_state(pilot, state, origin)
+            return self.sessions.keep(current, lambda archive: archive.add_state(pilot, state, origin))
         return None
 
     def l_handshake(self, value: Any) -> None:
@@ -176,14 +190,14 @@ class Terminal:
             raise InvalidMessage("HANDSHAKE needs a dictionary with the pilot's name")
         if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS:
             raise InvalidMessage(f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters")
-        known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or ""), "link": "alive"}
+        known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or "")}
         self.roster.update(value["pilot"], state=str(value.get("state") or ""), **known)
 
     def l_peer(self, value: Any) -> None:
-        """Take note of how a pilot's connection is."""
-        name = str(value.get("name")) if isinstance(value, dict) else ""
-        if name in self.roster.names():
-            self.roster.update(name, link=str(value.get("link")))
+        """Take note of how a pilot's connection is, as our station or one on the way to it says."""
+        if not isinstance(value, dict):
+            raise InvalidMessage("PEER needs a dictionary with name and link")
+        self.roster.note_link(str(value.get("name")), str(value.get("link")), str(value.get("via") or ""))
 
     @takes_origin
     def l_event(self, value: Any, origin: Origin) -> object:
@@ -192,10 +206,33 @@ class Terminal:
             raise InvalidMessage("EVENT needs the pilot's name, and what happened")
         name = str(value.get("name") or "event")
         log.warning("%s: %s: %s", value["pilot"], name, value.get("text", ""))
+        if name == "disk":
+            self.roster.update(value["pilot"], trouble="" if value.get("is_over") else str(value.get("text")))
         told = {what: item for what, item in value.items() if what not in ("pilot", "name", "session")}
-        return self.sessions.archive(str(value.get("session") or "")).add_event(
-            value["pilot"], name, told, origin
+        session = str(value.get("session") or "")
+        if not self.sessions.knows(session):
+            return None  # it belongs to no session that there is: the log has it
+        return self.sessions.keep(
+            session, lambda archive: archive.add_event(value["pilot"], name, told, origin)
         )
+
+    def _troubled(self, place: str, text: str, is_over: bool) -> None:
+        """A record can't be written for now, or can again. On any thread, the store's own among them."""
+        if not is_over:
+            self._troubles[place] = (text, time.time())
+            log.error("%s: %s", place, text)
+        elif (begun := self._troubles.pop(place, None)) is not None:
+            log.warning("%s: %s", place, text)
+            with contextlib.suppress(RuntimeError):  # we are ending: nobody is left to note it
+                self._helpers.submit(self._note_trouble, place, *begun)
+        self.on_trouble(place, text, is_over)
+
+    def _note_trouble(self, place: str, text: str, began: float) -> None:
+        """Keep in the record that it had to wait for the disk."""
+        for session in self.sessions.opened():
+            archive = self.sessions.archive(session)
+            if archive.place == place:
+                archive.add_fact(f"disk:{began:.3f}", {"text": text, "began": began, "ended": time.time()})
 
     # What operators ask
 
@@ -278,7 +315,7 @@ class Terminal:
             Expired: nobody confirmed it.
             StoreError: the session can't be made.
         """
-        before = self.sessions.opened()
+        before, current = self.sessions.opened(), self.sessions.current
         session = self.sessions.begin(session or self.sessions.current)
         archive = self.sessions.archive(session)
         self.sessions.join(session, pilot)
@@ -300,10 +337,11 @@ class Terminal:
             receipt = self.node.send(pilot, "START", asked)
         try:
             runs = receipt.result(START_TIMEOUT_S)
-            self._lives[session, pilot] = str((runs or {}).get("life") or "")
+            self.sessions.note_life(session, pilot, str((runs or {}).get("life") or ""))
         except Refused:
             if session not in before and set(self.sessions.agents(session)) <= {pilot, parent}:
-                self.sessions.end(session, STOP_TIMEOUT_S)  # nothing runs in it: it was opened for this alone
+                # Nothing runs in it: it was opened for this alone.
+                self.sessions.discard(session, current, STOP_TIMEOUT_S)
             raise
         self.roster.note_subject(pilot, subject)
         for name, value in (params or {}).items():
@@ -403,7 +441,7 @@ class Terminal:
         receipt: Receipt = self.node.send(agent, "COHERE", {"session": session})
         try:
             account = dict(receipt.result(COHERE_TIMEOUT_S) or {})
-            if self._lives.get((session, agent), account.get("life")) != account.get("life"):
+            if (self.sessions.life(session, agent) or account.get("life")) != account.get("life"):
                 return {"error": f"{agent} was started anew since, and can't account for what it sent before"}
             return account
         except (DeliveryError, TimeoutError) as error:
@@ -417,6 +455,7 @@ class Terminal:
             "sessions": self.sessions.names(),
             "pilots": self.roster.snapshot(),
             "restarts": self._keeper.restarts,
+            "troubles": {place: text for place, (text, _) in self._troubles.copy().items()},
         }
         if session:
             place, facts = self.sessions.look(session)

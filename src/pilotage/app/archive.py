@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,8 +26,10 @@ from pilotage.services.store import (
     SessionStore,
     Stamp,
     State,
+    StoreConfig,
     StreamItems,
     TrialData,
+    Trouble,
 )
 
 PART_SHIFT = 40
@@ -105,9 +109,31 @@ class FolderArchive:
         with SessionReader(self._store.folder) as reader:
             return reader.next_trial(pilot, subject)
 
+    def holds_data(self) -> bool:
+        """Tell whether it holds anything of a trial or a stream."""
+        with SessionReader(self._store.folder) as reader:
+            summary = reader.summary()
+            return bool(summary.data_messages or summary.streams)
+
     def close(self, timeout_s: float) -> None:
-        """Write everything and let go."""
+        """Write everything and let go.
+
+        Raises:
+            StoreError: the disk doesn't take it in time.
+        """
         self._store.close(timeout_s)
+
+    def discard(self, timeout_s: float) -> None:
+        """Let go, and remove the folder.
+
+        Raises:
+            StoreError: it can't be closed or removed.
+        """
+        self._store.close(timeout_s)
+        try:
+            shutil.rmtree(self._store.folder)
+        except OSError as error:
+            raise StoreError(f"the empty session {self.place!r} can't be removed: {error}") from error
 
     def _submit(self, entry: Entry) -> Future[None]:
         future: Future[None] = Future()
@@ -124,6 +150,16 @@ class FolderArchives:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._told: Callable[[str, str, bool], object] = lambda place, text, is_over: None
+        # Whoever has something to keep waits for room, however long: what came by the wire is never refused for it.
+        self._config = StoreConfig(submit_timeout_s=threading.TIMEOUT_MAX, on_trouble=self._tell)
+
+    def watch(self, told: Callable[[str, str, bool], object]) -> None:
+        """Have somebody told when the disk refuses, and when it takes again; see `agents.ports.Archives`."""
+        self._told = told
+
+    def _tell(self, trouble: Trouble) -> None:
+        self._told(trouble.file, trouble.text, trouble.is_over)
 
     def create(self, session: str, facts: Mapping[str, Any]) -> FolderArchive:
         """Begin a session's folder.
@@ -131,7 +167,7 @@ class FolderArchives:
         Raises:
             StoreError: it is there already, or can't be made.
         """
-        return FolderArchive(SessionStore.create(self._root, session, dict(facts)))
+        return FolderArchive(SessionStore.create(self._root, session, dict(facts), self._config))
 
     def open(self, session: str) -> FolderArchive:
         """Go on with a session's folder.
@@ -139,7 +175,7 @@ class FolderArchives:
         Raises:
             StoreError: it isn't there, or is being written by another process.
         """
-        return FolderArchive(SessionStore.open(self._root / session))
+        return FolderArchive(SessionStore.open(self._root / session, self._config))
 
     def look(self, session: str) -> tuple[str, dict[str, Any]]:
         """Tell where a session's folder lies, and the facts that it holds.

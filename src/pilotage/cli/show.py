@@ -21,6 +21,7 @@ STATE_STYLES = {
     "STOPPING": "cyan",
     "ERROR": "bold red",
     "INTERRUPTED": "yellow",
+    "PAUSED": "yellow",
 }
 LINK_STYLES = {"suspect": "yellow", "gone": "red"}
 

@@ -16,10 +16,11 @@ from pilotage.net.receipt import Receipt
 from pilotage.net.station import Station, checked_state
 from pilotage.net.stimuli import missing_files, stimulus_files
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
+from pilotage.protocol.instructions import PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
 
 FETCH_DEADLINE_S = 30.0
-BUSY_STATES = frozenset(("PREPARING", "RUNNING", "STOPPING"))
+BUSY_STATES = frozenset(("PREPARING", "RUNNING", "PAUSED", "STOPPING"))
 FORWARDED = ("CALIBRATE_PORT", "CALIBRATE_RESULT", "BANDWIDTH", "STREAM_VIDEO")
 QUIET = {Flag.NOLOG.value: True}
 
@@ -67,6 +68,7 @@ class Pilot_Station(Station):
                 "CHILD": self.l_child,
                 "KILL": self.l_kill,
                 "HANDSHAKE": self.l_noop,
+                "PEER": self.l_peer,
                 **dict.fromkeys(FORWARDED, self.l_forward),
             }
         )
@@ -77,9 +79,39 @@ class Pilot_Station(Station):
         return f"_{self.id}"
 
     def started(self) -> None:
-        """Be ready to ask for files."""
+        """Be ready to ask for files, and to tell who comes and goes."""
+        self._here.on_peer = self._peer_changed
         self._starting = threading.Lock()
         self._fetcher = Fetcher(self.settings.sounddir, self._ask_for, self.file_block)
+
+    def _peer_changed(self, change: PeerChanged) -> None:
+        """Tell up the tree who is here, and the pilot whether the way up is there. On the loop's thread."""
+        if not change.is_parent:
+            self._tell_peer(change.name, change.state, change.text)
+            return
+        if change.state is PeerState.ALIVE:
+            for peer in list(self._here.exchange.routing):
+                if peer.card.dials:
+                    self._tell_peer(peer.name, peer.state)
+        if self._here.knows(self.inner):
+            told = {"name": change.name, "link": str(change.state), "text": change.text}
+            self.send(to=self.inner, key="PEER", value=told, flags=QUIET)
+
+    def _tell_peer(self, name: str, state: PeerState, text: str = "") -> None:
+        # Our own pilot's process stands for us: it is what the Terminal knows by our name.
+        told = {"name": self.id if name == self.inner else name, "link": str(state), "text": text}
+        if self._way_up_is_ours():
+            self.push(key="PEER", value={**told, "via": self.id}, flags=QUIET)
+
+    def _way_up_is_ours(self) -> bool:
+        """Tell whether the station up the tree is one of ours: an original knows nothing of PEER."""
+        return any(peer.is_ours and not peer.card.dials for peer in self._here.exchange.routing)
+
+    def l_peer(self, msg: Message) -> Receipt | None:
+        """A station below us tells how somebody behind it is connected: pass it on up."""
+        if not self._here.ask(self._way_up_is_ours):
+            return None
+        return self.push(key="PEER", value=msg.value, flags=QUIET)
 
     def l_noop(self, msg: Message) -> None:
         """Take note, and do nothing."""

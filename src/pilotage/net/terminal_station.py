@@ -54,6 +54,7 @@ class Terminal_Station(Station):
                 "HANDSHAKE": self.l_handshake,
                 "FILE": self.l_file,
                 "WATCH": self.l_watch,
+                "PEER": self.l_peer,
             }
         )
 
@@ -79,7 +80,30 @@ class Terminal_Station(Station):
         """
         if not self.is_inner(origin):
             raise InvalidMessage(f"only {self.inner} is told who comes and goes, not {msg.sender}")
-        self._here.on_peer = self._tell_peer
+        here = self._here
+
+        def watch() -> None:
+            # On the loop's thread, so that nothing changes between what is told now and what is told from now on.
+            here.on_peer = self._tell_peer
+            for peer in list(here.exchange.routing):
+                self._tell_peer(PeerChanged(peer.name, peer.state, "", is_parent=False))
+
+        here.ask(watch)
+
+    @takes_origin
+    def l_peer(self, msg: Message, origin: Origin | None = None) -> Receipt:
+        """A station below us tells how somebody behind it is connected: tell the inner node, with who says so.
+
+        Raises:
+            InvalidMessage: no such value, or it speaks for a station that isn't behind it.
+        """
+        value = msg.value
+        if not isinstance(value, dict) or not isinstance(value.get("via"), str):
+            raise InvalidMessage("PEER needs a dictionary with name, link and via, the station that says so")
+        said_by = origin.trail[0] if origin is not None and origin.trail else str(msg.sender)
+        if said_by != value["via"] and self._here.routes().get(value["via"]) != said_by:
+            raise InvalidMessage(f"{said_by} can't speak for the station {value['via']!r:.60}")
+        return self.send(to=self.inner, key="PEER", value=value, flags=QUIET)
 
     def _tell_peer(self, change: PeerChanged) -> None:
         if change.name != self.inner and self._here.knows(self.inner):
