@@ -43,7 +43,7 @@ def test_what_was_kept_is_told_and_found_again_in_order(file: Path, eventually: 
 def test_frames_may_be_views_of_anything(file: Path) -> None:
     frame = memoryview(bytes(range(64))).cast("d")
     with Kept(file) as journal:
-        journal.keep([Entry(1, 2, 3, ("a",), "V", "n", 0, b"", (frame,))])  # type: ignore[arg-type]
+        journal.keep([Entry(1, 2, 3, ("a",), "V", "n", 0, b"", (frame,))])
     assert read_left(file)[0].frames == (bytes(range(64)),)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,6 +12,11 @@ Place = tuple[int, int, int]
 
 Row = tuple[int, int, bytes]
 """(number, checksum, bytes) of an entry; numbers grow in the order in which entries were kept."""
+
+if TYPE_CHECKING:
+    Frame = bytes | memoryview
+else:
+    Frame = bytes  # what is read back
 
 OVERHEAD_BYTES: Final = 256
 """What an entry takes beside its body and frames, in memory and on the disk, about."""
@@ -29,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         name: the message's id.
         marks: see `protocol.records.Marks`.
         body: the message itself, opaque here.
-        frames: the raw frames of its arrays; what is read back is `bytes`.
+        frames: the raw frames of its arrays, which must not change until it is kept; read back as `bytes`.
         deadline: wall-clock time in unix seconds after which it isn't sent any more; None for never.
     """
 
@@ -41,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     marks: int
     body: bytes
-    frames: tuple[bytes, ...] = ()
+    frames: tuple[Frame, ...] = ()
     deadline: float | None = None
 
     @property
