@@ -2,24 +2,90 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from pilotage.agents.record import Record, read_record
-from pilotage.protocol.errors import MachineError
+from pilotage.agents.exact import from_json, to_json
+from pilotage.agents.record import Record, RecordedRow, read_record
+from pilotage.protocol.canonical import canonical
+from pilotage.protocol.errors import InvalidMessage, MachineError
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
-    record = Record(tmp_path, "rig_a")
+    record = Record(tmp_path, "rig_a", "life")
     record.begin("s1", {"task_type": "choice"})
     values = {"rt_ms": 0.1 + 0.2, "response": None, "correct": True, "n": np.int64(3)}
-    record.add_trial("s1", "rig_a", "m1", 7, values)
+    row = RecordedRow("rig_a", 0, "m1", 7, values)
+    record.add_row("s1", row)
     record.end({"state": "IDLE", "marks": []})
     lines = list(read_record(record.place("s1")))
     assert [line["what"] for line in lines] == ["start", "trial", "end"]
-    assert lines[1]["values"] == {**values, "n": 3} and lines[1]["trial_num"] == 7
+    assert lines[0]["life"] == "life"
+    assert lines[1]["values"] == values and (lines[1]["trial_num"], lines[1]["row_num"]) == (7, 0)
+    assert list(record.rows("s1")) == [row]
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text()
+    | st.binary()
+    | st.datetimes()
+    | st.dates()
+    | st.times()
+    | array_shapes(min_dims=0).flatmap(
+        lambda shape: arrays(st.sampled_from([">f4", "<c16", "?", "<U3", "S2"]), shape)
+    )
+    | st.sampled_from([np.float32(0.1), np.int8(-3), np.datetime64("2026-01-02T03"), np.bool_(True)]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text() | st.just("$") | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(PLAIN)
+def test_any_value_comes_back_bit_for_bit(value: object) -> None:
+    text = json.dumps(to_json(value), allow_nan=False)
+    back = from_json(json.loads(text))
+    assert canonical(back) == canonical(value) and type(back) is type(value)
+    if isinstance(value, np.ndarray):
+        assert (back.dtype, back.shape, back.tobytes()) == (value.dtype, value.shape, value.tobytes())
+
+
+@pytest.mark.parametrize("value", [object(), {1}, np.array([None]), np.zeros(1, [("a", "f4")])])
+def test_what_can_not_be_kept_is_refused(value: object) -> None:
+    with pytest.raises(InvalidMessage, match="can't be recorded"):
+        to_json({"a": [value]})
+
+
+@pytest.mark.parametrize("broken", [{"$": "array"}, {"$": "?", "value": 1}, {"$": "date", "value": "x"}])
+def test_a_broken_value_is_refused(broken: object) -> None:
+    with pytest.raises(InvalidMessage, match="broken"):
+        from_json({"a": broken})
+
+
+def test_a_torn_last_line_spoils_neither_the_rows_before_nor_those_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [RecordedRow("rig_a", n, "m", n, {"x": n}) for n in range(3)]
+    for row in rows[:2]:
+        Record(tmp_path, "rig_a").add_row("s", row)
+    place = Record(tmp_path, "rig_a").place("s")
+    place.write_bytes(place.read_bytes()[:-9])
+    Record(tmp_path, "rig_a").add_row("s", rows[2])
+    assert list(Record(tmp_path, "rig_a").rows("s")) == [rows[0], rows[2]]
+    assert "line 2, is left out" in caplog.text
 
 
 def test_an_end_without_a_beginning_is_not_written(tmp_path: Path) -> None:

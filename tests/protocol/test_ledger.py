@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from datetime import datetime
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilotage.protocol.canonical import canonical
 from pilotage.protocol.errors import InvalidMessage
-from pilotage.protocol.ledger import BLOCK, Kind, Ledger, LedgerKey, Tally, canonical, compare
+from pilotage.protocol.ledger import BLOCK, Kind, Ledger, LedgerKey, RowTally, Tally, compare, row_digest
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -91,14 +93,51 @@ def test_a_streams_digest_does_not_depend_on_its_batches(
 
 def test_a_ledger_resumes_from_its_stored_tallies() -> None:
     whole, part = Ledger(), Ledger()
-    stored: dict[LedgerKey, Tally] = {}
+    stored: dict[LedgerKey, Tally | RowTally] = {}
+    stream = LedgerKey("rig", Kind.STREAM, "s")
     for n in range(300):
-        whole.add("rig", "trials", {"n": n, "pad": "x" * 40})
-        part.add("rig", "trials", {"n": n, "pad": "x" * 40})
+        for ledger in (whole, part):
+            ledger.add("rig", "trials", {"n": n, "pad": "x" * 40}, n)
+            ledger.add_items("rig", "s", [n], np.full((1, 9), n))
         stored |= part.take_changed()
-        assert len(stored["rig", Kind.TABLE, "trials"].pending) < BLOCK  # type: ignore[index]
+        tally = stored[stream]
+        assert isinstance(tally, Tally) and len(tally.pending) < BLOCK
         part = Ledger(stored)
     assert part.marks() == whole.marks() and part.take_changed() == {}
+
+
+@given(st.permutations(range(7)), st.integers(min_value=0, max_value=6))
+def test_a_tables_digest_does_not_depend_on_the_order_but_on_every_row(order: list[int], other: int) -> None:
+    def mark(numbers: Iterable[int], changed: int = -1) -> object:
+        ledger = Ledger()
+        for n in numbers:
+            ledger.add("rig", "trials", {"n": n if n != changed else -n - 1}, n)
+        return ledger.marks()
+
+    assert mark(order) == mark(range(7)) != mark(order, changed=other)
+    swapped = Ledger()
+    for n in range(7):
+        swapped.add("rig", "trials", {"n": n}, 6 - n)
+    assert swapped.marks() != mark(range(7)), "the same values under other numbers are other rows"
+
+
+def test_tallies_of_a_table_join() -> None:
+    rows = [row_digest(n, canonical(n)) for n in range(4)]
+    parts = RowTally().add(rows[0]).add(rows[3]).join(RowTally().add(rows[2]).add(rows[1]))
+    whole = RowTally()
+    for row in rows:
+        whole = whole.add(row)
+    assert parts == whole and row_digest(None, canonical(0)) != rows[0]
+
+
+def test_who_numbers_is_told_apart() -> None:
+    ledger = Ledger()
+    ledger.add("rig", "trials", 1, 0, "rig")
+    ledger.add("rig", "trials", 1, 0, "cam")
+    ledger.add_items("rig", "s", [0.0], np.zeros(1), "cam/ab")
+    keys = sorted(ledger.marks())
+    assert [(key.agent, key.life) for key in keys] == [("cam", "ab"), ("cam", ""), ("rig", ""), ("cam", "ab")]
+    assert ledger.count(LedgerKey("rig", Kind.TABLE, "trials", "cam")) == 1
 
 
 def test_differences_name_what_is_missing_surplus_or_other() -> None:
@@ -138,7 +177,7 @@ def test_timestamps_are_digested_as_values() -> None:
     def mark(stamps: object) -> object:
         ledger = Ledger()
         ledger.add_items("rig", "s", stamps, np.zeros(2))  # type: ignore[arg-type]
-        return ledger.marks()["rig", Kind.TIMESTAMP, "s"]  # type: ignore[index]
+        return ledger.marks()[LedgerKey("rig", Kind.TIMESTAMP, "s")]
 
     assert mark([1, 2]) == mark([1.0, 2.0]) == mark(np.array([1, 2], "u1")) != mark([1, 3])
     assert mark(["a", "b"]) != mark(["ab", ""])

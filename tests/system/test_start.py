@@ -54,7 +54,7 @@ def test_a_start_that_is_delivered_runs_and_can_be_changed_at_once(terminal: Ter
     assert terminal.end_session()["complete"]
 
 
-def test_what_a_pilot_that_was_started_anew_sent_before_is_not_judged(
+def test_a_pilot_that_was_started_anew_accounts_for_what_it_sent_before(
     terminal: Terminal, pilot: Pilot, tmp_path: Path
 ) -> None:
     session = terminal.start("rig", "replay", {"path": "signal.csv", "sampling_rate_hz": 100})["session"]
@@ -63,6 +63,4 @@ def test_what_a_pilot_that_was_started_anew_sent_before_is_not_judged(
     with Pilot(settings(tmp_path / "p", NAME="rig", PUSHPORT=terminal.port, MSGPORT=0)):
         terminal.roster.wait_state("rig", ["IDLE"], 15)
         certificate = terminal.end_session(session)
-    assert not certificate["complete"]
-    assert certificate["unheard"] == ["rig"]
-    assert certificate["differences"] == [], "nothing is too many: nobody could be asked"
+    assert certificate["complete"], certificate

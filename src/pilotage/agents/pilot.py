@@ -15,13 +15,15 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Self
 
-from pilotage.agents.account import TRIALS, Accounts
-from pilotage.agents.continuous import split_items
+from pilotage.agents.account import TRIALS, Accounts, data_of, marks_to_wire, values_of
+from pilotage.agents.continuous import ITEM_NUM, SENT_BY, split_items
 from pilotage.agents.diary import Diary
 from pilotage.agents.disk import DiskTrouble, DiskWatch
 from pilotage.agents.keeper import Keeper
+from pilotage.agents.lives import NOTE_EVERY_S, source_of
 from pilotage.agents.outputs import Wiring
-from pilotage.agents.record import Record
+from pilotage.agents.record import Record, RecordedRow
+from pilotage.agents.refetch import answer_fetch
 from pilotage.agents.registry import find_task, task_code_hash
 from pilotage.agents.run import RunnerPorts
 from pilotage.agents.runner import TaskRunner
@@ -69,7 +71,6 @@ class Pilot:
     ) -> None:
         self.settings = settings or prefs.snapshot()
         self.name: str = self.settings.require("NAME")
-        self.accounts = Accounts()
         self._batch_items = batch_items
         self._start: TaskStart | None = None
         self._streams: dict[str, Stream] = {}
@@ -84,13 +85,14 @@ class Pilot:
         self._error = ""
         self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
-        self._record = Record(self.settings.datadir, self.name)
+        self._record = Record(self.settings.datadir, self.name, self._life)
+        self.accounts = Accounts(self._record, self.name, self._life)
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="pilot")
         self._keeper = Keeper(self._make_station, self._greet)
         self._keeper.start()
         station = self._keeper.station
         listens = {"START": self.l_start, "STOP": self.l_stop, "PARAM": self.l_param, "COHERE": self.l_cohere}
-        listens["PEER"] = self.l_peer
+        listens |= {"FETCH": self.l_fetch, "PEER": self.l_peer}
         self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens)
         ports = RunnerPorts(self._send_trial, self._tell_state, self._tell_error, self._put, self._fetch)
         outputs = self.settings.datadir / "outputs"
@@ -99,6 +101,7 @@ class Pilot:
         self._own_up()
         self._greet()
         threading.Thread(target=self._keep_telling, name="pilot-alive", daemon=True).start()
+        threading.Thread(target=self._keep_noting, name="pilot-lives", daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -201,6 +204,7 @@ class Pilot:
         owner = {"pilot": child.get("parent") or self.name, "subject": child.get("subject") or start.subject}
         start = start.model_copy(update=owner)
         task_class = find_task(start.task_type)
+        self.accounts.of(str(start.session or "")).begin_rows(start.pilot, start.next_row)
         self._start, previous = start, self._start
         self._begun.clear()
         self._error = ""
@@ -262,6 +266,13 @@ class Pilot:
         told = {"pilot": self.name, "session": session, "record": record, "life": self._life}
         return {**account.report(resent), **told}
 
+    def l_fetch(self, value: Any) -> Future[Any]:
+        """Send rows again that the Terminal lacks, from our record; settled when they have."""
+        return self._helpers.submit(answer_fetch, self._record, self.name, value, self._send_row)
+
+    def _send_row(self, value: dict[str, Any]) -> Receipt:
+        return self.node.send(TERMINAL_ID, "DATA", value)
+
     # Reports (on the task's threads)
 
     def _send_trial(self, row: dict[str, Any]) -> None:
@@ -269,10 +280,10 @@ class Pilot:
         session = str(start.session or "") if start else ""
         pilot, subject, trial = str(row["pilot"]), str(row["subject"]), int(row["trial_num"])
         account = self.accounts.of(session)
-        values = values_of(row)
-        self._record.add_trial(session, pilot, subject, trial, values)
-        account.add_trial(pilot, subject, trial, values)
-        account.follow(self.node.send(TERMINAL_ID, "DATA", {**row, "session": session}))
+        numbered = RecordedRow(pilot, account.number_row(pilot), subject, trial, values_of(row))
+        self._record.add_row(session, numbered)
+        account.add_row(numbered)
+        account.follow(self._send_row(data_of(numbered, session, self.name)))
         self._disk.note_row(trial)
         if start is not None and "TRIAL_END" in row:
             self._diary.note(start, trial + 1)
@@ -281,8 +292,10 @@ class Pilot:
         start = self._start
         if start is None:
             raise TaskError(f"an item of stream {name!r} came while no task runs")
-        self._stream(name, start).put(item)
-        self.accounts.of(str(start.session or "")).add_series(start.pilot, split_items([item], name))
+        account, series = self.accounts.of(str(start.session or "")), split_items([item], name)
+        number = account.number_items(start.pilot, series)
+        self._stream(name, start).put({**item, ITEM_NUM: number, SENT_BY: source_of(self.name, self._life)})
+        account.add_series(start.pilot, series)
 
     def _stream(self, name: str, start: TaskStart) -> Stream:
         with self._streams_lock:
@@ -319,13 +332,23 @@ class Pilot:
         if self._start is not None:
             fields = {"task_type", "pilot", "subject", "current_trial", "params"}
             told = self._start.model_dump(mode="json", include=fields)
-            self._record.begin(str(self._start.session or ""), told)
+            session = str(self._start.session or "")
+            self._record.begin(session, told)
+            self.accounts.of(session).note_life(is_open=True)
+
+    def _keep_noting(self) -> None:
+        """Note every second how far the streams are, for a later life that has to account for them."""
+        while not self._closed.wait(NOTE_EVERY_S):
+            session = self._record.running
+            if session is not None:
+                self.accounts.of(session).note_life(is_open=True)
 
     def _settle_then_tell(self, state: State, reason: str) -> None:
         self._close_streams(self._closing_s if self._closed.is_set() else STOP_TIMEOUT_S)
         account = self.accounts.of(self._record.running or "")
         account.wait_settled(min(SETTLE_TIMEOUT_S, self._closing_s))
-        self._record.end({"state": str(state), "reason": reason, "marks": account.marks()})
+        self._record.end({"state": str(state), "reason": reason, "marks": marks_to_wire(account.marks())})
+        account.note_life(is_open=False)
         self._send_state(state, reason)
 
     def _send_state(self, state: State, reason: str) -> None:
@@ -376,10 +399,3 @@ class Pilot:
                 stream.close(timeout_s)
                 account.note_resent(name, stream.statistics().resent)
             self._streams = {}
-
-
-def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a row's columns without the names that say whose it is."""
-    return {
-        name: item for name, item in row.items() if name not in ("pilot", "subject", "trial_num", "session")
-    }

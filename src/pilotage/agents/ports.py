@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from pilotage.net.listens import Origin
-from pilotage.protocol.ledger import LedgerKey, Mark
+from pilotage.protocol.coverage import Holding
 
 
 class Archive(Protocol):
@@ -29,8 +29,10 @@ class Archive(Protocol):
         trial_num: int | None,
         values: Mapping[str, Any],
         origin: Origin | None,
+        source: str = "",
+        row_num: int | None = None,
     ) -> Future[None]:
-        """Keep columns of a trial."""
+        """Keep columns of a trial, once for each number of a source."""
 
     def add_items(
         self,
@@ -41,8 +43,13 @@ class Archive(Protocol):
         data: npt.NDArray[Any],
         origin: Origin | None,
         part: int,
+        source: str = "",
+        first: int | None = None,
     ) -> Future[None]:
-        """Keep items of a stream; `part` numbers the streams of one message, the last of which is 0."""
+        """Keep items of a stream; `part` numbers the streams of one message, the last of which is 0.
+
+        `first` is the first item's number among those of the source.
+        """
 
     def add_event(
         self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None
@@ -58,8 +65,14 @@ class Archive(Protocol):
     def add_fact(self, key: str, value: Any) -> Future[None]:
         """Keep a fact about the session as a whole."""
 
-    def marks(self) -> dict[LedgerKey, Mark]:
-        """Give count and digest of everything that it holds."""
+    def holdings(self) -> list[Holding]:
+        """Give what it holds of trials' messages and streams, by sender: counts, digests, numbers."""
+
+    def row_digests(self, pilot: str, source: str, first: int, last: int) -> dict[int, str]:
+        """Give the digests of rows, by number."""
+
+    def next_row(self, pilot: str, source: str) -> int:
+        """Give the number after the last one that it holds of a pilot's rows from a source; 0 if it holds none."""
 
     def facts(self) -> dict[str, Any]:
         """Give the facts that it holds."""

@@ -1,7 +1,8 @@
 """Record: what a pilot did and sent in each session, on its own disk, one JSON object a line.
 
-Law: a trial's line is written before the trial is sent. A disk that fails costs the record, is logged, and stops no
-task: the record is there to be compared with, the data are kept by the Terminal.
+Law: a row's line is written before the row is sent, with its running number and every bit of its values, so that it can
+be accounted for, and sent again, by this life of the pilot or a later one. A disk that fails costs the record, is
+logged, and stops no task. The last line of a life that was killed may be torn; its row was not sent.
 """
 
 from __future__ import annotations
@@ -11,18 +12,36 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
-from pilotage.protocol.errors import MachineError
-from pilotage.protocol.ledger import canonical
+from pilotage.agents.exact import from_json, to_json
+from pilotage.protocol.errors import InvalidMessage, MachineError
 
 log = logging.getLogger(__name__)
 
 FOLDER = "records"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRow:
+    """A row that was sent, or was about to be.
+
+    Args:
+        pilot: under whose name.
+        number: its running number.
+        subject: the subject.
+        trial_num: the trial.
+        values: its columns.
+    """
+
+    pilot: str
+    number: int
+    subject: str
+    trial_num: int
+    values: dict[str, Any]
 
 
 class Record:
@@ -31,12 +50,15 @@ class Record:
     Args:
         datadir: the pilot's folder of data; the lines go to `records/{pilot}/{session}.jsonl` in it.
         pilot: its name.
+        life: what tells this life of the pilot from others.
     """
 
-    def __init__(self, datadir: Path, pilot: str) -> None:
+    def __init__(self, datadir: Path, pilot: str, life: str = "") -> None:
         self._folder = datadir / FOLDER / quote(pilot, safe=" ")
+        self._life = life
         self._lock = threading.Lock()
         self._running: str | None = None
+        self._whole: set[Path] = set()
 
     def place(self, session: str) -> Path:
         """Give the file of a session, whether it is there or not."""
@@ -46,14 +68,16 @@ class Record:
     def begin(self, session: str, told: Mapping[str, Any]) -> None:
         """Write down that a task begins."""
         self._running = session
-        self._write(session, "start", told)
+        self._write(session, "start", {"life": self._life, **told})
 
-    def add_trial(
-        self, session: str, pilot: str, subject: str, trial: int, values: Mapping[str, Any]
-    ) -> None:
-        """Write down what is about to be sent of a trial."""
-        row = {"pilot": pilot, "subject": subject, "trial_num": trial, "values": values}
-        self._write(session, "trial", row)
+    def add_row(self, session: str, row: RecordedRow) -> None:
+        """Write down a row that is about to be sent.
+
+        Raises:
+            InvalidMessage: one of its values is of a type that can't be recorded, nor stored.
+        """
+        told = {"pilot": row.pilot, "row_num": row.number, "subject": row.subject, "trial_num": row.trial_num}
+        self._write(session, "trial", {**told, "values": to_json(row.values)})
 
     def end(self, told: Mapping[str, Any]) -> None:
         """Write down that the task has ended; does nothing if none was running."""
@@ -66,20 +90,39 @@ class Record:
         """The session of the task that runs, None if none does."""
         return self._running
 
+    def rows(self, session: str) -> Iterator[RecordedRow]:
+        """Read the numbered rows of all lives; lines that are torn or broken are logged and left out."""
+        place = self.place(session)
+        try:
+            with place.open(encoding="utf-8", errors="replace") as lines:
+                for number, line in enumerate(lines, 1):
+                    row = _row(place, number, line)
+                    if row is not None:
+                        yield row
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("the record %s can't be read: %s", place, error)
+
     def _write(self, session: str, what: str, told: Mapping[str, Any]) -> None:
-        line = json.dumps({"what": what, "at": time.time(), **told}, default=_describe)
+        line = json.dumps({"what": what, "at": time.time(), **told}, default=repr) + "\n"
         place = self.place(session)
         try:
             with self._lock:
                 place.parent.mkdir(parents=True, exist_ok=True)
+                if place not in self._whole:
+                    line = "\n" * _is_torn(place) + line
                 with place.open("a", encoding="utf-8", newline="\n") as file:
-                    file.write(line + "\n")
+                    file.write(line)
+                self._whole.add(place)
         except OSError as error:
+            # Part of the line may be there.
+            self._whole.discard(place)
             log.warning("%s can't be written: %s", place, error)
 
 
 def read_record(place: Path) -> Iterator[dict[str, Any]]:
-    """Read a record's lines.
+    """Read a record's lines, the values of trials as they were sent.
 
     Raises:
         MachineError: it can't be read, or a line is no JSON object; the text names the line.
@@ -95,13 +138,35 @@ def read_record(place: Path) -> Iterator[dict[str, Any]]:
             raise MachineError(f"the record {place}, line {number}, is no JSON: {error}") from error
         if not isinstance(found, dict):
             raise MachineError(f"the record {place}, line {number}, is no JSON object")
+        if isinstance(found.get("values"), dict):
+            found["values"] = _restored(place, number, found["values"])
         yield found
 
 
-def _describe(value: object) -> object:
-    """Stand for what JSON can't say: arrays and bytes by their canonical bytes."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray | bytes | bytearray | complex):
-        return {"canonical": canonical(value).hex()}
-    return repr(value)
+def _restored(place: Path, number: int, values: dict[str, Any]) -> Any:
+    try:
+        return from_json(values)
+    except InvalidMessage as error:
+        raise MachineError(f"the record {place}, line {number}: {error}") from error
+
+
+def _row(place: Path, at: int, line: str) -> RecordedRow | None:
+    """Read a line; None if it is no numbered row, or can't be read."""
+    try:
+        found = json.loads(line) if line.strip() else {}
+        if found.get("what") != "trial" or "row_num" not in found:
+            return None
+        who = str(found["pilot"]), int(found["row_num"]), str(found["subject"]), int(found["trial_num"])
+        return RecordedRow(*who, from_json(found["values"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("the record %s, line %d, is left out: %s", place, at, error)
+        return None
+
+
+def _is_torn(place: Path) -> bool:
+    """Tell whether a file ends in the middle of a line."""
+    if not place.exists() or not place.stat().st_size:
+        return False
+    with place.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"

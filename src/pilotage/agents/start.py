@@ -26,6 +26,7 @@ class TaskStart(BaseModel):
     step: int | None = Field(default=None, description="number of the protocol's step")
     step_name: str = Field(default="", description="name of the protocol's step")
     current_trial: int = Field(default=0, ge=0, description="number that the first trial gets")
+    next_row: int = Field(default=0, ge=0, description="number that the first row gets at least")
     child: dict[str, Any] | None = Field(default=None, description="parent and subject, if a child runs it")
     graduation: Any = Field(default=None, description="rule for the next step; the Terminal's business")
     params: dict[str, Any] = Field(default_factory=dict, description="all other names: the task's parameters")

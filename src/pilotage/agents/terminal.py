@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any, Self
 
-from pilotage.agents.account import marks_from_wire
-from pilotage.agents.continuous import split_items
+from pilotage.agents.account import number_of, values_of
+from pilotage.agents.coherence import Coherence
+from pilotage.agents.continuous import sender_of, split_items
 from pilotage.agents.keeper import Keeper
-from pilotage.agents.pilot import values_of
 from pilotage.agents.ports import Archives
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
@@ -23,14 +23,11 @@ from pilotage.net.listens import Listen, Origin, failed, join_results, takes_bat
 from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
-from pilotage.net.receipt import Receipt
 from pilotage.net.terminal_station import Terminal_Station
-from pilotage.protocol.errors import DeliveryError, InvalidMessage, PilotageError, Refused, TaskError
-from pilotage.protocol.ledger import LedgerKey, Mark, compare
+from pilotage.protocol.errors import InvalidMessage, Refused, TaskError
 
 log = logging.getLogger(__name__)
 
-COHERE_TIMEOUT_S = 30.0
 CHANGE_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -84,6 +81,7 @@ class Terminal:
             "END": self.l_end,
         }
         self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens)
+        self._coherence = Coherence(self.node, self.sessions)
         self._ask_all()
 
     @property
@@ -142,9 +140,10 @@ class Terminal:
         if value.get("continuous"):
             return self._keep_items([value], origin)
         pilot, subject, trial = _owner(value, origin)
+        number = number_of(value)
         return self.sessions.keep(
             str(value.get("session") or ""),
-            lambda archive: archive.add_trial(pilot, subject, trial, values_of(value), origin),
+            lambda archive: archive.add_trial(pilot, subject, trial, values_of(value), origin, *number),
         )
 
     @takes_batches
@@ -157,13 +156,16 @@ class Terminal:
         good = [item for item in items if isinstance(item, dict) and "timestamp" in item]
         head = good[0] if good else {}
         pilot, subject, _ = _owner(head, origin)
-        series = split_items(good, head.get("stream"))
+        series, source = split_items(good, head.get("stream")), sender_of(head)
         last = len(series) - 1
         # The part numbered 0 is stored last: once it is there, all of the message is.
         kept: list[Any] = self.sessions.keep(
             str(head.get("session") or ""),
             lambda archive: [
-                archive.add_items(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at)
+                archive.add_items(
+                    *(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at),
+                    *(source if one.first is not None else "", one.first),
+                )
                 for at, one in enumerate(series)
             ],
         )
@@ -329,6 +331,8 @@ class Terminal:
             if current_trial is None
             else current_trial,
         }
+        if following := archive.next_row(parent or pilot, pilot):
+            asked["next_row"] = following
         if parent:
             self.sessions.join(session, parent)
             asked["child"] = {"parent": parent, "subject": subject, "id": pilot}
@@ -394,38 +398,14 @@ class Terminal:
             session: an open session's name.
 
         Returns:
-            The certificate: `complete`, the differences, and each agent's account.
+            The certificate: `complete`, what is missing, different or not judged, and each agent's account.
 
         Raises:
             TaskError: no such session is open.
         """
         if session not in self.sessions.opened():
             raise TaskError(f"session {session!r} isn't open, so that it can't be compared")
-        archive = self.sessions.archive(session)
-        accounts = {agent: self._account(agent, session) for agent in self.sessions.agents(session)}
-        theirs = _joined(accounts)
-        ours = {
-            key: mark
-            for key, mark in archive.marks().items()
-            if key.name not in ("events", "states", "parameters")
-        }
-        unheard = [agent for agent, account in accounts.items() if "error" in account]
-        # What an agent would have to account for that gave no account can't be judged, in either direction.
-        unjudged = sorted(ours.keys() - theirs.keys()) if unheard else []
-        judged = {key: mark for key, mark in ours.items() if key not in unjudged}
-        differences = [str(difference) for difference in compare(judged, theirs)]
-        certificate = {
-            "session": session,
-            "complete": not differences and not unheard,
-            "differences": differences,
-            "unheard": unheard,
-            "unjudged": [list(key) for key in unjudged],
-            "stored": [[*key, mark.count] for key, mark in sorted(ours.items())],
-            "accounts": accounts,
-            "compared": time.time(),
-        }
-        archive.add_fact("certificate", certificate).result(COHERE_TIMEOUT_S)
-        return certificate
+        return self._coherence.certify(session)
 
     def end_session(self, session: str = "") -> dict[str, Any]:
         """Compare both sides, then close the session's record.
@@ -436,16 +416,6 @@ class Terminal:
         session = session or self.sessions.current
         certificate = self.cohere(session)
         return {**certificate, "place": self.sessions.end(session, STOP_TIMEOUT_S)}
-
-    def _account(self, agent: str, session: str) -> dict[str, Any]:
-        receipt: Receipt = self.node.send(agent, "COHERE", {"session": session})
-        try:
-            account = dict(receipt.result(COHERE_TIMEOUT_S) or {})
-            if (self.sessions.life(session, agent) or account.get("life")) != account.get("life"):
-                return {"error": f"{agent} was started anew since, and can't account for what it sent before"}
-            return account
-        except (DeliveryError, TimeoutError) as error:
-            return {"error": str(error)}
 
     def _status(self, session: str) -> dict[str, Any]:
         answer = {
@@ -491,13 +461,3 @@ def _owner(value: Mapping[str, Any], origin: Origin) -> tuple[str, str | None, i
 
 def _sender(origin: Origin) -> str:
     return origin.trail[0].lstrip("_") if origin.trail else "unknown"
-
-
-def _joined(accounts: Mapping[str, Mapping[str, Any]]) -> dict[LedgerKey, Mark]:
-    marks: dict[LedgerKey, Mark] = {}
-    for account in accounts.values():
-        try:
-            marks.update(marks_from_wire(account.get("marks", [])))
-        except PilotageError as error:
-            log.warning("an account can't be compared: %s", error)
-    return marks

@@ -14,8 +14,8 @@ from typing import Any
 import numpy.typing as npt
 
 from pilotage.net.listens import Origin
+from pilotage.protocol.coverage import Holding
 from pilotage.protocol.errors import StoreError
-from pilotage.protocol.ledger import LedgerKey, Mark
 from pilotage.services.store import (
     Entry,
     Event,
@@ -58,9 +58,13 @@ class FolderArchive:
         trial_num: int | None,
         values: Mapping[str, Any],
         origin: Origin | None,
+        source: str = "",
+        row_num: int | None = None,
     ) -> Future[None]:
-        """Keep columns of a trial."""
-        return self._submit(TrialData(pilot, subject, trial_num, values, _id(origin), _stamp(origin)))
+        """Keep columns of a trial, once for each number of a source."""
+        return self._submit(
+            TrialData(pilot, subject, trial_num, values, _id(origin), _stamp(origin), source, row_num)
+        )
 
     def add_items(
         self,
@@ -71,11 +75,12 @@ class FolderArchive:
         data: npt.NDArray[Any],
         origin: Origin | None,
         part: int,
+        source: str = "",
+        first: int | None = None,
     ) -> Future[None]:
         """Keep items of a stream."""
-        return self._submit(
-            StreamItems(pilot, subject, stream, timestamps, data, _id(origin, part), _stamp(origin))
-        )
+        ids = _id(origin, part), _stamp(origin)
+        return self._submit(StreamItems(pilot, subject, stream, timestamps, data, *ids, source, first))
 
     def add_event(
         self, pilot: str, name: str, values: Mapping[str, Any], origin: Origin | None = None
@@ -95,9 +100,17 @@ class FolderArchive:
         """Keep a fact about the session as a whole."""
         return self._submit(Provenance(key, value))
 
-    def marks(self) -> dict[LedgerKey, Mark]:
-        """Give count and digest of everything that it holds."""
-        return self._store.ledger()
+    def holdings(self) -> list[Holding]:
+        """Give what it holds of trials' messages and streams, by sender: counts, digests, numbers."""
+        return self._store.holdings()
+
+    def row_digests(self, pilot: str, source: str, first: int, last: int) -> dict[int, str]:
+        """Give the digests of rows, by number."""
+        return self._store.row_digests(pilot, source, first, last)
+
+    def next_row(self, pilot: str, source: str) -> int:
+        """Give the number after the last one that it holds of a pilot's rows from a source; 0 if it holds none."""
+        return self._store.next_row(pilot, source)
 
     def facts(self) -> dict[str, Any]:
         """Give the facts that it holds."""

@@ -18,7 +18,15 @@ from pilotage.cli.options import (
     connect,
     read_parameters,
 )
-from pilotage.cli.show import LINK_STYLES, STATE_STYLES, Column, print_json, print_table, styled
+from pilotage.cli.show import (
+    LINK_STYLES,
+    STATE_STYLES,
+    Column,
+    print_certificate,
+    print_json,
+    print_table,
+    styled,
+)
 from pilotage.protocol.errors import MisuseError, TaskError
 
 MAX_SESSIONS = 10
@@ -107,17 +115,7 @@ def _print_session(found: dict[str, Any]) -> None:
     if found["certificate"] is None:
         typer.echo("no certificate: the session has not been ended (pilotage end)")
     else:
-        _print_certificate(found["certificate"])
-
-
-def _print_certificate(certificate: dict[str, Any]) -> None:
-    if certificate["complete"]:
-        typer.echo("certificate: complete; both sides hold the same")
-        return
-    typer.echo("certificate: INCOMPLETE")
-    unheard = [f"no account from {name}" for name in certificate["unheard"]]
-    for text in [*certificate["differences"], *unheard]:
-        typer.echo(f"  {text}")
+        print_certificate(found["certificate"])
 
 
 def start(
@@ -198,10 +196,7 @@ def end(
     if as_json:
         print_json(certificate)
     else:
-        stored = [row for row in certificate["stored"] if row[1] != "timestamp"]
-        columns = [Column("pilot"), Column("what"), Column("stored", right=True)]
-        print_table(columns, [[pilot, name, str(count)] for pilot, _, name, count in stored])
         typer.echo(f"session {certificate['session']}  in {certificate['place']}")
-        _print_certificate(certificate)
+        print_certificate(certificate)
     if not certificate["complete"]:
         raise typer.Exit(Exit.FAILED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pilotage.app.demo.script import Progress, Watchers
-from pilotage.cli.show import STATE_STYLES, Column, console, make_table, styled
+from pilotage.cli.show import STATE_STYLES, Column, console, make_table, print_certificate, styled
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -137,6 +137,10 @@ def print_report(report: Report, place: Path, elapsed_s: float) -> None:
     compared = "; ".join(f"{one.what} with {one.compared}" for one in report.findings)
     typer.echo(f"compared: {compared}.")
     typer.echo(f"the data lie in {place}: {', '.join(_places(report))}")
+    if report.certificate:
+        screen.print()
+        print_certificate(report.certificate)
+        screen.print()
     if report.complete:
         typer.echo(
             f"COMPLETE after {elapsed_s:.1f} s: every trial, sample and frame equals its source, bit for bit"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,45 @@ def make_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], title: 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table."""
     console().print(make_table(columns, rows))
+
+
+VERDICT_STYLES = {"missing": "bold red", "different": "bold red", "unjudged": "yellow", "complete": "green"}
+
+
+def print_certificate(certificate: Mapping[str, Any]) -> None:
+    """Print a session's certificate: a line for each table and stream of each sender, and a sentence for each fault."""
+    from pilotage.agents.coherence import unsaid
+
+    lines = certificate.get("lines", [])
+    if lines:
+        columns = [Column("what")]
+        columns += [Column(title, right=True) for title in ("sent", "stored", "missing", "fetched")]
+        print_table(
+            [*columns, Column("digest"), Column("verdict", fold=False)], [_certified(line) for line in lines]
+        )
+    for text in certificate.get("fetched", []):
+        typer.echo(f"fetched: {text}")
+    for text in unsaid(certificate):
+        typer.echo(f"not complete: {text}")
+    word = "complete; both sides hold the same" if certificate["complete"] else "INCOMPLETE"
+    typer.echo(f"certificate: {word}")
+
+
+def _certified(line: Mapping[str, Any]) -> list[Any]:
+    what = f"{line['pilot']} {line['name']}" + f" ({line['agent']})" * (
+        line["agent"] not in ("", line["pilot"])
+    )
+    sent = (
+        "?" if line["sent"] is None else str(line["sent"]) if line["is_exact"] else f"{line['sent']} or more"
+    )
+    missing, fetched = str(line["missing_count"]), str(line["fetched_count"])
+    counts = [
+        sent,
+        str(line["stored"]),
+        styled(missing, {missing: "bold red"} if line["missing"] else {}),
+        fetched,
+    ]
+    return [what, *counts, line["digest"], styled(line["verdict"], VERDICT_STYLES)]
 
 
 def print_json(value: object) -> None:

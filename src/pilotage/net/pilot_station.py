@@ -59,6 +59,7 @@ class Pilot_Station(Station):
             {
                 "STATE": self.l_state,
                 "COHERE": self.l_cohere,
+                "FETCH": self.l_fetch,
                 "PING": self.l_ping,
                 "START": self.l_start,
                 "STOP": self.l_stop,
@@ -130,6 +131,10 @@ class Pilot_Station(Station):
     def l_cohere(self, msg: Message) -> Receipt:
         """Give our side's account of the data, so that the Terminal can compare it with its own."""
         return self.send(to=self.inner, key="COHERE", value=msg.value)
+
+    def l_fetch(self, msg: Message) -> Receipt:
+        """The Terminal lacks rows that our side has sent: have them sent again."""
+        return self.send(to=self.inner, key="FETCH", value=msg.value)
 
     def l_ping(self, msg: Message) -> None:
         """The Terminal wants to know our state: push it back."""

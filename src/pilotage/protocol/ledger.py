@@ -1,23 +1,22 @@
 """Count and digest what was recorded, so that two sides can prove that they hold the same.
 
-Law: a tally depends on the values and their order alone: not on how a stream was cut into messages, not on
-the order of a mapping's keys, not on whether a list was a tuple. Each side keeps its own `Ledger`;
-`compare` names what parts them. A tally resumes from its stored state, so it can be kept in the transaction
-of the data.
+Law: a tally depends on the values alone, and where order belongs to the thing, on their order: a stream's digest
+rolls from item to item, a table's is a sum over its numbered rows, so that a row which comes late spoils nothing.
+Neither depends on how it was cut into messages. Each side keeps its own `Ledger`; `compare` names what parts
+them. A tally resumes from its stored state, so it can be kept in the transaction of the data.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pilotage.protocol.canonical import canonical, canonical_items, canonical_timestamps
 from pilotage.protocol.errors import InvalidMessage
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +25,7 @@ BLOCK = 4096
 """Bytes gathered before they are folded into a digest; the most that a tally's state carries."""
 
 _DIGEST_SIZE = 16
-_EXACT_FLOAT = 2**53
+_SUM_END = 1 << (8 * _DIGEST_SIZE)
 
 
 class Kind(StrEnum):
@@ -38,11 +37,30 @@ class Kind(StrEnum):
 
 
 class LedgerKey(NamedTuple):
-    """Whose record it is, of which kind, under which name ("trials" for trial data)."""
+    """Which table or stream of whom is counted.
+
+    Args:
+        pilot: Under whose name it is stored.
+        kind: What is counted.
+        name: The table's or stream's name ("trials" for trial data).
+        source: Who numbered the entries: for a table the agent that sent it, for a stream one life of that
+            agent, "agent/life". Empty for a sender that numbers nothing, such as an original peer.
+    """
 
     pilot: str
     kind: Kind
     name: str
+    source: str = ""
+
+    @property
+    def agent(self) -> str:
+        """The agent that sent it; empty for one that numbers nothing."""
+        return self.source if self.kind is Kind.TABLE else self.source.rpartition("/")[0]
+
+    @property
+    def life(self) -> str:
+        """The agent's life in which the items of a stream were numbered; empty for tables."""
+        return "" if self.kind is Kind.TABLE else self.source.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +99,48 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class RowTally:
+    """The state of a table's count and digest: a sum, for which the order of the rows is nothing.
+
+    Args:
+        count: Rows so far.
+        total: The sum of their digests, modulo 2**128.
+    """
+
+    count: int = 0
+    total: int = 0
+
+    def mark(self) -> Mark:
+        """Give what the other side compares."""
+        return Mark(self.count, self.digest.hex())
+
+    @property
+    def digest(self) -> bytes:
+        """The sum as 16 bytes."""
+        return self.total.to_bytes(_DIGEST_SIZE, "big")
+
+    def add(self, digest: bytes) -> RowTally:
+        """Give the tally after one more row, whose digest `row_digest` made."""
+        return RowTally(self.count + 1, (self.total + int.from_bytes(digest, "big")) % _SUM_END)
+
+    def join(self, other: RowTally) -> RowTally:
+        """Give the tally of both one's and the other's rows."""
+        return RowTally(self.count + other.count, (self.total + other.total) % _SUM_END)
+
+
+def row_digest(number: int | None, data: bytes) -> bytes:
+    """Digest one row of a table.
+
+    Args:
+        number: Its running number; None if its sender numbers nothing.
+        data: Its canonical bytes.
+    """
+    state = hashlib.blake2b(b"-;" if number is None else b"%d;" % number, digest_size=_DIGEST_SIZE)
+    state.update(data)
+    return state.digest()
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One table or stream in which two ledgers differ.
 
@@ -106,6 +166,7 @@ class Difference:
 
     def __str__(self) -> str:
         where = f"{self.key.kind} {self.key.name!r} of pilot {self.key.pilot!r}"
+        where += f" from {self.key.source}" * (self.key.source not in ("", self.key.pilot))
         counts = f"we hold {self.ours}, the other side {self.theirs}"
         if self.missing:
             return f"{where}: {self.missing} missing ({counts})"
@@ -125,29 +186,40 @@ class Ledger:
     table 'trials' of pilot 'rig_a': 1 missing (we hold 1, the other side 2)
     """
 
-    def __init__(self, tallies: Mapping[LedgerKey, Tally] | None = None) -> None:
+    def __init__(self, tallies: Mapping[LedgerKey, Tally | RowTally] | None = None) -> None:
         """Start empty, or resume from stored tallies."""
-        self._tallies: dict[LedgerKey, Tally] = dict(tallies or {})
+        self._streams: dict[LedgerKey, Tally] = {}
+        self._tables: dict[LedgerKey, RowTally] = {}
+        for key, tally in (tallies or {}).items():
+            if isinstance(tally, RowTally):
+                self._tables[key] = tally
+            else:
+                self._streams[key] = tally
         self._changed: set[LedgerKey] = set()
 
-    def add(self, pilot: str, name: str, value: object) -> None:
-        """Count one row of a table and fold its content in.
+    def add(self, pilot: str, name: str, value: object, number: int | None = None, source: str = "") -> None:
+        """Count one row of a table and add its content.
 
         Args:
             pilot: Whose row it is.
             name: The table: "trials", "events", "states", "parameters".
             value: Anything that `canonical` takes.
+            number: The row's running number, if it has one.
+            source: Who numbered it.
 
         Raises:
             InvalidMessage: The value has no canonical bytes.
         """
-        self.add_canonical(pilot, name, canonical(value))
+        self.add_row(LedgerKey(pilot, Kind.TABLE, name, source), row_digest(number, canonical(value)))
 
-    def add_canonical(self, pilot: str, name: str, data: bytes) -> None:
-        """Count one row of a table whose canonical bytes were made already."""
-        self._extend(LedgerKey(pilot, Kind.TABLE, name), 1, data, b"")
+    def add_row(self, key: LedgerKey, digest: bytes) -> None:
+        """Count one row of a table whose digest was made already."""
+        self._tables[key] = self._tables.get(key, RowTally()).add(digest)
+        self._changed.add(key)
 
-    def add_items(self, pilot: str, stream: str, timestamps: Sequence[Any] | Array, data: Array) -> None:
+    def add_items(
+        self, pilot: str, stream: str, timestamps: Sequence[Any] | Array, data: Array, source: str = ""
+    ) -> None:
         """Count a stream's items and their timestamps, however they were cut into messages.
 
         Args:
@@ -155,6 +227,7 @@ class Ledger:
             stream: The stream's name.
             timestamps: One for each item: seconds (float), integers or text.
             data: Items of one dtype, shape (k, *item_shape).
+            source: Who numbered them.
 
         Raises:
             InvalidMessage: Counts differ, or the dtype holds objects.
@@ -163,26 +236,36 @@ class Ledger:
             raise InvalidMessage(
                 f"stream {stream!r}: {len(timestamps)} timestamps for an array of shape {data.shape}"
             )
-        self.add_items_canonical(pilot, stream, canonical_timestamps(timestamps), data)
+        self.add_items_canonical(pilot, stream, canonical_timestamps(timestamps), data, source)
 
-    def add_items_canonical(self, pilot: str, stream: str, stamps: bytes, data: Array) -> None:
+    def add_items_canonical(
+        self, pilot: str, stream: str, stamps: bytes, data: Array, source: str = ""
+    ) -> None:
         """Count a stream's items whose timestamps' canonical bytes were made already."""
-        form, content = _items(data)
-        self._extend(LedgerKey(pilot, Kind.STREAM, stream), len(data), content, form)
-        self._extend(LedgerKey(pilot, Kind.TIMESTAMP, stream), len(data), stamps, b"")
+        form, content = canonical_items(data)
+        self._extend(LedgerKey(pilot, Kind.STREAM, stream, source), len(data), content, form)
+        self._extend(LedgerKey(pilot, Kind.TIMESTAMP, stream, source), len(data), stamps, b"")
+
+    def count(self, key: LedgerKey) -> int:
+        """Give how many entries of a table or stream were counted."""
+        tally = self._tables.get(key) or self._streams.get(key)
+        return tally.count if tally else 0
 
     def marks(self) -> dict[LedgerKey, Mark]:
         """Give the count and digest of everything, ready to be sent and compared."""
-        return {key: tally.mark() for key, tally in self._tallies.items()}
+        marks = {key: tally.mark() for key, tally in self._tables.items()}
+        return marks | {key: tally.mark() for key, tally in self._streams.items()}
 
-    def take_changed(self) -> dict[LedgerKey, Tally]:
+    def take_changed(self) -> dict[LedgerKey, Tally | RowTally]:
         """Give the tallies that changed since the last call, so that a store writes only these."""
-        changed = {key: self._tallies[key] for key in self._changed}
+        changed: dict[LedgerKey, Tally | RowTally] = {
+            key: self._tables.get(key) or self._streams[key] for key in self._changed
+        }
         self._changed.clear()
         return changed
 
     def _extend(self, key: LedgerKey, count: int, data: bytes | memoryview, form: bytes) -> None:
-        self._tallies[key] = self._tallies.get(key, Tally()).extend(count, data, form)
+        self._streams[key] = self._streams.get(key, Tally()).extend(count, data, form)
         self._changed.add(key)
 
 
@@ -196,168 +279,13 @@ def compare(ours: Mapping[LedgerKey, Mark], theirs: Mapping[LedgerKey, Mark]) ->
     Returns:
         Differences ordered by pilot, kind and name.
     """
-    nothing = Tally().mark()
     found = []
     for key in sorted(ours.keys() | theirs.keys()):
+        nothing = (RowTally() if key[1] == Kind.TABLE else Tally()).mark()
         mine, other = ours.get(key, nothing), theirs.get(key, nothing)
         if mine != other:
             found.append(Difference(LedgerKey(*key), mine.count, other.count))
     return found
-
-
-def canonical(value: object) -> bytes:
-    """Give bytes that are equal exactly for equal values.
-
-    Tuples equal lists, a mapping's order doesn't matter, NumPy scalars and 0-d arrays equal the Python number
-    (which is what a wire makes of them), datetimes equal their ISO text; every NaN is the same NaN; 1, 1.0
-    and True differ.
-
-    Args:
-        value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or
-            mappings of these.
-
-    Returns:
-        Self-delimiting bytes: no concatenation of two values equals another's.
-
-    Raises:
-        InvalidMessage: A value, or one inside it, is of another type.
-    """
-    writer = _EXACT.get(type(value))
-    return writer(value) if writer is not None else _other(value)
-
-
-def canonical_timestamps(timestamps: Sequence[Any] | Array) -> bytes:
-    """Give the bytes of timestamps, item by item, so that batches may be cut anywhere.
-
-    Raises:
-        InvalidMessage: A timestamp is neither a number nor text nor a datetime64.
-    """
-    array = np.asarray(timestamps) if not isinstance(timestamps, np.ndarray) else timestamps
-    if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
-        return array.astype("<f8").tobytes()
-    if array.dtype.kind in "iu" and (
-        array.size == 0 or max(-int(array.min()), int(array.max())) <= _EXACT_FLOAT
-    ):
-        return array.astype("<f8").tobytes()
-    return b"".join(_timestamp(stamp) for stamp in timestamps)
-
-
-def _timestamp(stamp: object) -> bytes:
-    if isinstance(stamp, np.datetime64):
-        return canonical(str(stamp))
-    if hasattr(stamp, "isoformat"):
-        return canonical(stamp)
-    plain = stamp.item() if isinstance(stamp, np.generic) else stamp
-    if isinstance(plain, int) and not isinstance(plain, bool) and abs(plain) <= _EXACT_FLOAT:
-        return struct.pack("<d", plain)
-    if isinstance(plain, float):
-        return struct.pack("<d", plain)
-    if isinstance(plain, int | str) and not isinstance(plain, bool):
-        return canonical(plain)
-    raise InvalidMessage(f"a timestamp is a number or text, not {type(stamp).__name__}")
-
-
-def _items(data: Array) -> tuple[bytes, bytes | memoryview]:
-    if data.dtype.kind in "US":
-        form = f"{data.dtype.kind}{data.shape[1:]}".encode()
-        return form, b"".join(canonical(item) for item in data.ravel().tolist())
-    plain = _little_endian(data)
-    return f"{plain.dtype.str}{plain.shape[1:]}".encode(), plain.reshape(-1).view(np.uint8).data
-
-
-def _little_endian(array: Array) -> Array:
-    if array.dtype.hasobject:
-        raise InvalidMessage("an array of Python objects has no canonical bytes: give it a plain dtype")
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
-
-
-def _constant(value: bool | None) -> bytes:
-    return b"n" if value is None else b"t" if value else b"f"
-
-
-def _integer(value: int) -> bytes:
-    return b"i%d;" % value
-
-
-def _float(value: float) -> bytes:
-    return b"d" + _double(value)
-
-
-def _complex(value: complex) -> bytes:
-    return b"c" + _double(value.real) + _double(value.imag)
-
-
-def _text(value: str) -> bytes:
-    text = value.encode("utf-8", "surrogatepass")
-    return b"s%d:%b" % (len(text), text)
-
-
-def _binary(value: bytes | bytearray | memoryview) -> bytes:
-    data = bytes(value)
-    return b"b%d:%b" % (len(data), data)
-
-
-def _sequence(value: Sequence[object]) -> bytes:
-    return b"l%d:%b" % (len(value), b"".join(map(canonical, value)))
-
-
-def _mapping(value: Mapping[Any, object]) -> bytes:
-    # Canonical bytes delimit themselves, so sorting the pairs sorts them by their keys.
-    pairs = sorted(canonical(key) + canonical(item) for key, item in value.items())
-    return b"m%d:%b" % (len(pairs), b"".join(pairs))
-
-
-def _numpy(value: Array | np.generic) -> bytes:
-    if value.ndim == 0 and value.dtype.kind in "biufcUS" and value.dtype.itemsize <= _largest(value.dtype):
-        return canonical(value.item())
-    array = _little_endian(np.asarray(value))
-    return f"a{array.dtype.str}{array.shape}:".encode() + array.tobytes()
-
-
-def _other(value: object) -> bytes:
-    if hasattr(value, "isoformat"):
-        return _text(str(value.isoformat()))
-    for kinds, writer in _BY_BASE:
-        if isinstance(value, kinds):
-            return writer(value)
-    raise InvalidMessage(
-        f"{type(value).__name__} has no canonical bytes: use plain values, lists, mappings, arrays"
-    )
-
-
-def _double(value: float) -> bytes:
-    return _PACK(value if value == value else math.nan)  # noqa: PLR0124 - the quickest test for NaN
-
-
-_PACK = struct.Struct("<d").pack
-
-_Writer = Callable[[Any], bytes]
-
-_EXACT: dict[type, _Writer] = {
-    str: _text,
-    float: _float,
-    int: _integer,
-    bool: _constant,
-    type(None): _constant,
-    dict: _mapping,
-    list: _sequence,
-    tuple: _sequence,
-}
-
-_BY_BASE: tuple[tuple[tuple[type, ...], _Writer], ...] = (
-    ((np.ndarray, np.generic), _numpy),
-    ((int,), _integer),
-    ((float,), _float),
-    ((complex,), _complex),
-    ((str,), _text),
-    ((bytes, bytearray, memoryview), _binary),
-    ((Mapping,), _mapping),
-    ((list, tuple), _sequence),
-)
-
-
-def _largest(dtype: np.dtype[Any]) -> int:
-    return {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
 
 
 def _feed(digest: bytes, head: bytes, data: memoryview) -> tuple[bytes, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,10 +53,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, and what is wrong beyond single rows."""
+    """All findings, what is wrong beyond single rows, and the session's certificate."""
 
     findings: Sequence[Finding]
     faults: Sequence[str]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -79,4 +80,5 @@ class Report:
             "complete": self.complete,
             "faults": self.all_faults(),
             "rows": [asdict(finding) for finding in self.findings],
+            "certificate": dict(self.certificate) or None,
         }

@@ -237,6 +237,8 @@ class Demo:
         certificate = operator.end()
         word = "both sides hold the same" if certificate["complete"] else "both sides DIFFER"
         self._tell.step(f"COHERE: {word}; the session is ended")
+        for text in certificate["fetched"]:
+            self._tell.step(text)
         self._plan.session = self._relative(certificate["place"])
         self._plan.records = {
             name: self._relative(account["record"])

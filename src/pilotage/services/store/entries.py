@@ -52,6 +52,9 @@ class TrialData:
         values: Columns. The presence of the key TRIAL_END marks the trial complete.
         message: The id of the message, so that it is stored once.
         stamp: When it was sent and received.
+        source: Who numbered the row: the agent that sent it. Empty if nobody did.
+        row_num: The row's running number among those of `pilot` and `source`, from 0. A row with a number that is
+            stored already, with the same content, is not stored again, whatever message carries it.
     """
 
     pilot: str
@@ -60,6 +63,8 @@ class TrialData:
     values: Mapping[str, object]
     message: MessageId | None = None
     stamp: Stamp | None = None
+    source: str = ""
+    row_num: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,9 @@ class StreamItems:
         data: Items of one dtype, shape (k, *item_shape). Not to be changed until `done` was called.
         message: The id of the message, so that it is stored once.
         stamp: When it was sent and received.
+        source: Who numbered the items: a life of the agent that sent them, "agent/life". Empty if nobody did.
+        first: The running number of the first item among those of `stream` and `source`; the others follow it
+            without a gap. None if nobody numbered them.
     """
 
     pilot: str
@@ -116,6 +124,8 @@ class StreamItems:
     data: np.ndarray[Any, Any]
     message: MessageId | None = None
     stamp: Stamp | None = None
+    source: str = ""
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pilotage.protocol.canonical import canonical, canonical_timestamps
 from pilotage.protocol.errors import PilotageError, StoreError
-from pilotage.protocol.ledger import canonical, canonical_timestamps
+from pilotage.protocol.ledger import row_digest
 from pilotage.services.store import entries
 from pilotage.services.store.entries import Entry, MessageId
 from pilotage.services.store.forms import Block, block_of
@@ -33,7 +34,7 @@ class Job:
         done: Whom to tell.
         fields: The columns of its row, if it has one.
         values: A trial's values as JSON can say them.
-        digest: Canonical bytes for the ledger.
+        digest: For the ledger: a row's digest, or the canonical bytes of timestamps.
         block: A stream's items.
         size: Bytes that it takes, about.
         failure: Why it can't be stored, when that shows already.
@@ -98,12 +99,15 @@ def _check(entry: Entry) -> None:
         return
     if entry.message is not None:
         _check_id(entry.message)
-    if (
-        isinstance(entry, entries.TrialData)
-        and entry.trial_num is not None
-        and not _fits(entry.trial_num, 63)
-    ):
-        raise StoreError(f"trial_num {entry.trial_num!r} is no integer from 0 to 2**63 - 1")
+    for what, number in _numbers(entry):
+        if number is not None and not _fits(number, 63):
+            raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
+
+
+def _numbers(entry: Entry) -> tuple[tuple[str, object], ...]:
+    if isinstance(entry, entries.TrialData):
+        return ("trial_num", entry.trial_num), ("row_num", entry.row_num)
+    return (("first", entry.first),) if isinstance(entry, entries.StreamItems) else ()
 
 
 def _check_id(message: MessageId) -> None:
@@ -122,17 +126,18 @@ def _pack(job: Job) -> None:
     match entry:
         case entries.TrialData():
             job.values = _mapping(entry.values)
-            job.fields = (entry.pilot, entry.subject or "", entry.trial_num, to_text(job.values))
-            job.digest = canonical([entry.subject, entry.trial_num, entry.values])
+            subject, number = entry.subject or "", entry.row_num
+            job.fields = (entry.pilot, subject, entry.trial_num, to_text(job.values), entry.source, number)
+            job.digest = row_digest(number, canonical([subject, entry.trial_num, entry.values]))
         case entries.Event():
             job.fields = (entry.pilot, entry.name, to_text(_mapping(entry.values)))
-            job.digest = canonical([entry.name, entry.values])
+            job.digest = row_digest(None, canonical([entry.name, entry.values]))
         case entries.State():
             job.fields = (entry.pilot, entry.state)
-            job.digest = canonical([entry.state])
+            job.digest = row_digest(None, canonical([entry.state]))
         case entries.Parameter():
             job.fields = (entry.pilot, entry.name, to_text(plain(entry.value)), entry.source)
-            job.digest = canonical([entry.name, entry.value, entry.source])
+            job.digest = row_digest(None, canonical([entry.name, entry.value, entry.source]))
         case entries.StreamItems():
             job.block = block_of(entry.subject, entry.timestamps, entry.data)
             job.digest = canonical_timestamps(entry.timestamps)
@@ -146,7 +151,7 @@ def _pack(job: Job) -> None:
 
 def _check_texts(entry: Entry, job: Job) -> None:
     if isinstance(entry, entries.StreamItems):
-        texts: tuple[Any, ...] = (entry.pilot, entry.stream, entry.subject or "")
+        texts: tuple[Any, ...] = (entry.pilot, entry.stream, entry.subject or "", entry.source)
     else:
         texts = tuple(field for field in job.fields if not isinstance(field, int | None))
         if not isinstance(entry, entries.Provenance | entries.Settled):

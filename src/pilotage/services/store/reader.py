@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pilotage.protocol.coverage import Holding
 from pilotage.protocol.errors import StoreError
 from pilotage.protocol.ledger import LedgerKey, Mark
 from pilotage.services.store import schema
 from pilotage.services.store.forms import Array
+from pilotage.services.store.holdings import holdings, read_tallies
 from pilotage.services.store.streams import StreamRow, read_tail, stream_rows
 from pilotage.services.store.values import from_text, restore
-from pilotage.services.store.writer import read_tallies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ class SessionReader:
         self._folder = Path(folder)
         self._connection = schema.connect_reader(self._folder / schema.DATABASE)
         try:
-            schema.check_version(self._connection, self._folder)
+            self._version = schema.check_version(self._connection, self._folder)
         except StoreError:
             self._connection.close()
             raise
@@ -140,6 +141,16 @@ class SessionReader:
     def ledger(self) -> dict[LedgerKey, Mark]:
         """Give counts and digests of everything that is committed."""
         return {key: tally.mark() for key, tally in read_tallies(self._connection).items()}
+
+    def holdings(self) -> list[Holding]:
+        """Give what is there of each sender: the rows counted and digested anew, the streams as committed.
+
+        Empty for a session of version 1, whose entries have no running numbers.
+        """
+        try:
+            return holdings(self._connection) if self._version > 1 else []
+        except sqlite3.Error as cause:
+            raise self._unreadable(cause) from cause
 
     def next_trial(self, pilot: str, subject: str) -> int:
         """Give the number after the last trial of a pilot and subject; 0 if there is none."""

@@ -13,7 +13,8 @@ from pilotage.protocol.errors import StoreError
 
 DATABASE = "session.sqlite"
 ZARR = "streams.zarr"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""What a new session gets. Readers take every version from 1 on; a writer brings an older session to this one."""
 VIEW_COLUMNS = 1000
 """Trial columns that the view `trials` shows at most; SQLite allows 2,000 in a result."""
 
@@ -27,7 +28,8 @@ CREATE TABLE trial_rows (
 CREATE TABLE trial_columns (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE data_messages (
     id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, subject TEXT NOT NULL, trial_num INTEGER,
-    received REAL, sent_wall REAL, sent_monotonic REAL, "values" TEXT NOT NULL);
+    received REAL, sent_wall REAL, sent_monotonic REAL, "values" TEXT NOT NULL,
+    source TEXT NOT NULL DEFAULT '', row_num INTEGER);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, pilot TEXT NOT NULL, name TEXT NOT NULL, "values" TEXT NOT NULL,
     received REAL, sent_wall REAL, sent_monotonic REAL);
@@ -48,11 +50,19 @@ CREATE TABLE stream_tail (
 CREATE TABLE message_ids (
     boot INTEGER NOT NULL, flow INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (boot, flow, first)) WITHOUT ROWID;
-CREATE TABLE ledger (
-    pilot TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
-    digest BLOB NOT NULL, pending BLOB NOT NULL, form BLOB NOT NULL,
-    PRIMARY KEY (pilot, kind, name)) WITHOUT ROWID;
 """
+
+NUMBERED = """
+CREATE UNIQUE INDEX data_rows ON data_messages (pilot, source, row_num) WHERE row_num IS NOT NULL;
+CREATE TABLE stream_numbers (
+    pilot TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL, count INTEGER NOT NULL,
+    source TEXT NOT NULL, first INTEGER, PRIMARY KEY (pilot, name, position)) WITHOUT ROWID;
+CREATE TABLE ledger (
+    pilot TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, source TEXT NOT NULL, count INTEGER NOT NULL,
+    digest BLOB NOT NULL, pending BLOB NOT NULL, form BLOB NOT NULL,
+    PRIMARY KEY (pilot, kind, name, source)) WITHOUT ROWID;
+"""
+"""What version 2 has beyond version 1, but for two columns."""
 
 FIXED_COLUMNS = ("pilot", "subject", "trial_num", "occurrence", "complete", "first_received", "last_received")
 
@@ -106,22 +116,23 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         raise StoreError(f"{str(path)!r} can't be read ({cause}): check the rights of the folder") from cause
 
 
-def check_version(connection: sqlite3.Connection, folder: Path) -> None:
-    """Make sure that the tables are ones that this version knows.
+def check_version(connection: sqlite3.Connection, folder: Path) -> int:
+    """Make sure that the tables are ones that this version knows, and give their version.
 
     Raises:
         StoreError: They are missing or newer.
     """
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found != SCHEMA_VERSION:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not 1 <= found <= SCHEMA_VERSION:
         raise StoreError(
-            f"session {str(folder)!r} has table version {found}, this program reads {SCHEMA_VERSION}: "
+            f"session {str(folder)!r} has table version {found}, this program reads 1 to {SCHEMA_VERSION}: "
             + (
                 "use a newer Pilotage"
                 if found > SCHEMA_VERSION
                 else "it was never wholly created, start a new one"
             )
         )
+    return found
 
 
 def view_statements(names: Iterable[str]) -> list[str]:

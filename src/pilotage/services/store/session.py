@@ -5,31 +5,40 @@ Law: `done(None)` is called only when a power cut can't take the entry away.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from pilotage.protocol.coverage import Holding
 from pilotage.protocol.errors import StoreError
 from pilotage.protocol.ledger import LedgerKey, Mark
 from pilotage.services.store import schema
-from pilotage.services.store.chunks import COMPRESSORS, Sync, sync_folder
+from pilotage.services.store.chunks import COMPRESSORS, Sync
 from pilotage.services.store.entries import Entry
+from pilotage.services.store.folder import (
+    checked_name,
+    closed_on_error,
+    made,
+    named,
+    reading,
+    released_on_error,
+)
+from pilotage.services.store.holdings import holdings, read_tallies, row_digests
 from pilotage.services.store.intake import Intake
 from pilotage.services.store.lock import WriterLock, refuse_network_folder
 from pilotage.services.store.packing import Done, Job, describe, pack
 from pilotage.services.store.seen import Seen, SeenTable
 from pilotage.services.store.streams import StreamWriter
-from pilotage.services.store.tables import make_view
 from pilotage.services.store.trouble import DiskTrouble, Trouble, cut
+from pilotage.services.store.upgrade import upgrade
 from pilotage.services.store.values import plain, to_text
-from pilotage.services.store.writer import BatchWriter, read_tallies
+from pilotage.services.store.writer import BatchWriter
 
 _logger = logging.getLogger(__name__)
 
@@ -170,15 +179,15 @@ class SessionStore:
                 be written.
         """
         facts = {key: to_text(plain(value)) for key, value in provenance.items()}
-        folder = Path(root) / _checked_name(session)
+        folder = Path(root) / checked_name(session)
         config = config or StoreConfig()
         refuse_network_folder(folder.absolute().parent)
-        with _named(folder, "created"):
+        with named(folder, "created"):
             folder.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(folder)
-            with _released_on_error(lock):
-                connection = _made(folder, session, facts, config.sync)
-                with _closed_on_error(connection):
+            with released_on_error(lock):
+                connection = made(folder, session, facts, config.sync)
+                with closed_on_error(connection):
                     return cls(folder, lock, connection, config)
 
     @classmethod
@@ -194,12 +203,12 @@ class SessionStore:
         if not database.is_file():
             raise StoreError(f"{str(folder)!r} holds no session ({schema.DATABASE} is missing): create one")
         refuse_network_folder(folder.absolute())
-        with _named(folder, "opened"):
+        with named(folder, "opened"):
             lock = WriterLock(folder)
-            with _released_on_error(lock):
+            with released_on_error(lock):
                 connection = schema.connect_writer(database)
-                with _closed_on_error(connection):
-                    schema.check_version(connection, folder)
+                with closed_on_error(connection):
+                    upgrade(connection, schema.check_version(connection, folder))
                     return cls(folder, lock, connection, config or StoreConfig())
 
     @property
@@ -229,7 +238,7 @@ class SessionStore:
         Raises:
             StoreError: The database can't be read.
         """
-        with _reading(self._folder) as connection:
+        with reading(self._folder) as connection:
             return dict(SeenTable(connection).summaries())
 
     def ledger(self) -> dict[LedgerKey, Mark]:
@@ -238,8 +247,40 @@ class SessionStore:
         Raises:
             StoreError: The database can't be read.
         """
-        with _reading(self._folder) as connection:
+        with reading(self._folder) as connection:
             return {key: tally.mark() for key, tally in read_tallies(connection).items()}
+
+    def holdings(self) -> list[Holding]:
+        """Give what is committed of each sender: counts, digests and the running numbers that are there.
+
+        The rows are counted anew from their table, so this takes a second for some 30,000 of them.
+
+        Raises:
+            StoreError: The database can't be read.
+        """
+        with reading(self._folder) as connection:
+            return holdings(connection)
+
+    def row_digests(self, pilot: str, source: str, first: int, last: int) -> dict[int, str]:
+        """Give the digests of single rows of the trials' messages, by number.
+
+        Raises:
+            StoreError: The database can't be read.
+        """
+        with reading(self._folder) as connection:
+            return row_digests(connection, pilot, source, first, last)
+
+    def next_row(self, pilot: str, source: str) -> int:
+        """Give the number after the highest that is stored of a pilot's rows from a source; 0 if none is.
+
+        Raises:
+            StoreError: The database can't be read.
+        """
+        with reading(self._folder) as connection:
+            found = connection.execute(
+                "SELECT max(row_num) FROM data_messages WHERE pilot = ? AND source = ?", (pilot, source)
+            ).fetchone()[0]
+            return 0 if found is None else int(found) + 1
 
     def statistics(self) -> StoreStatistics:
         """Give what was done and what waits."""
@@ -295,9 +336,7 @@ class SessionStore:
                 batch = self._intake.take(config.batch_items, config.batch_bytes, wait_s)
                 if batch:
                     self._commit(batch)
-                elif not self._held:
-                    break
-                elif self._gave_up.wait(max(0.0, self._retry_at - time.monotonic())):
+                elif not self._held or self._gave_up.wait(max(0.0, self._retry_at - time.monotonic())):
                     break
                 if self._held and time.monotonic() >= self._retry_at:
                     self._retry()
@@ -335,7 +374,7 @@ class SessionStore:
             self._report(Trouble(str(self._folder), text, is_over=True))
 
     def _report(self, trouble: Trouble) -> None:
-        _logger.log(logging.WARNING, "%s: %s", self._folder, trouble.text)
+        _logger.info("%s: %s", self._folder, trouble.text)
         try:
             self._config.on_trouble(trouble)
         except Exception:
@@ -362,73 +401,3 @@ class SessionStore:
                 "%s: closing the database: %s; it is read from its log next time", self._folder, cause
             )
         self._lock.release()
-
-
-def _made(folder: Path, session: str, facts: Mapping[str, str], sync: Sync) -> sqlite3.Connection:
-    connection = schema.connect_writer(folder / schema.DATABASE)
-    if connection.execute("PRAGMA user_version").fetchone()[0]:
-        connection.close()
-        raise StoreError(
-            f"session {session!r} exists already in {str(folder)!r}: open it, or choose another name"
-        )
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in schema.TABLES.split(";"):
-        connection.execute(statement)
-    make_view(connection, ())
-    connection.execute("INSERT INTO session_info VALUES ('session', ?)", (session,))
-    connection.executemany("INSERT INTO provenance VALUES (?, ?)", list(facts.items()))
-    connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-    (folder / schema.ZARR).mkdir(exist_ok=True)
-    for parent in (folder, folder.parent):
-        sync_folder(parent, sync)
-    return connection
-
-
-def _checked_name(session: str) -> str:
-    # The strictest of the file systems we meet decides, so that a session can be copied anywhere.
-    usable = session.strip(" .") == session and session.isprintable() and not set(session) & set('/\\:*?"<>|')
-    if not session or not usable or len(session.encode()) > 200:
-        raise StoreError(
-            f"session name {session!r} can't be a folder's name: use letters, digits, '-' and '_'"
-        )
-    return session
-
-
-@contextlib.contextmanager
-def _named(folder: Path, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error) as cause:
-        raise StoreError(
-            f"session {str(folder)!r} can't be {verb} ({cause}): check the disk's room and rights"
-        ) from cause
-
-
-@contextlib.contextmanager
-def _released_on_error(lock: WriterLock) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        lock.release()
-        raise
-
-
-@contextlib.contextmanager
-def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-@contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
-    connection = schema.connect_reader(folder / schema.DATABASE)
-    try:
-        yield connection
-    except sqlite3.Error as cause:
-        raise StoreError(f"session {str(folder)!r} can't be read ({cause}): check the disk") from cause
-    finally:
-        connection.close()

@@ -22,8 +22,8 @@ ROWS_A_CALL = (128, 16, 1)
 _ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
 _STAMPS = "received, sent_wall, sent_monotonic"
 _INSERTS = {
-    "data_messages": f'INSERT INTO data_messages (pilot, subject, trial_num, "values", {_STAMPS}) '
-    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "data_messages": f'INSERT INTO data_messages (pilot, subject, trial_num, "values", source, row_num, {_STAMPS}) '
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "events": f'INSERT INTO events (pilot, name, "values", {_STAMPS}) VALUES (?, ?, ?, ?, ?, ?)',
     "states": f"INSERT INTO states (pilot, state, {_STAMPS}) VALUES (?, ?, ?, ?, ?)",
     "parameters": f"INSERT INTO parameters (pilot, name, value, source, {_STAMPS}) VALUES (?, ?, ?, ?, "
@@ -75,13 +75,22 @@ class TableWriter:
         """Gather one row for a table; the fields in the order of its statement."""
         self._rows[table].append(fields)
 
-    def merge(self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None) -> None:
-        """Merge one message's columns into its trial's row."""
+    def merge(
+        self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None, *, late: bool = False
+    ) -> None:
+        """Merge one message's columns into its trial's row.
+
+        Args:
+            key: Which trial.
+            values: The columns.
+            stamp: When the message came.
+            late: It was sent before others that are stored already: it changes none of their values.
+        """
         columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
         row = self._latest.get(key) or self._stored(key)
-        if row is None or (row.complete and _conflicts(row.columns, columns)):
+        if row is None or (row.complete and not late and _conflicts(row.columns, columns)):
             row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, {})
-        row.columns.update(columns)
+        row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
         row.complete = row.complete or TRIAL_END in values
         row.last = stamp.received if stamp else row.last
         row.first = row.last if row.first is None else row.first

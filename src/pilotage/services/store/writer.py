@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilotage.protocol.errors import StoreError
-from pilotage.protocol.ledger import Kind, Ledger, LedgerKey, Tally
+from pilotage.protocol.ledger import Kind, Ledger, LedgerKey
 from pilotage.services.store.entries import (
     Event,
     Parameter,
@@ -24,7 +24,9 @@ from pilotage.services.store.entries import (
     StreamItems,
     TrialData,
 )
-from pilotage.services.store.packing import Job, describe
+from pilotage.services.store.holdings import TRIALS, read_tallies, write_tallies
+from pilotage.services.store.numbers import Place, RowNumbers, StreamNumbers
+from pilotage.services.store.packing import Job, describe, pack
 from pilotage.services.store.seen import SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.tables import TableWriter, TrialKey
@@ -64,6 +66,8 @@ class BatchWriter:
         self._streams = streams
         self._tables = TableWriter(connection)
         self._seen = SeenTable(connection)
+        self._rows = RowNumbers(connection)
+        self._items = StreamNumbers(connection)
         self._ledger = Ledger()
         self._stale = True
         self.counts = Counts()
@@ -110,9 +114,11 @@ class BatchWriter:
         self._connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._add(job, before) for job in batch]
         self._tables.write()
+        self._rows.written()
         self._streams.write()
+        self._items.write()
         self._seen.write()
-        self._write_ledger()
+        write_tallies(self._connection, self._ledger.take_changed())
         self._connection.execute("COMMIT")
         self._streams.committed()
         self._stale = False
@@ -141,7 +147,9 @@ class BatchWriter:
                 self._store_items(job, job.entry, counts)
                 return
             case TrialData():
-                self._store_trial(job, job.entry)
+                if not self._store_trial(job, job.entry):
+                    counts.duplicates += 1
+                    return
             case Event():
                 self._store_row(job, job.entry.pilot, "events")
             case State():
@@ -155,34 +163,38 @@ class BatchWriter:
                     self._seen.add(boot, flow, 0, below - 1)
         counts.rows += 1
 
-    def _store_trial(self, job: Job, entry: TrialData) -> None:
+    def _store_trial(self, job: Job, entry: TrialData) -> bool:
+        """Store a row; tell whether it was not there yet."""
+        place = self._rows.place(entry, job.digest)
+        if place is Place.STORED:
+            return False
+        if place is Place.TAKEN:
+            _logger.warning(
+                "%s: row %s of %r from %r came with other content than the one that is stored; kept without a number",
+                self._folder, entry.row_num, entry.pilot, entry.source,
+            )  # fmt: skip
+            job = pack(replace(entry, row_num=None), job.done)
+        else:
+            self._rows.note(entry, job.digest)
         self._tables.add("data_messages", job.fields)
         if entry.trial_num is not None and job.values is not None:
-            self._tables.merge(
-                TrialKey(entry.pilot, entry.subject or "", entry.trial_num), job.values, entry.stamp
-            )
-        self._ledger.add_canonical(entry.pilot, "trials", job.digest)
+            key = TrialKey(entry.pilot, entry.subject or "", entry.trial_num)
+            self._tables.merge(key, job.values, entry.stamp, late=place is Place.LATE)
+        self._ledger.add_row(LedgerKey(entry.pilot, Kind.TABLE, TRIALS, entry.source), job.digest)
+        return True
 
     def _store_row(self, job: Job, pilot: str, table: str) -> None:
         self._tables.add(table, job.fields)
-        self._ledger.add_canonical(pilot, table, job.digest)
+        self._ledger.add_row(LedgerKey(pilot, Kind.TABLE, table), job.digest)
 
     def _store_items(self, job: Job, entry: StreamItems, counts: Counts) -> None:
         if job.block is not None:
             self._streams.add(entry.pilot, entry.stream, job.block)
-            self._ledger.add_items_canonical(entry.pilot, entry.stream, job.digest, job.block.data)
+            self._items.add(entry, len(job.block.data))
+            self._ledger.add_items_canonical(
+                entry.pilot, entry.stream, job.digest, job.block.data, entry.source
+            )
             counts.items += len(job.block.data)
-
-    def _write_ledger(self) -> None:
-        self._connection.executemany(
-            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = "
-            "excluded.count, "
-            "digest = excluded.digest, pending = excluded.pending, form = excluded.form",
-            [
-                (key.pilot, key.kind.value, key.name, tally.count, tally.digest, tally.pending, tally.form)
-                for key, tally in self._ledger.take_changed().items()
-            ],
-        )
 
     def _roll_back(self) -> None:
         try:
@@ -202,6 +214,8 @@ class BatchWriter:
         self._tables.reload()
         self._streams.reload()
         self._seen.reload()
+        self._rows.reload()
+        self._items.reload()
         self._ledger = Ledger(read_tallies(self._connection))
         self._stale = False
 
@@ -227,12 +241,3 @@ class BatchWriter:
             error = StoreError(text)
         error.__cause__ = cause
         return error
-
-
-def read_tallies(connection: sqlite3.Connection) -> dict[LedgerKey, Tally]:
-    """Read the ledger's stored state."""
-    rows = connection.execute("SELECT pilot, kind, name, count, digest, pending, form FROM ledger")
-    return {
-        LedgerKey(pilot, Kind(kind), name): Tally(count, digest, pending, form)
-        for pilot, kind, name, count, digest, pending, form in rows
-    }
