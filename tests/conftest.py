@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +51,12 @@ def _no_preferences_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Ite
             patch.delenv(variable)
         patch.setenv("PILOTAGE_PREFS", str(empty))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _a_disk_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test leaves in journals away from the others."""
+    monkeypatch.setenv("PILOTAGE_DATADIR", str(tmp_path_factory.getbasetemp() / f"data-{uuid.uuid4().hex}"))
 
 
 @pytest.fixture(scope="session")

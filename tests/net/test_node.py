@@ -59,6 +59,8 @@ def test_the_documented_methods_take_what_is_documented() -> None:
         "repeat": True,
         "flags": None,
         "force_to": False,
+        "durable": None,
+        "deadline_s": None,  # beyond the documentation
     }
     assert list(of(Net_Node.prepare_message)) == ["to", "key", "value", "repeat", "flags"]
     stream = of(Net_Node.get_stream)

@@ -356,6 +356,6 @@ def test_an_idle_flow_tells_that_all_of_it_is_over(outbox, way):
 def test_a_station_that_refuses_a_copy_says_nothing_of_the_one_before(outbox, way):
     outbox.send(request("m"), 0.0)
     outbox.time_passed(1.0)
-    refusal = Verdict(1, Outcome.REFUSED, Reason.UNKNOWN_RECIPIENT, "b is not connected")
+    refusal = Verdict(1, Outcome.REFUSED, Reason.QUEUE_FULL, "too many wait")
     ((_, end),) = outbox.acked(ack(0, life=0, verdicts=[refusal]), 1.5)
-    assert end.outcome is Outcome.EXPIRED and "b is not connected" in end.text
+    assert end.outcome is Outcome.EXPIRED and "too many wait" in end.text

@@ -13,7 +13,7 @@ from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Attached
-from pilotage.protocol.sends import DeliveryRules, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.ports import PassOn, Wires
@@ -28,6 +28,7 @@ class Sent:
     """A send, and its end."""
 
     settlement: Settlement | None = None
+    accepted: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -45,6 +46,7 @@ class End:
         self.got: list[tuple[str, bytes, list[bytes]]] = []
         self.changes: list[PeerChanged] = []
         self.notes: list[str] = []
+        self.kept: list[Kept] = []
         self.wires = wires
         upstream = "pusher" if places.dial_host is not None else ""
         config = ExchangeConfig(name, boot, upstream, PATIENT, liveness)
@@ -64,10 +66,19 @@ class End:
         assert self.driver.listener is not None
         return self.driver.listener.port
 
-    def send(self, to: str, body: bytes = b"", key: str = "KEY", frames: list[bytes] | None = None) -> Sent:
+    def send(
+        self,
+        to: str,
+        body: bytes = b"",
+        key: str = "KEY",
+        frames: list[bytes] | None = None,
+        *,
+        durable: bool = True,
+        kept: bool = False,
+    ) -> Sent:
         sent = Sent()
         attached = Attached(frames) if frames else 0
-        self.driver.send(SendRequest((to,), key, body, attached, sent, durable=True))
+        self.driver.send(SendRequest((to,), key, body, attached, sent, durable=durable, kept=kept))
         return sent
 
     def peer(self, name: str) -> PeerState | None:
@@ -112,6 +123,18 @@ class End:
 
     def turn_over(self) -> None:
         pass
+
+    def keep(self, sends: list[Kept]) -> None:
+        self.kept += sends
+        self.driver.persisted([one.place for one in sends])
+
+    def drop(self, places: list[Place]) -> None:
+        over = set(places)
+        self.kept = [one for one in self.kept if one.place not in over]
+
+    def accepted(self, handles: list[Any]) -> None:
+        for sent in handles:
+            sent.accepted = True
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         for sent, settlement in ended:

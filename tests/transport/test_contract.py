@@ -126,7 +126,7 @@ def test_a_port_in_use_says_so(world: World) -> None:
 def test_a_name_that_a_live_peer_holds_is_refused(world: World, eventually: Eventually) -> None:
     hub, cam = meet(world, eventually)
     thief = world.ends.dialling("cam", hub.port)
-    sent = thief.send("hub", b"from the thief")
+    sent = thief.send("hub", b"from the thief", durable=False)
     eventually(lambda: sent.settlement is not None)
     assert sent.settlement is not None
     assert (sent.settlement.outcome, sent.settlement.reason) == (Outcome.REFUSED, Reason.NAME_TAKEN)
@@ -226,3 +226,12 @@ def _hold(end: End) -> threading.Event:
     end.driver.call(wait)
     held.wait(5)
     return gate
+
+
+def test_what_is_kept_is_accepted_and_dropped_when_it_is_over(world: World, eventually: Eventually) -> None:
+    hub, cam = meet(world, eventually)
+    sent = cam.send("hub", b"kept", kept=True)
+    eventually(lambda: sent.is_delivered and not cam.kept)
+    waiting = cam.send("nobody", b"kept", kept=True)
+    eventually(lambda: waiting.accepted)
+    assert [one.body for one in cam.kept] == [b"kept"] and hub.bodies() == [b"kept"]

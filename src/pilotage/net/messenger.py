@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop
 
 from pilotage.net.dispatch import Dispatch
+from pilotage.net.keeping import Keeping
 from pilotage.net.listens import (
     Listen,
     Origin,
@@ -28,15 +30,16 @@ from pilotage.net.listens import (
 )
 from pilotage.net.notes import NoteLog
 from pilotage.net.receipt import Receipt
-from pilotage.protocol.bodies import decode_value, encode_body
+from pilotage.protocol.bodies import decode_body, decode_value, encode_body
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.sends import DeliveryRules, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, Stage, refused
 from pilotage.transport.driver import Driver, Places
+from pilotage.transport.journal import JournalStatistics, Trouble
 from pilotage.transport.links import ZmqWires
 from pilotage.transport.ports import PassOn, Wires
 
@@ -57,6 +60,7 @@ class MessengerConfig:
         expands: arrays in original JSON messages are unpacked.
         delivery: patience of its sends.
         liveness: judgement of silence.
+        journals: the folder of the journals, in which its durable sends are kept; None to keep nothing.
         max_workers: threads for its listens at most.
     """
 
@@ -66,6 +70,7 @@ class MessengerConfig:
     expands: bool = True
     delivery: DeliveryRules = field(default_factory=DeliveryRules)
     liveness: LivenessRules = field(default_factory=LivenessRules)
+    journals: Path | None = None
     max_workers: int = 64
 
 
@@ -83,6 +88,7 @@ class Statistics:
         duplicates: messages that arrived more than once and were handled once.
         unsettled: sends that have not ended.
         waiting: messages held for recipients that aren't connected.
+        journal: what the journal of durable sends did; None where there is none.
         counts: everything else that was counted, by what it was.
     """
 
@@ -95,6 +101,7 @@ class Statistics:
     duplicates: int
     unsettled: int
     waiting: int
+    journal: JournalStatistics | None
     counts: dict[str, int]
 
 
@@ -122,6 +129,9 @@ class Messenger:
         self.received = 0
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
         self.on_received: Callable[[int], None] = lambda count: None
+        self.on_journal: Callable[[Trouble], None] = self._say_trouble
+        self._keeping = Keeping(config.journals, config.name, self._persisted, self._troubled)
+        self._left: list[Kept] = []
         self._wires = wires or ZmqWires()
         self._notes = NoteLog(logger)
         self._open: dict[int, Receipt] = {}
@@ -153,6 +163,10 @@ class Messenger:
 
     # Life
 
+    def look_for_left(self) -> None:
+        """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread."""
+        self._left = self._keeping.left()
+
     def start(self, loop: IOLoop) -> None:
         """Listen and dial, on the loop's own thread.
 
@@ -161,6 +175,10 @@ class Messenger:
         """
         self._loop_thread = threading.get_ident()
         self._driver = Driver(self.exchange, self, self._wires, self.config.places, loop)
+        if self._left:
+            self.logger.info("goes on with %d messages of an earlier life", len(self._left))
+            self._driver.restore(self._left, self._resume)
+            self._left = []
         self._driver.start()
 
     def stop(self) -> None:
@@ -172,8 +190,9 @@ class Messenger:
             self._interrupt(receipt)
 
     def close_workers(self, timeout_s: float) -> None:
-        """Let listens end, then let go of the network. Not on the loop's thread."""
+        """Let listens end, then let go of the network and the disk. Not on the loop's thread."""
         self._dispatch.close(timeout_s)
+        self._keeping.close(timeout_s)
         self._wires.close()
 
     @property
@@ -229,6 +248,8 @@ class Messenger:
         *,
         repeat: bool,
         durable: bool | None = None,
+        kept: bool = True,
+        deadline_s: float | None = None,
         hand_over: bool = False,
     ) -> Receipt:
         """Put a message on its way. Any thread.
@@ -238,6 +259,8 @@ class Messenger:
             path: names to reach, the recipient last; "" is the station up the tree.
             repeat: resend it until received.
             durable: resend it until settled; None to let its key decide.
+            kept: what is durable is also kept in the journal, if there is one.
+            deadline_s: seconds after which a durable message is given up; None for never.
             hand_over: its arrays won't be changed any more.
 
         Raises:
@@ -253,6 +276,8 @@ class Messenger:
         receipt = Receipt(message, self._loop_thread)
         self._open[id(receipt)] = receipt
         key = str(message.key)
+        if durable is None:
+            durable = repeat and key in DURABLE_KEYS
         driver.send(
             SendRequest(
                 path,
@@ -261,9 +286,11 @@ class Messenger:
                 frames,
                 receipt,
                 str(message.id),
-                repeat,
-                repeat and key in DURABLE_KEYS if durable is None else durable,
+                repeat or durable,
+                durable,
                 max(1, message.ttl),
+                kept=kept and durable and self._keeping.file is not None,
+                deadline_s=deadline_s if durable else None,
             )
         )
         if self._driver is None:
@@ -285,6 +312,13 @@ class Messenger:
         """Tell, for each send that has not ended, in how many seconds it is looked at again."""
         now = time.monotonic()
         return self.ask(lambda: {p.name: max(0.0, p.due - now) for p in self.exchange.outbox.unsettled()})
+
+    def _resume(self, kept: Kept) -> Receipt:
+        """Go on with a send of an earlier life: it is ours now, with a receipt that nobody holds."""
+        receipt = Receipt(decode_body(kept.verb, kept.body, kept.frames), self._loop_thread)
+        receipt.accept()
+        self._open[id(receipt)] = receipt
+        return receipt
 
     def look_at_due(self) -> None:
         """Resend or expire what is due. On the loop's thread."""
@@ -409,6 +443,7 @@ class Messenger:
             exchange.inbox.duplicates + exchange.edge.duplicates,
             len(self._open),
             len(exchange.waiting),
+            self._keeping.statistics(),
             counts,
         )
 
@@ -441,6 +476,19 @@ class Messenger:
             if handle.stage is not Stage.SETTLED:
                 handle.stage = Stage.RECEIVED
 
+    def keep(self, sends: list[Kept]) -> None:
+        """Put sends into the journal."""
+        self._keeping.keep(sends)
+
+    def drop(self, places: list[Place]) -> None:
+        """Take sends out of the journal."""
+        self._keeping.drop(places)
+
+    def accepted(self, handles: list[Any]) -> None:
+        """Tell senders that the journal has their message."""
+        for handle in handles:
+            handle.accept()
+
     def peer_changed(self, change: PeerChanged) -> None:
         """Tell about a neighbour."""
         self._notes.peer(change)
@@ -453,6 +501,18 @@ class Messenger:
     def note(self, note: Note) -> None:
         """Log, at a bounded rate."""
         self._notes.write(note)
+
+    def _persisted(self, places: list[Place]) -> None:
+        """The journal has these sends; on its own thread."""
+        driver = self._driver
+        if driver is not None:
+            driver.persisted(places)
+
+    def _troubled(self, trouble: Trouble) -> None:
+        self.on_journal(trouble)
+
+    def _say_trouble(self, trouble: Trouble) -> None:
+        self.logger.log(logging.INFO if trouble.is_over else logging.ERROR, "%s", trouble.text)
 
     def _finished(self, result: HandlingResult) -> None:
         """A listen has ended; on any thread."""

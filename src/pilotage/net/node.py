@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.net.checks import (
@@ -19,6 +20,7 @@ from pilotage.net.checks import (
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
+from pilotage.net.prefs import journal_folder
 from pilotage.net.receipt import Receipt
 from pilotage.net.streams import Stream, headers_from_prefs
 from pilotage.protocol.errors import Closed, MalformedFrame
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
     import zmq
     from tornado.ioloop import IOLoop
+
+    from pilotage.transport.journal import Trouble
 
 
 CLOSING_S = 0.6
@@ -54,6 +58,13 @@ class Net_Node:
         daemon: its own thread does not keep the process alive.
         expand_on_receive: unpack the arrays in messages from original peers.
         router_port: also listen on this port (0 for any free one), so that others can dial this node directly.
+        journal: the folder in which durable messages (DATA, and what is sent with `durable=True`) are kept until
+            they are settled, so that they outlive this process; `journal` in DATADIR if not given, None to keep
+            nothing. The next node of this name goes on with what it finds there.
+
+    Attributes:
+        on_journal: called with what goes wrong with the journal's disk, and when it is right again (`.text`,
+            `.is_over`), on a thread of the journal's; it is logged if nobody listens.
 
     Raises:
         PortInUse: another program listens on `router_port`.
@@ -79,6 +90,7 @@ class Net_Node:
         daemon: bool = True,
         expand_on_receive: bool = True,
         router_port: int | None = None,
+        journal: str | Path | None = "",
     ) -> None:
         self.id = checked_name(id)
         self.upstream = upstream
@@ -93,6 +105,7 @@ class Net_Node:
         self._own_thread: LoopThread | None = None
         self._streams: list[Stream] = []
         self._released = False
+        self._journals = journal_folder(journal)
         self.init_networking()
 
     # Life
@@ -110,9 +123,11 @@ class Net_Node:
             self.id,
             places,
             expands=self._expands,
+            journals=self._journals,
             delivery=DeliveryRules(repeat_interval_s=self.repeat_interval),
         )
         self._messenger = Messenger(config, self.listens, self.logger)
+        self._messenger.look_for_left()
         self.loop = self._choose_loop()
         try:
             run_on(self.loop, self.loop_thread, lambda: self._messenger.start(self.loop))
@@ -199,6 +214,8 @@ class Net_Node:
         repeat: bool = True,
         flags: Mapping[str, Any] | None = None,
         force_to: bool = False,
+        durable: bool | None = None,
+        deadline_s: float | None = None,
     ) -> Receipt:
         """Send a message; it goes to the station, which passes it on.
 
@@ -210,6 +227,9 @@ class Net_Node:
             repeat: resend it until it is received, `ttl` times at most.
             flags: see `Flag`.
             force_to: the recipient is the very peer we are connected to, whatever it calls itself.
+            durable: keep it in the journal and send it until it is settled, also after a crash of this process;
+                if not given, DATA are.
+            deadline_s: seconds after which a durable message is given up; None for never.
 
         Returns:
             A receipt: wait for it, ask it, or ignore it.
@@ -226,7 +246,11 @@ class Net_Node:
             to = checked_message(msg).to if to is None else to
         path = path_of(to) or (self.upstream,)
         return self._messenger.send(
-            msg, ("",) if force_to else path, repeat=repeat and Flag.NOREPEAT not in msg.flags
+            msg,
+            ("",) if force_to else path,
+            repeat=repeat and Flag.NOREPEAT not in msg.flags,
+            durable=durable,
+            deadline_s=deadline_s,
         )
 
     def get_stream(
@@ -309,6 +333,15 @@ class Net_Node:
         self._messenger.unpack_stream(msg)
 
     # State
+
+    @property
+    def on_journal(self) -> Callable[[Trouble], None]:
+        """Who is told about the journal's disk."""
+        return self._messenger.on_journal
+
+    @on_journal.setter
+    def on_journal(self, told: Callable[[Trouble], None]) -> None:
+        self._messenger.on_journal = told
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:

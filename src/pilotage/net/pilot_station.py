@@ -45,6 +45,7 @@ class Pilot_Station(Station):
             push_port=push_port,
             push_id=push_id,
             listen_port=settings.msgport,
+            journal=settings.datadir / "journal",
         )
         self.settings = settings
         self.child = settings.lineage is Lineage.CHILD
@@ -264,7 +265,7 @@ class Pilot_Station(Station):
             "subject": self.subject,
             "continuous": True,
         }
-        return self.push(to=TERMINAL_ID, key="DATA", value={**value, **owner})
+        return self.relay(TERMINAL_ID, "DATA", {**value, **owner})
 
     def l_child(self, msg: Message) -> list[Receipt] | Receipt:
         """Tell our children to run a task (or whatever KEY says).

@@ -208,3 +208,10 @@ def _inform(key: Key, held: _Held) -> PrefInfo:
 
 
 prefs = Preferences()
+
+
+def journal_folder(named: str | Path | None) -> Path | None:
+    """Give the folder of the journals: the one that is named, `journal` in DATADIR for "", None for None."""
+    if named is None:
+        return None
+    return Path(named).expanduser() if named else Path(prefs.get("DATADIR")) / "journal"

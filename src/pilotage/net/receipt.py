@@ -27,7 +27,7 @@ class Receipt:
         settlement: its end, or None while it is open.
     """
 
-    __slots__ = ("_callbacks", "_event", "_settled_by", "message", "settlement", "stage")
+    __slots__ = ("_accepted", "_callbacks", "_event", "_settled_by", "message", "settlement", "stage")
 
     def __init__(self, message: Message, settled_by: int = 0) -> None:
         self.message = message
@@ -35,6 +35,7 @@ class Receipt:
         self.stage = Stage.SENT
         self.settlement: Settlement | None = None
         self._event: threading.Event | None = None
+        self._accepted: threading.Event | bool = False
         self._callbacks: list[Callback] = []
 
     def __repr__(self) -> str:
@@ -72,6 +73,43 @@ class Receipt:
         if not event.wait(timeout_s) or self.settlement is None:
             raise TimeoutError(f"{self.message.id} ({self.message.key}) has not settled within {timeout_s} s")
         return self.settlement
+
+    @property
+    def is_accepted(self) -> bool:
+        """Tell whether the journal has it on the disk: it is sent until it is settled, whoever dies meanwhile."""
+        return self._accepted is True
+
+    def wait_accepted(self, timeout_s: float | None = None) -> None:
+        """Wait until the journal has it, or it is delivered before that. Not from a listen that runs on the loop.
+
+        Args:
+            timeout_s: seconds to wait at most; None for ever.
+
+        Raises:
+            TimeoutError: neither has happened by then, for example since it isn't durable.
+            Expired: nothing confirmed it.
+            Refused: somebody refused it; the text says who and why.
+        """
+        with _lock:
+            if self._accepted is False and self.settlement is None:
+                self._accepted = threading.Event()
+            event = self._accepted
+        if isinstance(event, threading.Event) and not event.wait(timeout_s):
+            raise TimeoutError(
+                f"{self.message.id} ({self.message.key}) is not on the disk within {timeout_s} s"
+            )
+        error = self.settlement.error() if self.settlement is not None and not self.is_accepted else None
+        if error is not None:
+            raise error
+
+    def accept(self) -> None:
+        """Note that the journal has it."""
+        with _lock:
+            event, self._accepted = self._accepted, True
+            if self.stage is Stage.SENT:
+                self.stage = Stage.ACCEPTED
+        if isinstance(event, threading.Event):
+            event.set()
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the end and give the answer.
@@ -121,6 +159,8 @@ class Receipt:
             self._callbacks = []
         if event is not None:
             event.set()
+        if isinstance(self._accepted, threading.Event):
+            self._accepted.set()
         for callback in callbacks:
             try:
                 callback(self)

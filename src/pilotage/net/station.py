@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from ctypes import c_int
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from tornado.ioloop import IOLoop
@@ -34,6 +35,7 @@ from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
+from pilotage.net.prefs import journal_folder
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
@@ -62,6 +64,7 @@ class Station(multiprocessing.Process):
         pusher: whether it dials a station up the tree.
         listen_port: its own port; 0 for any free one (read it from `listen_port` after `start`).
         listens: what to call for each key, beside CONFIRM and STREAM.
+        journal: the folder in which durable messages of its own are kept; see `Net_Node`.
 
     Example:
         >>> with Station(id="T", listen_port=0) as station:
@@ -81,6 +84,7 @@ class Station(multiprocessing.Process):
         pusher: bool = False,
         listen_port: int | str | None = None,
         listens: Mapping[str, Listen] | None = None,
+        journal: str | Path | None = "",
     ) -> None:
         if not id:
             raise MisuseError("a station needs an id: the name that others reach it by")
@@ -106,6 +110,7 @@ class Station(multiprocessing.Process):
         self.loop: IOLoop | None = None
         self.on_died: Callable[[], None] | None = None
         self._messenger: Messenger | None = None
+        self._journals = journal_folder(journal)
         self._pushed: set[str] = set()
         self._maker_pid = os.getpid()
         self._child_line: Any = None
@@ -208,6 +213,7 @@ class Station(multiprocessing.Process):
         self._file_block = threading.Event()
         messenger = self._messenger = Messenger(self._how(), self.listens, self.logger)
         messenger.on_received = self._count
+        messenger.look_for_left()
         try:
             messenger.start(self.loop)
         except PilotageError as error:
@@ -238,7 +244,9 @@ class Station(multiprocessing.Process):
         if not self.has_pusher:
             # The root has nobody to ask: what it can't reach for that long is not there.
             rules = replace(rules, patience_s=ROOT_PATIENCE_S)
-        return MessengerConfig(self.id, places, gives_values=False, expands=False, delivery=rules)
+        return MessengerConfig(
+            self.id, places, gives_values=False, expands=False, delivery=rules, journals=self._journals
+        )
 
     def _leave(self) -> None:
         if self.loop is not None:
@@ -401,6 +409,7 @@ class Station(multiprocessing.Process):
         msg: Message | None = None,
         repeat: bool = True,
         flags: Mapping[str, Any] | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Send a message down the tree, or wherever its recipient is.
 
@@ -411,6 +420,7 @@ class Station(multiprocessing.Process):
             msg: a message made before, instead of key and value.
             repeat: resend it until it is received, `ttl` times at most.
             flags: see `Flag`.
+            durable: keep it in the journal and send it until it is settled; if not given, DATA are.
 
         Raises:
             InvalidMessage: no recipient, no key, or a value that can't be sent.
@@ -419,7 +429,7 @@ class Station(multiprocessing.Process):
         path = path_of(to if to is not None or msg is None else checked_message(msg).to)
         if not path:
             raise InvalidMessage(f"{self.id}: send() needs `to`; push() goes up the tree without")
-        return self._dispatch("send", path, to, key, value, msg, repeat, flags)
+        return self._dispatch("send", path, to, key, value, msg, repeat, flags, durable)
 
     def push(
         self,
@@ -429,6 +439,7 @@ class Station(multiprocessing.Process):
         msg: Message | None = None,
         repeat: bool = True,
         flags: Mapping[str, Any] | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Send a message up the tree, to the station that we push to, or through it to `to`.
 
@@ -439,12 +450,31 @@ class Station(multiprocessing.Process):
         if not self.has_pusher:
             raise InvalidMessage(f"{self.id} has no pusher: use send(), or make it with pusher=True")
         target = path_of(to if to is not None or msg is None else checked_message(msg).to)
-        path = target or (self.push_id,)
-        if self.push_id and path[0] != self.push_id:
-            path = (self.push_id, *path)
         return self._dispatch(
-            "push", path, to if to is not None else self.push_id, key, value, msg, repeat, flags
+            "push",
+            self._way_up(target),
+            to if to is not None else self.push_id,
+            key,
+            value,
+            msg,
+            repeat,
+            flags,
+            durable,
         )
+
+    def relay(self, to: str, key: str, value: object) -> Receipt:
+        """Push what somebody else answers for: sent until it is settled, but kept on the disk by its originator alone.
+
+        Raises:
+            InvalidMessage: a value that can't be sent.
+            Closed: called in another process than the station's.
+        """
+        message = self.prepare_message(to, key, value)
+        return self._here.send(message, self._way_up((to,)), repeat=True, durable=True, kept=False)
+
+    def _way_up(self, target: tuple[str, ...]) -> tuple[str, ...]:
+        path = target or (self.push_id,)
+        return (self.push_id, *path) if self.push_id and path[0] != self.push_id else path
 
     def _dispatch(
         self,
@@ -456,13 +486,17 @@ class Station(multiprocessing.Process):
         msg: Message | None,
         repeat: bool,
         flags: Mapping[str, Any] | None,
+        durable: bool | None,
     ) -> Receipt:
         if self._messenger is None:
-            arguments = {"to": to, "key": key, "value": value, "msg": msg, "repeat": repeat, "flags": flags}
+            arguments = {
+                "to": to, "key": key, "value": value, "msg": msg, "repeat": repeat, "flags": flags,
+                "durable": durable,
+            }  # fmt: skip
             return self._send_from_parent(how, arguments)
         message = msg if msg is not None else self.prepare_message(to, key or "", value, repeat, flags)
         repeat = repeat and Flag.NOREPEAT not in message.flags
-        receipt = self._messenger.send(message, path, repeat=repeat)
+        receipt = self._messenger.send(message, path, repeat=repeat, durable=durable)
         if how == "push":
             self._pushed.add(str(message.id))
             receipt.add_callback(lambda ended: self._pushed.discard(str(ended.message.id)))

@@ -200,7 +200,7 @@ class Stream(Queue[Any]):
         self._numbers += 1
         for name, field in extra.items():
             message[name] = field
-        receipt = self._messenger.send(message, ("",), repeat=True, durable=True, hand_over=True)
+        receipt = self._messenger.send(message, ("",), repeat=True, durable=True, kept=False, hand_over=True)
         self._on_the_way += items
         receipt.add_callback(lambda ended: self._ended(ended, items))
         self.on_sent(receipt)

@@ -34,7 +34,9 @@ class Terminal_Station(Station):
         self, pilots: dict[str, Any] | None = None, settings: Prefs | None = None, id: str = TERMINAL_ID
     ) -> None:
         settings = settings or prefs.snapshot()
-        super().__init__(id=id, listen_port=settings.terminal_listen_port)
+        super().__init__(
+            id=id, listen_port=settings.terminal_listen_port, journal=settings.datadir / "journal"
+        )
         self.pilots: dict[str, Any] = {name: dict(pilot or {}) for name, pilot in (pilots or {}).items()}
         self.settings = settings
         self.plot_timer: float = 0.0

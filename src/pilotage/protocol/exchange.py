@@ -230,7 +230,7 @@ class Exchange:
         for token, settlement in over:
             self.inbox.settle(token, settlement)
         for parcel, name in self.waiting.time_passed(now):
-            self._refuse(parcel, Reason.UNKNOWN_RECIPIENT, f"{name} is not connected to {self.config.me}")
+            self._miss(parcel, name)
         self._judge()
         return self._finish()
 
@@ -318,7 +318,7 @@ class Exchange:
         peer = self.routing.peers.get(link)
         if peer is None:
             return
-        self.routing.remove(peer)
+        self.routing.remove(peer, self._now)
         self._packets.pop(link, None)
         self._change(peer, PeerState.GONE, text)
         for token, settlement in self.edge.link_lost(link):
@@ -531,6 +531,16 @@ class Exchange:
         if not parcel.marks & Marks.DURABLE:
             verdict = Verdict(parcel.seq, Outcome.REFUSED, reason, text)
             self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, [verdict]))
+
+    def _miss(self, parcel: Parcel, name: str) -> None:
+        """Answer that a parcel's recipient did not come."""
+        me = self.config.me
+        if self.routing.left_lately(name, self._now):
+            self._refuse(
+                parcel, Reason.INTERRUPTED, f"{name} was connected to {me}, has gone, and didn't come back"
+            )
+        else:
+            self._refuse(parcel, Reason.UNKNOWN_RECIPIENT, f"{name} is not connected to {me}")
 
     def _route_ack(self, ack: Ack) -> None:
         path = ack.path

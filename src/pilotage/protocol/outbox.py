@@ -134,10 +134,7 @@ class Outbox:
             pending = flow.open.get(verdict.seq)
             # A station on the way may refuse a late copy of what the recipient has long received.
             if pending is not None and (ack.life or not pending.received):
-                settlement = (
-                    _settlement(verdict) if ack.life or pending.asked == 1 else _doubt(pending, verdict)
-                )
-                self._end(flow, verdict.seq, settlement, ended)
+                self._end(flow, verdict.seq, _settlement(verdict, pending, ack.life), ended)
         if ack.life:
             for seq in self._settled_places(flow, ack):
                 self._end(flow, seq, DELIVERED, ended)
@@ -419,15 +416,12 @@ def _lateness(flow: OutFlow, pending: Pending) -> str:
     return f"{pending.name}: its deadline passed, and nothing had confirmed it"
 
 
-def _settlement(verdict: Verdict) -> Settlement:
+def _settlement(verdict: Verdict, pending: Pending, life: int) -> Settlement:
+    if not life and verdict.reason is Reason.QUEUE_FULL and pending.asked > 1:
+        # What a station says of the last copy says nothing of the earlier ones, which may have got through.
+        text = f"{pending.name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
+        return expired(text)
     return Settlement(verdict.outcome, verdict.reason, verdict.text, verdict.answer or None)
-
-
-def _doubt(pending: Pending, verdict: Verdict) -> Settlement:
-    """What a station says of the last copy says nothing of the earlier ones, which may have got through."""
-    return expired(
-        f"{pending.name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
-    )
 
 
 def _expiry(flow: OutFlow, pending: Pending, rules: DeliveryRules) -> Settlement:

@@ -22,11 +22,14 @@ from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.exchange import Exchange, HandlingResult
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import (
+    Accepted,
     Card,
     Delivery,
+    Drop,
     HandOver,
     Hangup,
     Instruction,
+    Keep,
     Level,
     Link,
     Note,
@@ -36,7 +39,7 @@ from pilotage.protocol.instructions import (
     Transmit,
 )
 from pilotage.protocol.records import Frame
-from pilotage.protocol.sends import FOREVER, SendRequest
+from pilotage.protocol.sends import FOREVER, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 
@@ -89,6 +92,7 @@ class Driver:
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
         self._requests: deque[SendRequest] = deque()
         self._results: deque[HandlingResult] = deque()
+        self._persisted: deque[list[Place]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
@@ -110,6 +114,11 @@ class Driver:
     def handled(self, token: Token, settlement: Settlement, answer: bytes = b"") -> None:
         """Leave the end of a listen in the mailbox."""
         self._results.append((token, settlement, answer))
+        self._wake()
+
+    def persisted(self, places: list[Place]) -> None:
+        """Leave in the mailbox what the journal has safe."""
+        self._persisted.append(places)
         self._wake()
 
     def call(self, work: Callable[[], None]) -> None:
@@ -164,6 +173,10 @@ class Driver:
                 wire.close()
         self.listener = self.dialer = None
 
+    def restore(self, kept: list[Kept], handle_for: Callable[[Kept], Any]) -> None:
+        """Go on with what earlier lives have kept, before `start`."""
+        self._run(self.exchange.restore(kept, handle_for, time.monotonic()))
+
     def tick(self) -> None:
         """Let the exchange look at what is due, now."""
         self._run(self.exchange.time_passed(time.monotonic()))
@@ -193,6 +206,8 @@ class Driver:
         if arrivals or results or requests:
             self._run(self.exchange.turn(arrivals, results, requests, now))
             self._shell.counted(self.exchange.counts["received"])
+        for places in _take_all(self._persisted):
+            self._run(self.exchange.persisted(places, now))
         self._take_leave(now)
         while self._calls:
             self._calls.popleft()()
@@ -227,20 +242,30 @@ class Driver:
         for instruction in instructions:
             match instruction:
                 case Transmit(batch):
-                    for link, frames in batch:
-                        self._transmit(link, frames)
+                    self._transmit_all(batch)
                 case HandOver(deliveries):
                     self._hand_over(deliveries)
                 case Settle(ended):
                     self._shell.settle(ended)
                 case Progress(received):
                     self._shell.progress(received)
+                case Keep() | Drop() | Accepted():
+                    self._tell_journal(instruction)
                 case PeerChanged():
                     self._shell.peer_changed(instruction)
                 case Hangup(link):
                     self._hang_up(link)
                 case Note():
                     self._shell.note(instruction)
+
+    def _tell_journal(self, instruction: Keep | Drop | Accepted) -> None:
+        match instruction:
+            case Keep(sends):
+                self._shell.keep(sends)
+            case Drop(places):
+                self._shell.drop(places)
+            case Accepted(handles):
+                self._shell.accepted(handles)
 
     def _hand_over(self, deliveries: list[Delivery]) -> None:
         results, passed = self._shell.hand_over(deliveries)
@@ -250,6 +275,10 @@ class Driver:
             self._run(self.exchange.turn((), results, _take_all(self._requests), now))
         if passed:
             self._run(self.exchange.pass_on(passed, now))
+
+    def _transmit_all(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
+        for link, frames in batch:
+            self._transmit(link, frames)
 
     def _transmit(self, link: Link, frames: Sequence[Frame]) -> None:
         backlog = self._backlog.get(link)

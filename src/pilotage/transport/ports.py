@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pilotage.protocol.exchange import Arrival, HandlingResult
 from pilotage.protocol.instructions import Card, Delivery, Link, Note, PeerChanged
 from pilotage.protocol.records import Frame, Parcel
+from pilotage.protocol.sends import Kept, Place
 from pilotage.protocol.settlement import Settlement
 
 PassOn = tuple[Parcel, str]
@@ -32,6 +33,15 @@ class Shell(Protocol):
 
     def progress(self, handles: list[Any]) -> None:
         """Tell senders that their message was received."""
+
+    def keep(self, sends: list[Kept]) -> None:
+        """Put sends into the journal, and say `Driver.persisted` once they are synced."""
+
+    def drop(self, places: list[Place]) -> None:
+        """Take sends out of the journal: they are over."""
+
+    def accepted(self, handles: list[Any]) -> None:
+        """Tell senders that the journal has their message."""
 
     def peer_changed(self, change: PeerChanged) -> None:
         """A neighbour came, went, or fell silent."""

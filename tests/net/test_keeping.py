@@ -1,0 +1,134 @@
+"""What is durable outlives its process: it is kept on the disk and goes on under a new life."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotage import Net_Node, Outcome, Reason
+from pilotage.protocol.settlement import Stage
+from tests.conftest import Eventually
+from tests.net.conftest import Gate, MakeNode
+
+NOBODY = 1  # a port on which nobody listens
+
+
+def test_what_was_accepted_goes_on_in_the_next_life_and_before_its_own(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    got: list[Any] = []
+    rig = node("rig", router_port=0, listens={"DATA": got.append})
+    early = Net_Node("cam", "rig", NOBODY, journal=tmp_path)
+    receipts = [early.send("rig", "DATA", n) for n in range(5)]
+    for receipt in receipts:
+        receipt.wait_accepted(5)
+    assert receipts[0].is_accepted and receipts[0].stage is Stage.ACCEPTED
+    early.release()
+    ends = {receipt.wait_settled(1).reason for receipt in receipts}
+    assert ends == {Reason.INTERRUPTED} and "journal" in receipts[0].wait_settled(1).text
+    late = node("cam", rig, journal=tmp_path)
+    assert late.send("rig", "DATA", 5).wait_settled(10).outcome is Outcome.DELIVERED
+    assert got == [0, 1, 2, 3, 4, 5]
+    eventually(lambda: late.statistics().journal.on_disk == 0)
+    assert late.outbox == {}
+
+
+def test_the_outbox_shows_what_an_earlier_life_left(node: MakeNode, tmp_path: Path) -> None:
+    with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
+        receipt = early.send("rig", "TRIAL", {"n": 1}, durable=True)
+        receipt.wait_accepted(5)
+    late = node("cam", journal=tmp_path)
+    ((name, message),) = late.outbox.items()
+    assert name == receipt.message.id and (message.key, message.value) == ("TRIAL", {"n": 1})
+
+
+@pytest.mark.parametrize("journal", [None, ""])
+def test_data_are_kept_unless_nobody_wants_it(node: MakeNode, tmp_path: Path, monkeypatch, journal) -> None:
+    monkeypatch.setenv("PILOTAGE_DATADIR", str(tmp_path / "data"))
+    rig = node("rig", router_port=0, listens={"DATA": lambda value: None})
+    cam = node("cam", rig, journal=journal)
+    assert cam.send("rig", "DATA", 1).wait_settled(5).outcome is Outcome.DELIVERED
+    cam.release()
+    assert (tmp_path / "data" / "journal" / "cam.sqlite").exists() is (journal == "")
+
+
+def test_a_deadline_ends_what_is_durable(node: MakeNode, tmp_path: Path) -> None:
+    cam = Net_Node("cam", "rig", NOBODY, journal=tmp_path)
+    receipt = cam.send("rig", "DATA", 1, deadline_s=0.2)
+    assert receipt.wait_settled(5).outcome is Outcome.EXPIRED
+    cam.release()
+    assert node("cam", journal=tmp_path).outbox == {}
+
+
+def test_a_disk_that_can_not_be_used_is_told_and_stops_nothing(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    (tmp_path / "file").touch()
+    rig = node("rig", router_port=0, listens={"DATA": lambda value: None})
+    cam = node("cam", rig, journal=tmp_path / "file" / "folder")
+    troubles: list[Any] = []
+    cam.on_journal = troubles.append
+    assert cam.send("rig", "DATA", 1).wait_settled(5).outcome is Outcome.DELIVERED
+    eventually(lambda: troubles)
+    assert not troubles[0].is_over and "cam.sqlite" in troubles[0].text
+
+
+def test_a_slow_disk_keeps_nobody_waiting(node: MakeNode, tmp_path: Path, monkeypatch, gate: Gate) -> None:
+    from pilotage.transport.journal_file import JournalFile
+
+    write = JournalFile.write
+
+    def slow(*arguments: Any) -> None:
+        gate(None)
+        write(*arguments)
+
+    monkeypatch.setattr(JournalFile, "write", slow)
+    rig = node("rig", router_port=0, listens={"DATA": lambda value: None, "WAIT": lambda value: None})
+    cam = node("cam", rig, journal=tmp_path)
+    blocked = cam.send("nobody", "DATA", 1)
+    assert gate.entered.wait(5)
+    assert cam.send("rig", "DATA", 2).wait_settled(5).outcome is Outcome.DELIVERED
+    assert not blocked.is_accepted
+    with pytest.raises(TimeoutError, match="not on the disk"):
+        blocked.wait_accepted(0.01)
+    gate.opened.set()
+    blocked.wait_accepted(5)
+
+
+@pytest.mark.timeout(120)
+def test_what_a_killed_process_had_accepted_arrives_once_and_in_order(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    got: list[int] = []
+    lock = threading.Lock()
+    rig = node("rig", router_port=0, listens={"DATA": lambda value: got.append(value["n"])})
+    accepted: list[int] = []
+    for life in range(4):
+        # Every other life finds nobody, so that all of it is left to the next one.
+        port = rig.router_port if life % 2 else NOBODY
+        command = [
+            sys.executable,
+            "-m",
+            "tests.net.scripts.keeper",
+            str(tmp_path),
+            str(port),
+            str(life * 1_000_000),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        with lock:
+            accepted += [int(process.stdout.readline()) for _ in range(20 + 7 * life)]
+        process.kill()
+        accepted += [int(line) for line in process.stdout if line.endswith("\n")]
+        process.wait(10)
+        process.stdout.close()
+    last = node("cam", rig, journal=tmp_path)
+    last.send("rig", "DATA", {"n": 10**9}).wait_settled(20)
+    eventually(lambda: not last.outbox, timeout_s=10)
+    assert len(set(got)) == len(got) and set(accepted) <= set(got)
+    assert [n for n in got if n in set(accepted)] == accepted
