@@ -25,7 +25,7 @@ def made(folder: Path, session: str, facts: Mapping[str, str], sync: Sync) -> sq
     """
     connection = schema.connect_writer(folder / schema.DATABASE)
     if connection.execute("PRAGMA user_version").fetchone()[0]:
-        connection.close()
+        schema.close_writer(connection)
         raise StoreError(
             f"session {session!r} exists already in {str(folder)!r}: open it, or choose another name"
         )
@@ -89,7 +89,7 @@ def closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.close()
+        schema.close_writer(connection)
         raise
 
 

@@ -75,6 +75,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        _writers.add(connection)
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         for pragma in ("synchronous=FULL", "wal_autocheckpoint=4000", f"journal_size_limit={64 << 20}"):
             connection.execute(f"PRAGMA {pragma}")
@@ -83,11 +84,21 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             f"{str(path)!r} can't be opened for writing ({cause}): check rights and free space"
         ) from cause
     if mode != "wal":
-        connection.close()
+        close_writer(connection)
         raise StoreError(
             f"{str(path)!r}: this disk allows no write-ahead log (journal mode {mode!r}): use a local disk"
         )
     return connection
+
+
+_writers: set[sqlite3.Connection] = set()
+"""Held here so that a forked child (a station is one) never collects one: that would end our log under our feet."""
+
+
+def close_writer(connection: sqlite3.Connection) -> None:
+    """Close what `connect_writer` has opened."""
+    _writers.discard(connection)
+    connection.close()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

@@ -395,7 +395,7 @@ class SessionStore:
 
     def _let_go(self) -> None:
         try:
-            self._connection.close()
+            schema.close_writer(self._connection)
         except sqlite3.Error as cause:
             _logger.warning(
                 "%s: closing the database: %s; it is read from its log next time", self._folder, cause
