@@ -34,11 +34,16 @@ def command(*arguments: object, prefs: Path | None = None) -> list[str]:
     return [sys.executable, "-m", "pilotage", *chosen, *map(str, arguments)]
 
 
+def _environment() -> dict[str, str]:
+    """Give ours without the folder that the test's own nodes use: the preferences file says which one it is."""
+    return {name: value for name, value in os.environ.items() if name != "PILOTAGE_DATADIR"}
+
+
 def run_cli(*arguments: object, prefs: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
         command(*arguments, prefs=prefs),
-        env={**os.environ, **env},
+        env={**_environment(), **env},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -63,6 +68,7 @@ class AgentProcess:
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command(*arguments, "--json", prefs=prefs),
+            env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
