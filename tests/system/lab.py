@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+
+import psutil
+import pytest
 
 from pilotage.agents.outputs import Output
 from pilotage.agents.task import Item, Task, TaskParams, TrialRow, source
@@ -15,6 +19,12 @@ from pilotage.net.prefs import Preferences
 from tests.cli.processes import AgentProcess, write_prefs
 
 TICK_S = 0.02
+
+
+@pytest.fixture(autouse=True)
+def folders_of_the_preferences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes take DATADIR from their preferences' file, which the environment would outdo."""
+    monkeypatch.delenv("PILOTAGE_DATADIR", raising=False)
 
 
 def settings(folder: Path, **known: object) -> Prefs:
@@ -78,3 +88,28 @@ def wait_for(condition: Any, timeout_s: float = 30.0, told: Any = lambda: "") ->
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s; {told()}"
         time.sleep(0.02)
     return found
+
+
+def declare_tick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pilots' processes find the task `tick`, as they find those of an installed package."""
+    place = folder / "packages" / "lab_tick-1.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-tick\nVersion: 1\n")
+    (place / "entry_points.txt").write_text(f"[pilotage.tasks]\ntick = {__name__}:Tick\n")
+    monkeypatch.setenv("PYTHONPATH", f"{place.parent}{os.pathsep}{Path(__file__).parents[2]}")
+
+
+def start_pilot(folder: Path, name: str, port: int, **prefs: Any) -> AgentProcess:
+    """Start a pilot's process and wait until it listens."""
+    pilot = AgentProcess("pilot", "--name", name, prefs=write_prefs(folder, PUSHPORT=port, **prefs))
+    pilot.wait_port()
+    return pilot
+
+
+def station_of(agent: AgentProcess) -> psutil.Process:
+    """Give an agent's station: the one of its children that multiprocessing has started."""
+    children = psutil.Process(agent.process.pid).children()
+    found = [child for child in children if "pilotage.agents.watchdog" not in child.cmdline()]
+    stations = [child for child in found if "resource_tracker" not in " ".join(child.cmdline())]
+    assert len(stations) == 1, [child.cmdline() for child in children]
+    return stations[0]

@@ -13,9 +13,19 @@ import pytest
 from pilotage.agents.pilot import Pilot
 from pilotage.app.operator import Operator
 from tests.cli.processes import AgentProcess, run_cli, write_prefs
-from tests.system.lab import Tick, numbers, settings, start_terminal, wait_for
+from tests.system.lab import (
+    Tick,
+    folders_of_the_preferences,
+    numbers,
+    settings,
+    start_terminal,
+    wait_for,
+)
 
 MEANWHILE = 40
+
+
+__all__ = ["folders_of_the_preferences"]
 
 
 @pytest.fixture

@@ -22,6 +22,11 @@ class Relay:
         """Keep all connections open and carry nothing, as when the machine behind has lost power."""
         self._frozen.set()
 
+    def thaw(self) -> None:
+        """Carry again, on new connections; the old ones end."""
+        self._frozen.clear()
+        self.cut()
+
     def cut(self) -> None:
         """Close all connections; new ones are carried."""
         sockets, self._sockets = self._sockets, []

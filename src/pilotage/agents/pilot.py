@@ -93,11 +93,13 @@ class Pilot:
         station = self._keeper.station
         listens = {"START": self.l_start, "STOP": self.l_stop, "PARAM": self.l_param, "COHERE": self.l_cohere}
         listens |= {"FETCH": self.l_fetch, "PEER": self.l_peer}
-        self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens)
+        journal = self.settings.datadir / "journal"
+        self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens, journal=journal)
         ports = RunnerPorts(self._send_trial, self._tell_state, self._tell_error, self._put, self._fetch)
         outputs = self.settings.datadir / "outputs"
         self.runner = TaskRunner(ports, self.settings.sounddir, outputs, wiring)
         self._disk = DiskWatch(self.runner.pause, self.runner.resume, self._tell_event)
+        self.node.on_journal = self.on_journal
         self._own_up()
         self._greet()
         threading.Thread(target=self._keep_telling, name="pilot-alive", daemon=True).start()

@@ -96,7 +96,7 @@ class Roster:
             self._tell()
 
     def note_link(self, name: str, link: str, via: str = "") -> None:
-        """Note what a station says of a pilot's connection; of one that isn't in the list nothing is noted.
+        """Note what a station says of a pilot's connection; of one that isn't in the list yet, in case it will be.
 
         Args:
             name: the pilot.
@@ -112,6 +112,7 @@ class Roster:
         with self._changed:
             record = self._pilots.get(name)
             if record is None:
+                self._note_stranger(name, link, via)
                 return
             if via not in ("", name, record.parent):
                 raise InvalidMessage(f"PEER: {via!r:.60} has no say in how {name} is connected")
@@ -123,9 +124,20 @@ class Roster:
             self._see(name)
             self._tell()
 
+    def _note_stranger(self, name: str, link: str, via: str) -> None:
+        """Keep how somebody is connected who has not told yet what it is. With the lock held."""
+        if link == GONE:
+            self._views.pop(name, None)
+        elif name in self._views or len(self._views) < MAX_PILOTS:
+            if via == name:
+                self._view(name).agent = link
+            else:
+                self._view(name).station = link
+
     def lose_all(self) -> None:
         """Note that the Terminal's station was started anew, so that nobody is connected for now."""
         with self._changed:
+            self._views = {name: view for name, view in self._views.items() if name in self._pilots}
             for name, view in self._views.items():
                 if view.station:
                     view.station = GONE

@@ -80,7 +80,9 @@ class Terminal:
             "SET": self.l_set,
             "END": self.l_end,
         }
-        self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens)
+        self.node = Net_Node(
+            f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens, journal=self.settings.datadir / "journal"
+        )
         self._coherence = Coherence(self.node, self.sessions)
         self._ask_all()
 

@@ -37,10 +37,13 @@ def ls(at: At = None, as_json: AsJson = False) -> None:
     with connect(at) as operator:
         known = operator.status()
     if as_json:
-        print_json({name: known[name] for name in ("pilots", "sessions", "open", "current")})
+        print_json({name: known[name] for name in ("pilots", "sessions", "open", "current", "troubles")})
         return
+    _print_troubles(known["troubles"])
     if known["pilots"]:
-        columns = [Column(title) for title in ("pilot", "state", "link", "parent", "subject", "reason")]
+        columns = [
+            Column(title) for title in ("pilot", "state", "link", "heard", "parent", "subject", "reason")
+        ]
         print_table(columns, [_pilot_row(name, pilot) for name, pilot in known["pilots"].items()])
     else:
         typer.echo("no pilot has come yet; start one with `pilotage pilot --name NAME`")
@@ -55,10 +58,24 @@ def _pilot_row(name: str, pilot: dict[str, Any]) -> list[Any]:
         name,
         styled(pilot["state"] or "not seen", STATE_STYLES),
         styled(pilot["link"], LINK_STYLES),
+        "" if pilot["age_s"] is None else f"{_short(pilot['age_s'])} ago",
         pilot["parent"],
         pilot["subject"],
-        pilot["reason"],
+        "; ".join(filter(None, (pilot["reason"], pilot["trouble"]))),
     ]
+
+
+def _short(duration_s: float) -> str:
+    """Write a duration in its largest unit."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if duration_s >= 2 * length_s:
+            return f"{duration_s // length_s:.0f} {unit}"
+    return f"{duration_s:.1f} s"
+
+
+def _print_troubles(troubles: dict[str, str]) -> None:
+    for place, text in troubles.items():
+        typer.echo(f"the disk refuses what comes for {place}: {text}", err=True)
 
 
 def status(
@@ -75,7 +92,9 @@ def status(
     folder = find_session(session) if session else None
     if folder is None:
         with connect(at) as operator:
-            folder = _ask_where(operator.status(), operator, session)
+            known = operator.status()
+            _print_troubles(known["troubles"])
+            folder = _ask_where(known, operator, session)
     found = read_session(folder)
     if as_json:
         print_json(found)

@@ -46,6 +46,9 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
     settings = prefs.snapshot()
     with _until_ended(until_eof) as ended:
         agent = Terminal(FolderArchives(settings.datadir), settings)
+        agent.on_trouble = lambda place, text, is_over: _say_trouble(json_lines, place, text, is_over)
+        for session in agent.sessions.opened():
+            _say(json_lines, f"session {session} was left open and goes on", event="session", name=session)
         _say(json_lines, f"Terminal listens on port {agent.port}; it keeps data in {settings.datadir}",
              event="listening", port=agent.port, datadir=str(settings.datadir), pid=os.getpid())  # fmt: skip
         try:
@@ -114,6 +117,11 @@ def _say_state(json_lines: bool, name: str, state: str, reason: str) -> None:
         state=state,
         reason=reason,
     )
+
+
+def _say_trouble(json_lines: bool, place: str, text: str, is_over: bool) -> None:
+    said = f"{place}: {'the disk takes data again: ' * is_over}{text}"
+    _say(json_lines, said, event="disk", place=place, reason=text, is_over=is_over)
 
 
 def _upstream(settings: Prefs) -> str:
