@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pilotage.net.listens import on_loop, passes_on, takes_batches
+    from pilotage.net.listens import on_loop, passes_on, takes_batches, takes_many
     from pilotage.net.node import Net_Node
     from pilotage.net.pilot_station import Pilot_Station
     from pilotage.net.prefs import prefs
@@ -39,6 +39,7 @@ _HOMES = {
     "prefs": "net.prefs",
     "serialize_array": "protocol.arrays",
     "takes_batches": "net.listens",
+    "takes_many": "net.listens",
 }
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "prefs",
     "serialize_array",
     "takes_batches",
+    "takes_many",
 ]
 
 

@@ -20,11 +20,15 @@ class Bench:
 
     def __init__(self) -> None:
         self.done: list[Job] = []
+        self.calls: list[int] = []
         self.running: set[str] = set()
         self.most_at_once = 0
         self.gates: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
-        self.workers: Workers[Job, Job] = Workers("bench", self._run, self._finished, max_threads=8)
+        self.together = 1
+        self.workers: Workers[Job, list[Job]] = Workers(
+            "bench", self._run, self._finished, max_threads=8, together=lambda job: self.together
+        )
 
     def submit(self, lane: str, number: int) -> None:
         self.workers.submit(lane, (lane, number))
@@ -35,7 +39,8 @@ class Bench:
     def of(self, lane: str) -> list[int]:
         return [number for name, number in list(self.done) if name == lane]
 
-    def _run(self, job: Job) -> Job:
+    def _run(self, jobs: list[Job]) -> list[Job]:
+        job = jobs[0]
         with self._lock:
             assert job[0] not in self.running, "two threads in one lane"
             self.running.add(job[0])
@@ -44,10 +49,11 @@ class Bench:
             self.gates[job[0]].wait(10)
         with self._lock:
             self.running.discard(job[0])
-        return job
+        return jobs
 
-    def _finished(self, job: Job) -> None:
-        self.done.append(job)
+    def _finished(self, jobs: list[Job]) -> None:
+        self.done += jobs
+        self.calls.append(len(jobs))
 
 
 @pytest.fixture
@@ -149,3 +155,15 @@ def test_closing_does_not_wait_for_a_blocked_listen(bench: Bench, eventually: Ev
     bench.gates["slow"].set()
     eventually(lambda: bench.done == [("slow", 0)])
     assert bench.workers.waiting() == 0
+
+
+def test_what_waits_in_a_lane_may_be_done_together(bench: Bench, eventually: Eventually) -> None:
+    bench.together = 4
+    bench.block("a")
+    bench.submit("a", 0)
+    eventually(lambda: "a" in bench.running)
+    for number in range(1, 8):
+        bench.submit("a", number)
+    bench.gates["a"].set()
+    eventually(lambda: len(bench.done) == 8)
+    assert bench.of("a") == list(range(8)) and bench.calls == [1, 4, 3]

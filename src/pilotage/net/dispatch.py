@@ -15,23 +15,29 @@ from pilotage.net.listens import (
     Origin,
     failed,
     failure,
+    finish_many_with,
     finish_with,
     join_results,
     runs_on_loop,
     wants_batches,
+    wants_many,
     wants_origin,
 )
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.bodies import decode_body
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.exchange import HandlingResult
+from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import Delivery
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Marks, Parcel
-from pilotage.protocol.settlement import DELIVERED
+from pilotage.protocol.settlement import DELIVERED, Settlement
 from pilotage.transport.workers import Workers
 
 URGENT_WORKERS = 8
+MANY = 256
+"""Messages that a `takes_many` listen is given at once, at most."""
+
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
@@ -41,7 +47,7 @@ class Dispatch:
     Args:
         name: whose.
         listens: what to call for each key; may be changed at any time.
-        finished: is told, on any thread, how a listen ended that did not end at once.
+        finished: is told, on any thread, how listens ended that did not end at once.
         notes: where failures and, at level DEBUG, all messages are told.
         gives_values: listens are given the value (a node's), not the message (a station's).
         expands: arrays in original JSON messages are unpacked.
@@ -52,7 +58,7 @@ class Dispatch:
         self,
         name: str,
         listens: Mapping[str, Listen],
-        finished: Callable[[HandlingResult], None],
+        finished: Callable[[list[HandlingResult]], None],
         notes: NoteLog,
         *,
         gives_values: bool,
@@ -65,8 +71,8 @@ class Dispatch:
         self._notes = notes
         self._gives_values = gives_values
         self._expands = expands
-        self._urgent = Workers(f"{name}-urgent", self._listen, self._done, URGENT_WORKERS)
-        self._workers = Workers(f"{name}-listen", self._listen, self._done, max_workers)
+        self._urgent = Workers(f"{name}-urgent", self._work, self._done, URGENT_WORKERS)
+        self._workers = Workers(f"{name}-listen", self._work, self._done, max_workers, self._together)
         self._jobs: list[tuple[Hashable, Delivery]] = []
         self._urgent_jobs: list[tuple[Hashable, Delivery]] = []
 
@@ -117,16 +123,58 @@ class Dispatch:
         self._urgent.close(timeout_s / 2)
         self._workers.close(max(0.0, deadline - time.monotonic()))
 
+    def _together(self, delivery: Delivery) -> int:
+        """Tell how many messages of a flow may be given to its listen at once."""
+        listen = self._listens.get(delivery.parcel.verb)
+        return MANY if listen is not None and wants_many(listen) else 1
+
+    def _work(self, deliveries: list[Delivery]) -> list[HandlingResult]:
+        """Call the listen of a flow, on a worker's thread; give what has ended."""
+        listen = self._listens.get(deliveries[0].parcel.verb)
+        if listen is not None and wants_many(listen):
+            return self._listen_to_many(listen, deliveries)
+        results = [self._listen(delivery) for delivery in deliveries]
+        return [result for result in results if result is not None]
+
+    def _listen_to_many(self, listen: Listen, deliveries: list[Delivery]) -> list[HandlingResult]:
+        """Give a listen all these messages; what can't be read is refused by itself."""
+        given: list[tuple[object, Origin]] = []
+        tokens: list[Token] = []
+        unread: list[HandlingResult] = []
+        for delivery in deliveries:
+            token = _token(delivery)
+            try:
+                message = self._message(delivery)
+            except PilotageError as error:
+                unread.append((token, failure(error), b""))
+                continue
+            if self._notes.tells_all:
+                self._notes.passing("RECEIVED", message)
+            given.append((self._given(message), _origin(message, delivery)))
+            tokens.append(token)
+
+        def finish(ends: list[Settlement]) -> None:
+            self._finished([(token, end, b"") for token, end in zip(tokens, ends, strict=True)])
+
+        try:
+            finish_many_with(listen(given) if given else [], finish, len(given))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - law 4
+            if not isinstance(error, PilotageError):
+                self._notes.listen_failed(self._name, deliveries[0].parcel.verb, error)
+            finish([failure(error)] * len(given))
+        return unread
+
+    def _given(self, message: Message) -> object:
+        return _value_with_headers(message) if self._gives_values else message
+
     def _listen(self, delivery: Delivery) -> HandlingResult | None:
         """Call a listen; None if it ends later."""
-        token, parcel = delivery.token, delivery.parcel
-        if token is None:
-            raise AssertionError("what is passed on has no token and is not handled here")
+        token, parcel = _token(delivery), delivery.parcel
         try:
             result = self.call(self._message(delivery), delivery)
             if result is None:
                 return token, DELIVERED, b""
-            finish_with(result, lambda settlement, answer: self._finished((token, settlement, answer)))
+            finish_with(result, lambda settlement, answer: self._finished([(token, settlement, answer)]))
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Law 4: whatever a listen does, it ends as one refused message.
             if parcel.verb in self._listens and not isinstance(error, PilotageError):
@@ -156,7 +204,9 @@ class Dispatch:
             raise InvalidMessage(
                 f"{self._name} has no listen for key {key!r} (it has {', '.join(sorted(self._listens))})"
             )
-        given = _value_with_headers(message) if self._gives_values else message
+        given = self._given(message)
+        if wants_many(listen):
+            return listen([(given, _origin(message, delivery))])
         return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
 
     def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
@@ -197,9 +247,15 @@ class Dispatch:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on
             self._notes.listen_failed(self._name, delivery.parcel.verb, error)
 
-    def _done(self, result: HandlingResult | None) -> None:
-        if result is not None:
-            self._finished(result)
+    def _done(self, results: list[HandlingResult]) -> None:
+        if results:
+            self._finished(results)
+
+
+def _token(delivery: Delivery) -> Token:
+    if delivery.token is None:
+        raise AssertionError("what is passed on has no token and is not handled here")
+    return delivery.token
 
 
 def _value_with_headers(message: Message) -> object:

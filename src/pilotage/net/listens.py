@@ -5,6 +5,10 @@
     @passes_on         runs on the loop; the message itself goes on to the inner node, which settles it
     @takes_batches     is given the whole list of a stream's batch, not item by item
     @takes_origin      is given, as second argument, the message's `Origin`: what tells it from all others
+    @takes_many        is given all messages of one sender and key that wait, as a list of (value, `Origin`)
+
+What a `takes_many` listen returns, or what its Future ends with, settles all of them; a list of errors and None
+settles each by itself.
 
 A listen that returns nothing settles its message as delivered; what it returns otherwise is the answer; a Receipt
 or a Future settles it when it ends itself; an error settles it as refused, with the error's text.
@@ -15,8 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.bodies import encode_value
@@ -57,8 +60,7 @@ def takes_batches(listen: Marked) -> Marked:
     return listen
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a message came from; (boot, flow, seq) tells it from all others, also after restarts.
 
     Attributes:
@@ -80,6 +82,17 @@ def takes_origin(listen: Marked) -> Marked:
     """Declare that a listen is also given the message's `Origin`, to store a thing exactly once."""
     _mark(listen, "pilotage_takes_origin")
     return listen
+
+
+def takes_many(listen: Marked) -> Marked:
+    """Declare that a listen takes all messages that wait in one call: what is stored together is stored sooner."""
+    _mark(listen, "pilotage_takes_many")
+    return listen
+
+
+def wants_many(listen: Listen) -> bool:
+    """Tell whether a listen was declared `takes_many`."""
+    return getattr(listen, "pilotage_takes_many", False)
 
 
 def wants_origin(listen: Listen) -> bool:
@@ -121,6 +134,31 @@ def finish_with(result: object, finish: Finish) -> None:
         finish_with(join_results(result), finish)
     else:
         finish(DELIVERED, encode_answer(result))
+
+
+def finish_many_with(result: object, finish: Callable[[list[Settlement]], None], count: int) -> None:
+    """Settle many messages with what their listen returned, now or when that ends."""
+    if isinstance(result, Future):
+        result.add_done_callback(lambda future: finish(_ends_of_future(future, count)))
+    else:
+        finish(_ends(result, count))
+
+
+def _ends(result: object, count: int) -> list[Settlement]:
+    if result is None:
+        return [DELIVERED] * count
+    if isinstance(result, BaseException):
+        return [failure(result)] * count
+    if isinstance(result, list) and len(result) == count:
+        return [DELIVERED if one is None else failure(one) for one in result]
+    text = f"a listen for many messages must return None, a Future, or {count} errors or None, not {result!r:.80}"
+    return [refused(Reason.LISTEN_FAILED, text)] * count
+
+
+def _ends_of_future(future: Future[Any], count: int) -> list[Settlement]:
+    if future.cancelled():
+        return _ends(DeliveryError("the listen was cancelled"), count)
+    return _ends(future.exception() or future.result(), count)
 
 
 def failed(error: BaseException) -> Future[Any]:

@@ -514,11 +514,11 @@ class Messenger:
     def _say_trouble(self, trouble: Trouble) -> None:
         self.logger.log(logging.INFO if trouble.is_over else logging.ERROR, "%s", trouble.text)
 
-    def _finished(self, result: HandlingResult) -> None:
-        """A listen has ended; on any thread."""
+    def _finished(self, results: list[HandlingResult]) -> None:
+        """Listens have ended; on any thread."""
         driver = self._driver
         if driver is not None:
-            driver.handled(*result)
+            driver.handled_all(results)
 
     def _interrupt(self, receipt: Receipt) -> None:
         self._end(receipt, refused(Reason.INTERRUPTED, f"{self.config.name} was released"))

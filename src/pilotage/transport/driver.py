@@ -20,7 +20,6 @@ from tornado.ioloop import IOLoop
 
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.exchange import Exchange, HandlingResult
-from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
@@ -40,7 +39,6 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.records import Frame
 from pilotage.protocol.sends import FOREVER, Kept, Place, SendRequest
-from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 
 log = logging.getLogger(__name__)
@@ -111,14 +109,14 @@ class Driver:
         self._requests.append(request)
         self._wake()
 
-    def handled(self, token: Token, settlement: Settlement, answer: bytes = b"") -> None:
-        """Leave the end of a listen in the mailbox."""
-        self._results.append((token, settlement, answer))
-        self._wake()
-
     def persisted(self, places: list[Place]) -> None:
         """Leave in the mailbox what the journal has safe."""
         self._persisted.append(places)
+        self._wake()
+
+    def handled_all(self, results: list[HandlingResult]) -> None:
+        """Leave the ends of many listens in the mailbox."""
+        self._results.extend(results)
         self._wake()
 
     def call(self, work: Callable[[], None]) -> None:

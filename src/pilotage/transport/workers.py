@@ -32,17 +32,24 @@ class Workers(Generic[Job, Result]):
 
     Args:
         name: of its threads.
-        run: does one job; must not raise.
+        run: does the next jobs of a lane; must not raise.
         done: is given each result, in order for each lane, on a worker's thread.
         max_threads: bound; further lanes wait for a thread.
+        together: how many jobs of a lane that begins with this one may be done at once.
     """
 
     def __init__(
-        self, name: str, run: Callable[[Job], Result], done: Callable[[Result], None], max_threads: int = 64
+        self,
+        name: str,
+        run: Callable[[list[Job]], Result],
+        done: Callable[[Result], None],
+        max_threads: int = 64,
+        together: Callable[[Job], int] = lambda job: 1,
     ) -> None:
         self._name = name
         self._run = run
         self._done = done
+        self._together = together
         self._max_threads = max_threads
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, _Lane[Job]] = {}
@@ -130,5 +137,6 @@ class Workers(Generic[Job, Result]):
                     lane.running = False
                     self._lanes.pop(lane.key, None)
                     return
-                job = lane.jobs.popleft()
-            self._done(self._run(job))
+                count = min(len(lane.jobs), self._together(lane.jobs[0]))
+                jobs = [lane.jobs.popleft() for _ in range(count)]
+            self._done(self._run(jobs))
