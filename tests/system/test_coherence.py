@@ -257,6 +257,7 @@ def test_a_pilot_that_was_killed_accounts_for_all_its_lives(lab: Lab, eventually
         assert one["verdict"] in ("unjudged", "missing") and not one["is_exact"]
         assert one["sent"] > 0
     assert not certificate["complete"]
+    assert certificate["rows_complete"]
     said = [text for text in certificate["differences"] if "not kept by the pilot" in text]
     said += [text for text in certificate["unjudged"] if "ended without a word" in text]
     assert sum("stream count of rig" in text for text in said) == 3

@@ -234,10 +234,13 @@ def _certificate(case: _Case) -> dict[str, Any]:
     ]
     wrong = [line for line in case.lines if line.verdict in (Verdict.MISSING, Verdict.DIFFERENT)]
     open_ones = [line for line in case.lines if line.verdict is Verdict.UNJUDGED]
-    unjudged = [*_said(open_ones), *mute, *_forgotten(case)]
+    forgotten = list(_forgotten(case))
+    unjudged = [*_said(open_ones), *mute, *forgotten]
     return {
         "session": case.session,
         "complete": not (wrong or unjudged or unheard),
+        "rows_complete": not (unheard or mute or forgotten)
+        and all(line.verdict is Verdict.COMPLETE for line in case.lines if line.key.kind is Kind.TABLE),
         "lines": [line.as_plain() for line in case.lines],
         "differences": _bounded(_said(wrong)),
         "fetched": [

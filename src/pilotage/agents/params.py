@@ -23,12 +23,29 @@ class TaskParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+TAKEN_COLUMNS = frozenset({"pilot", "subject", "session", "row_num", "sent_by", "TRIAL_END"})
+"""Names that a row's message has for itself."""
+
+
 class TrialRow(BaseModel):
-    """The base of a task's trial columns: strictly typed, since what is stored must be what was measured."""
+    """The base of a task's trial columns: strictly typed, since what is stored must be what was measured.
+
+    Raises:
+        TaskError: a subclass declares a column under a name that a row's message needs for itself.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     trial_num: int
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Refuse columns that would be overwritten on their way."""
+        taken = TAKEN_COLUMNS & cls.model_fields.keys()
+        if taken:
+            raise TaskError(
+                f"{cls.__name__}: rename the columns {', '.join(sorted(taken))}: rows have their own"
+            )
 
 
 P = TypeVar("P", bound=TaskParams)
