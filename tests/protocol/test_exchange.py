@@ -106,8 +106,8 @@ def test_a_message_waits_for_its_recipient_then_is_refused_by_name():
     late = ("listener", b"late")
     assert len(sent_packets(join(pair.station, "late", 4, late, 1.0), late).parcels) == 1
     pair.station.frames_arrived([(LISTENER, own("a", 2), packet(parcel(2, path=["never"], trail=[])))], 2.0)
-    assert sent_packets(pair.station.time_passed(6.9), LISTENER).acks == []
-    (ack,) = sent_packets(pair.station.time_passed(7.0), LISTENER).acks
+    assert sent_packets(pair.station.time_passed(5.9), LISTENER).acks == []
+    (ack,) = sent_packets(pair.station.time_passed(6.0), LISTENER).acks
     (verdict,) = ack.verdicts
     assert verdict.reason is Reason.UNKNOWN_RECIPIENT and "never" in verdict.text and ack.life == 0
 

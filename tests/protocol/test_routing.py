@@ -63,7 +63,7 @@ def test_removing_an_old_link_leaves_the_name_with_the_new_one():
     old, new = peer("a", boot=1), peer("a", boot=2)
     routing.add(old)
     routing.add(new)
-    routing.remove(old, 1.0)
+    routing.remove(old)
     assert routing.names["a"] is new and list(routing) == [new]
 
 

@@ -76,7 +76,8 @@ class ExchangeConfig:
         upstream: the socket by which we dial up the tree; "" where we don't.
         delivery: patience of our sends.
         liveness: judgement of silence.
-        holds_s: how long a message waits here for a recipient that isn't connected.
+        holds_s: how long a message waits here for a recipient that isn't connected; less than its originator waits
+            before it sends it again, so that a refusal is certain.
         ack_within_s: how long we may take to say that a message was received, if it isn't over by then.
         stopped_after_s: having done nothing for that long, we have been stopped: what waits to be read is too old
             to be passed on (it is sent again), and our neighbours are met anew.
@@ -87,7 +88,7 @@ class ExchangeConfig:
     upstream: str = ""
     delivery: DeliveryRules = field(default_factory=DeliveryRules)
     liveness: LivenessRules = field(default_factory=LivenessRules)
-    holds_s: float = 5.0
+    holds_s: float = 4.0
     ack_within_s: float = 0.01
     stopped_after_s: float = 30.0
 
@@ -230,7 +231,7 @@ class Exchange:
         for token, settlement in over:
             self.inbox.settle(token, settlement)
         for parcel, name in self.waiting.time_passed(now):
-            self._miss(parcel, name)
+            self._refuse(parcel, Reason.UNKNOWN_RECIPIENT, f"{name} is not connected to {self.config.me}")
         self._judge()
         return self._finish()
 
@@ -318,7 +319,7 @@ class Exchange:
         peer = self.routing.peers.get(link)
         if peer is None:
             return
-        self.routing.remove(peer, self._now)
+        self.routing.remove(peer)
         self._packets.pop(link, None)
         self._change(peer, PeerState.GONE, text)
         for token, settlement in self.edge.link_lost(link):
@@ -531,16 +532,6 @@ class Exchange:
         if not parcel.marks & Marks.DURABLE:
             verdict = Verdict(parcel.seq, Outcome.REFUSED, reason, text)
             self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, [verdict]))
-
-    def _miss(self, parcel: Parcel, name: str) -> None:
-        """Answer that a parcel's recipient did not come."""
-        me = self.config.me
-        if self.routing.left_lately(name, self._now):
-            self._refuse(
-                parcel, Reason.INTERRUPTED, f"{name} was connected to {me}, has gone, and didn't come back"
-            )
-        else:
-            self._refuse(parcel, Reason.UNKNOWN_RECIPIENT, f"{name} is not connected to {me}")
 
     def _route_ack(self, ack: Ack) -> None:
         path = ack.path

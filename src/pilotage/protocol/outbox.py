@@ -417,7 +417,7 @@ def _lateness(flow: OutFlow, pending: Pending) -> str:
 
 
 def _settlement(verdict: Verdict, pending: Pending, life: int) -> Settlement:
-    if not life and verdict.reason is Reason.QUEUE_FULL and pending.asked > 1:
+    if not life and pending.asked > 1:
         # What a station says of the last copy says nothing of the earlier ones, which may have got through.
         text = f"{pending.name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
         return expired(text)

@@ -14,9 +14,6 @@ from pilotage.protocol.liveness import Peer
 from pilotage.protocol.records import Parcel
 
 MAX_ROUTES = 100_000
-MAX_LEFT = 10_000
-LATELY_S = 60.0
-"""For so long a copy that somebody was sent before it left may be what it handles when it is back."""
 
 
 class Routing:
@@ -34,7 +31,6 @@ class Routing:
         self.peers: dict[Link, Peer] = {}
         self.names: dict[str, Peer] = {}
         self._through: OrderedDict[str, str] = OrderedDict()
-        self._left: OrderedDict[str, float] = OrderedDict()
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self.peers.values()))
@@ -45,13 +41,9 @@ class Routing:
         self.names[peer.name] = peer
         self._through.pop(peer.name, None)
 
-    def remove(self, peer: Peer, now: float) -> None:
+    def remove(self, peer: Peer) -> None:
         """Forget a neighbour; those reached through it stay learned, for it may come back."""
         self.peers.pop(peer.link, None)
-        self._left[peer.name] = now
-        self._left.move_to_end(peer.name)
-        if len(self._left) > MAX_LEFT:
-            self._left.popitem(last=False)
         if self.names.get(peer.name) is peer:
             del self.names[peer.name]
 
@@ -63,11 +55,6 @@ class Routing:
                 self._through[name] = through
         while len(self._through) > MAX_ROUTES:
             self._through.popitem(last=False)
-
-    def left_lately(self, name: str, now: float) -> bool:
-        """Tell whether somebody was reached from here not long ago: it may have what is no longer on its way."""
-        left = max(self._left.get(name, -LATELY_S), self._left.get(self._through.get(name, ""), -LATELY_S))
-        return now - left < LATELY_S
 
     def through(self) -> dict[str, str]:
         """Give the learned routes: a name, and the neighbour that leads to it."""
