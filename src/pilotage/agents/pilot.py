@@ -158,7 +158,12 @@ class Pilot:
     def _greet(self) -> None:
         """Tell the Terminal who and where we are, and in what state."""
         state, reason = self._last_told
-        told: dict[str, Any] = {"pilot": self.name, "ip": self._keeper.station.ip, "state": str(state)}
+        told: dict[str, Any] = {
+            "pilot": self.name,
+            "ip": self._keeper.station.ip,
+            "state": str(state),
+            "reason": reason,
+        }
         if self.settings.lineage is Lineage.CHILD:
             told["parent"] = self.settings.parentid
         self.node.send(TERMINAL_ID, "HANDSHAKE", told)

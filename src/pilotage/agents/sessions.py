@@ -41,29 +41,28 @@ class Standing:
         is_open: nobody has ended it.
         current_since: when it became the current one, seconds since 1970; 0 if it isn't.
         agents: who takes part.
-        lives: which life of each agent was started last in it.
     """
 
     is_open: bool = True
     current_since: float = 0.0
     agents: set[str] = field(default_factory=set)
-    lives: dict[str, str] = field(default_factory=dict)
 
     def to_fact(self) -> dict[str, Any]:
         """Give it as plain data."""
-        known = {"is_open": self.is_open, "current_since": self.current_since}
-        return {**known, "agents": sorted(self.agents), "lives": dict(self.lives)}
+        return {
+            "is_open": self.is_open,
+            "current_since": self.current_since,
+            "agents": sorted(self.agents),
+        }
 
     @classmethod
     def from_fact(cls, fact: object) -> Standing:
         """Read it; a record that says nothing of itself counts as ended, by nobody."""
         known: dict[str, Any] = fact if isinstance(fact, dict) else {"is_open": False}
-        agents, lives = known.get("agents") or [], known.get("lives") or {}
         return cls(
             bool(known.get("is_open")),
             float(known.get("current_since") or 0.0),
-            {str(agent) for agent in agents},
-            {str(agent): str(life) for agent, life in dict(lives).items()},
+            {str(agent) for agent in known.get("agents") or []},
         )
 
 
@@ -216,20 +215,6 @@ class Sessions:
         with self._lock:
             standing = self._standings.get(session)
             return sorted(standing.agents) if standing else []
-
-    def note_life(self, session: str, agent: str, life: str) -> None:
-        """Note which life of an agent a task was started in."""
-        with self._lock:
-            if session not in self._standings:
-                return
-            self._standings[session].lives[agent] = life
-        self._note(session)
-
-    def life(self, session: str, agent: str) -> str | None:
-        """Give the life of an agent in which its task of a session was started last; None if that isn't known."""
-        with self._lock:
-            standing = self._standings.get(session)
-            return standing.lives.get(agent) if standing else None
 
     def opened(self) -> list[str]:
         """Give the names of the open sessions."""

@@ -195,7 +195,8 @@ class Terminal:
         if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS:
             raise InvalidMessage(f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters")
         known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or "")}
-        self.roster.update(value["pilot"], state=str(value.get("state") or ""), **known)
+        now = {"state": str(value.get("state") or ""), "reason": str(value.get("reason") or "")}
+        self.roster.update(value["pilot"], **now, **known)
 
     def l_peer(self, value: Any) -> None:
         """Take note of how a pilot's connection is, as our station or one on the way to it says."""
@@ -343,7 +344,6 @@ class Terminal:
             receipt = self.node.send(pilot, "START", asked)
         try:
             runs = receipt.result(START_TIMEOUT_S)
-            self.sessions.note_life(session, pilot, str((runs or {}).get("life") or ""))
         except Refused:
             if session not in before and set(self.sessions.agents(session)) <= {pilot, parent}:
                 # Nothing runs in it: it was opened for this alone.
