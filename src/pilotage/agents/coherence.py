@@ -99,8 +99,9 @@ class Coherence:
 
     def _ask_until_settled(self, case: _Case) -> None:
         deadline = time.monotonic() + CATCH_UP_S
+        agents = self._agents(case)
         while True:
-            self._ask(case)
+            self._ask(case, agents)
             case.compare()
             is_on_its_way = any(account.get("unsettled") for account in case.accounts.values())
             if (
@@ -109,10 +110,8 @@ class Coherence:
             ):
                 return
 
-    def _ask(self, case: _Case) -> None:
-        receipts = {
-            agent: self._node.send(agent, "COHERE", {"session": case.session}) for agent in self._agents(case)
-        }
+    def _ask(self, case: _Case, agents: Iterable[str]) -> None:
+        receipts = {agent: self._node.send(agent, "COHERE", {"session": case.session}) for agent in agents}
         deadline = time.monotonic() + COHERE_TIMEOUT_S
         case.claims = []
         for agent, receipt in receipts.items():
