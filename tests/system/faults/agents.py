@@ -48,7 +48,9 @@ class Agent:
         self.lives = 0
         self.events: list[dict[str, Any]] = []
         self._command = [*prefix, sys.executable, "-m", "pilotage", *arguments, "--json", "--until-eof"]
-        self._env = {**os.environ, "PYTHONUTF8": "1", **env}
+        # An agent's preferences are those of its file alone.
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("PILOTAGE_")}
+        self._env = {**ours, "PYTHONUTF8": "1", **env}
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
