@@ -378,4 +378,10 @@ def test_columns_that_say_whose_a_row_is_are_no_columns() -> None:
         "a": 1,
     }
     assert values_of(ours) == {"a": 1}
-    assert values_of({"pilot": "p", "row_num": 3, "a": 1}) == {"row_num": 3, "a": 1}
+    for theirs in (
+        {"row_num": 3},
+        {"sent_by": "x"},
+        {"row_num": 0.5, "sent_by": "x"},
+        {"row_num": 1, "sent_by": 2},
+    ):
+        assert values_of({"pilot": "p", "a": 1, **theirs}) == {"a": 1, **theirs}

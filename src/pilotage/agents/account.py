@@ -30,6 +30,7 @@ MAX_SESSIONS = 64
 
 TRIALS = "trials"
 ROW_NUM = "row_num"
+UNNUMBERED = ("", None)
 
 
 @dataclass(slots=True)
@@ -274,25 +275,16 @@ def data_of(row: RecordedRow, session: str, agent: str) -> dict[str, Any]:
 def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Give a row's columns without the names that say whose it is, and which."""
     own = {"pilot", "subject", "trial_num", "session"}
-    if ROW_NUM in row and SENT_BY in row:
+    if number_of(row) != UNNUMBERED:
         own |= {ROW_NUM, SENT_BY}
     return {name: item for name, item in row.items() if name not in own}
 
 
 def number_of(row: Mapping[str, Any]) -> tuple[str, int | None]:
-    """Give who numbered a row, and its number; an original peer's row has neither.
-
-    Raises:
-        InvalidMessage: they have the wrong type.
-    """
-    if ROW_NUM not in row or SENT_BY not in row:
-        return "", None
-    sender, number = row[SENT_BY], row[ROW_NUM]
-    if not isinstance(sender, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise InvalidMessage(
-            f"DATA: {SENT_BY} and {ROW_NUM} must be a name and a whole number, not {row!r:.60}"
-        )
-    return sender, number
+    """Give who numbered a row, and its number; an original peer's row has neither, but may have such columns."""
+    sender, number = row.get(SENT_BY), row.get(ROW_NUM)
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 63
+    return (sender, number) if isinstance(sender, str) and sender and is_number else UNNUMBERED
 
 
 def marks_to_wire(marks: Mapping[LedgerKey, Mark]) -> list[list[Any]]:

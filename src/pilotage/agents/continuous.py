@@ -50,8 +50,8 @@ def split_items(items: Sequence[object], stream: str | None) -> list[Series]:
     for item in items:
         if not isinstance(item, dict) or "timestamp" not in item:
             raise InvalidMessage("an item of continuous data needs a timestamp")
-        # An original may have data under these names.
-        own = {ITEM_NUM, SENT_BY} if SENT_BY in item else frozenset[str]()
+        # An original may have data under one of these names.
+        own = {ITEM_NUM, SENT_BY} if sender_of(item) else frozenset[str]()
         number = item.get(ITEM_NUM) if own else None
         for key in item.keys() - HEADERS - own:
             name = _name(stream, key)
@@ -63,15 +63,9 @@ def split_items(items: Sequence[object], stream: str | None) -> list[Series]:
 
 
 def sender_of(item: Mapping[str, Any]) -> str:
-    """Give who numbered an item or a row, "" if nobody did.
-
-    Raises:
-        InvalidMessage: it isn't text.
-    """
-    sender = item.get(SENT_BY, "")
-    if not isinstance(sender, str):
-        raise InvalidMessage(f"{SENT_BY} must be text, not {sender!r:.60}")
-    return sender
+    """Give who numbered an item, "" if nobody did."""
+    sender = item.get(SENT_BY)
+    return sender if isinstance(sender, str) and ITEM_NUM in item else ""
 
 
 class _Column(NamedTuple):
