@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import struct
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -33,9 +33,7 @@ def as_tuples(value: object) -> object:
 
 def alike(one: object, other: object) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return (math.isnan(one) and math.isnan(other)) or (
-            one == other and math.copysign(1, one) == math.copysign(1, other)
-        )
+        return struct.pack("<d", one) == struct.pack("<d", other)
     if type(one) is not type(other):
         return False
     if isinstance(one, list) and isinstance(other, list):
@@ -64,7 +62,7 @@ def test_numpy_scalars_equal_python_numbers_and_arrays_keep_dtype_and_shape() ->
     assert canonical(datetime(2026, 1, 2, 3)) == canonical("2026-01-02T03:00:00")
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, [np.array([None])]])
+@pytest.mark.parametrize("value", [object(), [object()], [np.array([None])]])
 def test_what_has_no_canonical_bytes_is_refused(value: object) -> None:
     with pytest.raises(InvalidMessage):
         canonical(value)

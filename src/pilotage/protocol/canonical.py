@@ -1,17 +1,17 @@
 """Bytes that are equal exactly for equal values, so that two sides can digest what they hold.
 
-Law: they depend on the values alone: not on the order of a mapping's keys, not on whether a list was a tuple, not on
-which machine they were made.
+They are MessagePack, the keys of mappings in their order. Law: they depend on the values alone: not on the order of a
+mapping's keys, not on whether a list was a tuple, not on which machine they were made.
 """
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from pilotage.protocol.errors import InvalidMessage
@@ -19,15 +19,28 @@ from pilotage.protocol.errors import InvalidMessage
 Array = np.ndarray[Any, Any]
 
 _EXACT_FLOAT = 2**53
-_NAME_CHARS = 64
+_MOST, _LEAST = 2**64 - 1, -(2**63)
+_ARRAY, _INTEGER, _MAPPING, _COMPLEX = 1, 2, 3, 4
+_PLAIN = frozenset({str, float, bool, type(None), datetime})
+
+
+class _Unusual(Exception):
+    """A value holds something that MessagePack has no word for."""
+
+
+def _stop(value: object) -> Any:
+    raise _Unusual
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_stop, order="deterministic").encode
 
 
 def canonical(value: object) -> bytes:
     """Give bytes that are equal exactly for equal values.
 
     Tuples equal lists, a mapping's order doesn't matter, NumPy scalars and 0-d arrays equal the Python number
-    (which is what a wire makes of them), datetimes equal their ISO text; every NaN is the same NaN; 1, 1.0
-    and True differ.
+    (which is what a wire makes of them), naive datetimes equal their ISO text, aware ones the same instant; 1, 1.0
+    and True differ, and so do two NaNs of different bits.
 
     Args:
         value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or
@@ -39,8 +52,10 @@ def canonical(value: object) -> bytes:
     Raises:
         InvalidMessage: A value, or one inside it, is of another type.
     """
-    writer = _EXACT.get(type(value))
-    return writer(value) if writer is not None else _other(value)
+    try:
+        return _encode(value)
+    except (_Unusual, TypeError, OverflowError, UnicodeEncodeError):
+        return _encode(_sayable(value))
 
 
 def canonical_timestamps(timestamps: Sequence[Any] | Array) -> bytes:
@@ -93,102 +108,71 @@ def _little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
 
 
-def _constant(value: bool | None) -> bytes:
-    return b"n" if value is None else b"t" if value else b"f"
+def _sayable(value: object) -> Any:
+    """Turn a value into one that MessagePack can say; what it has no word for into an extension.
+
+    Raises:
+        InvalidMessage: It is, or holds, something else than values.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return _text(value) if isinstance(value, str) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return _numpy(value)
+    if isinstance(value, int):
+        return int(value) if _LEAST <= value <= _MOST else _extension(_INTEGER, b"%d" % value)
+    if isinstance(value, Mapping):
+        return _mapping(value)
+    if isinstance(value, list | tuple):
+        return [_sayable(item) for item in value]
+    return _other(value)
 
 
-def _integer(value: int) -> bytes:
-    return b"i%d;" % value
-
-
-def _float(value: float) -> bytes:
-    return b"d" + _double(value)
-
-
-def _complex(value: complex) -> bytes:
-    return b"c" + _double(value.real) + _double(value.imag)
-
-
-def _text(value: str) -> bytes:
-    try:
-        text = value.encode()
-    except UnicodeEncodeError:
-        text = value.encode("utf-8", "surrogatepass")
-    return b"s%d:" % len(text) + text
-
-
-def _binary(value: bytes | bytearray | memoryview) -> bytes:
-    data = bytes(value)
-    return b"b%d:%b" % (len(data), data)
-
-
-def _sequence(value: Sequence[object]) -> bytes:
-    return b"l%d:%b" % (len(value), b"".join(map(canonical, value)))
-
-
-def _mapping(value: Mapping[Any, object]) -> bytes:
-    # Canonical bytes delimit themselves, so sorting the pairs sorts them by their keys.
-    pairs = sorted([_key(key) + canonical(item) for key, item in value.items()])
-    return b"m%d:%b" % (len(pairs), b"".join(pairs))
-
-
-def _key(value: object) -> bytes:
-    return _name(value) if type(value) is str and len(value) <= _NAME_CHARS else canonical(value)
-
-
-@lru_cache(maxsize=4096)
-def _name(value: str) -> bytes:
-    """Give a short text's bytes: the names of columns come again with each row."""
-    return _text(value)
-
-
-def _numpy(value: Array | np.generic) -> bytes:
-    if value.ndim == 0 and value.dtype.kind in "biufcUS" and value.dtype.itemsize <= _largest(value.dtype):
-        return canonical(value.item())
-    array = _little_endian(np.asarray(value))
-    return f"a{array.dtype.str}{array.shape}:".encode() + array.tobytes()
-
-
-def _other(value: object) -> bytes:
+def _other(value: object) -> Any:
+    if isinstance(value, str):
+        return _text(str(value))
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, complex):
+        return _extension(_COMPLEX, struct.pack("<dd", value.real, value.imag))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
     if hasattr(value, "isoformat"):
-        return _text(str(value.isoformat()))
-    for kinds, writer in _BY_BASE:
-        if isinstance(value, kinds):
-            return writer(value)
+        return str(value.isoformat())
     raise InvalidMessage(
         f"{type(value).__name__} has no canonical bytes: use plain values, lists, mappings, arrays"
     )
 
 
-def _double(value: float) -> bytes:
-    return _PACK(value if value == value else math.nan)  # noqa: PLR0124 - the quickest test for NaN
+def _text(value: str) -> str | msgspec.msgpack.Ext:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return _extension(0, value.encode("utf-8", "surrogatepass"))
+    return value
 
 
-_PACK = struct.Struct("<d").pack
+def _mapping(value: Mapping[Any, object]) -> Any:
+    if all(type(key) is str and _is_text(key) for key in value):
+        return {key: _sayable(item) for key, item in value.items()}
+    # Canonical bytes delimit themselves, so sorting the pairs sorts them by their keys.
+    pairs = sorted(canonical(key) + canonical(item) for key, item in value.items())
+    return _extension(_MAPPING, b"".join(pairs))
 
-_Writer = Callable[[Any], bytes]
 
-_EXACT: dict[type, _Writer] = {
-    str: _text,
-    float: _float,
-    int: _integer,
-    bool: _constant,
-    type(None): _constant,
-    dict: _mapping,
-    list: _sequence,
-    tuple: _sequence,
-}
+def _is_text(value: str) -> bool:
+    return isinstance(_text(value), str)
 
-_BY_BASE: tuple[tuple[tuple[type, ...], _Writer], ...] = (
-    ((np.ndarray, np.generic), _numpy),
-    ((int,), _integer),
-    ((float,), _float),
-    ((complex,), _complex),
-    ((str,), _text),
-    ((bytes, bytearray, memoryview), _binary),
-    ((Mapping,), _mapping),
-    ((list, tuple), _sequence),
-)
+
+def _numpy(value: Array | np.generic) -> Any:
+    if value.ndim == 0 and value.dtype.kind in "biufcUS" and value.dtype.itemsize <= _largest(value.dtype):
+        return _sayable(value.item())
+    array = _little_endian(np.asarray(value))
+    return _extension(_ARRAY, f"{array.dtype.str}{array.shape}:".encode() + array.tobytes())
+
+
+def _extension(code: int, data: bytes) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(code, data)
 
 
 def _largest(dtype: np.dtype[Any]) -> int:

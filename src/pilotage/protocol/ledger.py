@@ -119,9 +119,10 @@ class RowTally:
         """The sum as 16 bytes."""
         return self.total.to_bytes(_DIGEST_SIZE, "big")
 
-    def add(self, digest: bytes) -> RowTally:
-        """Give the tally after one more row, whose digest `row_digest` made."""
-        return RowTally(self.count + 1, (self.total + int.from_bytes(digest, "big")) % _SUM_END)
+    def add(self, *digests: bytes) -> RowTally:
+        """Give the tally after more rows, whose digests `row_digest` made."""
+        total = self.total + sum([int.from_bytes(digest, "big") for digest in digests])
+        return RowTally(self.count + len(digests), total % _SUM_END)
 
     def join(self, other: RowTally) -> RowTally:
         """Give the tally of both one's and the other's rows."""
@@ -214,7 +215,11 @@ class Ledger:
 
     def add_row(self, key: LedgerKey, digest: bytes) -> None:
         """Count one row of a table whose digest was made already."""
-        self._tables[key] = self._tables.get(key, RowTally()).add(digest)
+        self.add_rows(key, (digest,))
+
+    def add_rows(self, key: LedgerKey, digests: Sequence[bytes]) -> None:
+        """Count rows of a table whose digests were made already."""
+        self._tables[key] = self._tables.get(key, RowTally()).add(*digests)
         self._changed.add(key)
 
     def add_items(

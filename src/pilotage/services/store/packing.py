@@ -65,8 +65,11 @@ def pack(entry: Entry, done: Done) -> Job:
     job = Job(entry, done)
     try:
         _check(entry)
-        _pack(job)
-        job.size += len(job.digest) + sum(len(field) for field in job.fields if isinstance(field, str))
+        if type(entry) is entries.TrialData:
+            _pack_trial(job, entry)
+        else:
+            _pack(job)
+            job.size += len(job.digest) + sum(len(field) for field in job.fields if isinstance(field, str))
     except (PilotageError, ValueError, TypeError, OverflowError, RecursionError) as cause:
         job.failure = StoreError(f"{describe(entry)} can't be stored: {cause}")
         job.failure.__cause__ = cause
@@ -118,17 +121,27 @@ def _check_id(message: MessageId) -> None:
 
 
 def _fits(number: object, bits: int) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << bits
+    return type(number) is int and 0 <= number < 1 << bits
+
+
+def _pack_trial(job: Job, entry: entries.TrialData) -> None:
+    """Pack a row, of which there are many."""
+    subject, number = entry.subject or "", entry.row_num
+    _check_text(entry.pilot)
+    _check_text(subject)
+    _check_text(entry.source)
+    job.values = _mapping(entry.values)
+    text = to_text(job.values)
+    job.fields = (
+        entry.pilot, subject, entry.trial_num, text, entry.source, number, *stamp_fields(entry.stamp)
+    )  # fmt: skip
+    job.digest = row_digest(number, canonical((subject, entry.trial_num, entry.values)))
+    job.size += len(text)
 
 
 def _pack(job: Job) -> None:
     entry = job.entry
     match entry:
-        case entries.TrialData():
-            job.values = _mapping(entry.values)
-            subject, number = entry.subject or "", entry.row_num
-            job.fields = (entry.pilot, subject, entry.trial_num, to_text(job.values), entry.source, number)
-            job.digest = row_digest(number, canonical([subject, entry.trial_num, entry.values]))
         case entries.Event():
             job.fields = (entry.pilot, entry.name, to_text(_mapping(entry.values)))
             job.digest = row_digest(None, canonical([entry.name, entry.values]))
@@ -157,14 +170,22 @@ def _check_texts(entry: Entry, job: Job) -> None:
         if not isinstance(entry, entries.Provenance | entries.Settled):
             job.fields += stamp_fields(entry.stamp)
     for text in texts:
-        if not isinstance(text, str):
-            raise StoreError(f"{text!r} is no text")
+        _check_text(text)
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise StoreError(f"{text!r} is no text")
+    if not text.isascii():
         text.encode()
 
 
 def _mapping(values: Mapping[str, object]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise StoreError(f"values are a {type(values).__name__}, not a mapping of names to values")
-    if not all(isinstance(name, str) for name in cast("Mapping[object, object]", values)):
-        raise StoreError("a column's name is no text")
-    return {name: plain(value) for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, value in cast("Mapping[object, object]", values).items():
+        if not isinstance(name, str):
+            raise StoreError("a column's name is no text")
+        found[name] = plain(value)
+    return found

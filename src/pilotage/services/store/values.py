@@ -23,6 +23,7 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder()
 _PLAIN = frozenset({str, bool, type(None)})
 _HUGE = math.inf
+_MOST, _LEAST = 2**63 - 1, -(2**63)
 
 
 def to_text(value: object) -> str:
@@ -58,14 +59,18 @@ def plain(value: object) -> Any:
         StoreError: The value, or one inside it, is of a type that can't be stored.
     """
     kind = type(value)
-    if kind in _PLAIN or (kind is float and -_HUGE < value < _HUGE):  # type: ignore[operator]
+    if (
+        kind in _PLAIN
+        or (kind is float and -_HUGE < value < _HUGE)  # type: ignore[operator]
+        or (kind is int and _LEAST <= value <= _MOST)  # type: ignore[operator]
+    ):
         return value
     if isinstance(value, np.generic | np.ndarray):
         return _plain_numpy(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else {TAG: "int", "value": str(value)}
+        return int(value) if _LEAST <= value <= _MOST else {TAG: "int", "value": str(value)}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {TAG: "float", "value": str(float(value))}
     if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ class BatchWriter:
         self._rows = RowNumbers(connection)
         self._items = StreamNumbers(connection)
         self._ledger = Ledger()
+        self._digests: defaultdict[tuple[str, str, str], list[bytes]] = defaultdict(list)
         self._stale = True
         self.counts = Counts()
 
@@ -111,6 +113,7 @@ class BatchWriter:
         self._reload()
         before = Counts(rows=0)
         self._stale = True
+        self._digests.clear()
         self._connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._add(job, before) for job in batch]
         self._tables.write()
@@ -118,6 +121,8 @@ class BatchWriter:
         self._streams.write()
         self._items.write()
         self._seen.write()
+        for (pilot, table, source), digests in self._digests.items():
+            self._ledger.add_rows(LedgerKey(pilot, Kind.TABLE, table, source), digests)
         write_tallies(self._connection, self._ledger.take_changed())
         self._connection.execute("COMMIT")
         self._streams.committed()
@@ -180,12 +185,12 @@ class BatchWriter:
         if entry.trial_num is not None and job.values is not None:
             key = TrialKey(entry.pilot, entry.subject or "", entry.trial_num)
             self._tables.merge(key, job.values, entry.stamp, late=place is Place.LATE)
-        self._ledger.add_row(LedgerKey(entry.pilot, Kind.TABLE, TRIALS, entry.source), job.digest)
+        self._digests[entry.pilot, TRIALS, entry.source].append(job.digest)
         return True
 
     def _store_row(self, job: Job, pilot: str, table: str) -> None:
         self._tables.add(table, job.fields)
-        self._ledger.add_row(LedgerKey(pilot, Kind.TABLE, table), job.digest)
+        self._digests[pilot, table, ""].append(job.digest)
 
     def _store_items(self, job: Job, entry: StreamItems, counts: Counts) -> None:
         if job.block is not None:
