@@ -19,6 +19,8 @@ ORIGINAL := .venv-original
 WORKERS ?= 2
 SEEDS ?= 5000
 START ?= 0
+FAULTS_SEED ?= 0
+SOAK_MINUTES ?= 30
 PYTEST := $(BIN)/python -m pytest
 # Run by one of the targets below each, not by `make test`.
 FAST := -m "not slow and not interop"
@@ -83,6 +85,14 @@ docs-test: setup  ## run the examples, also those in README and docs
 .PHONY: simulate
 simulate: setup  ## play thousands of seeded faults against the core
 	$(BIN)/python -m pilotage.testing.simulate --seeds $(SEEDS) --start $(START) --jobs $(WORKERS) --keep-going --trace $(SIMULATE)
+
+.PHONY: faults
+faults: setup  ## kill, stop, cut off and starve real processes at 20 random moments each; about half an hour
+	FAULTS_SEED=$(FAULTS_SEED) $(PYTEST) tests/system/faults -n $(WORKERS) --dist loadfile
+
+.PHONY: soak
+soak: setup  ## run 20 pilots for half an hour with faults throughout: nothing lost, nothing grows
+	$(BIN)/python -m tests.system.soak --minutes $(SOAK_MINUTES) $(SOAK)
 
 .PHONY: bench
 bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, the original and NATS JetStream

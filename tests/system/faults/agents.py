@@ -187,14 +187,16 @@ class Agent:
         old.kill()
         wait_eventually(lambda: self.station().pid != old.pid, BACK_S, 0.02)
 
-    def freeze(self, which: str) -> None:
-        """Stop `agent`, `station` or `both` where they are."""
-        for pid in self._pids(which):
+    def freeze(self, which: str) -> list[int]:
+        """Stop `agent`, `station` or `both` where they are; tell which processes these are."""
+        pids = self._pids(which)
+        for pid in pids:
             _tell(pid, signal.SIGSTOP)
+        return pids
 
-    def thaw(self, which: str) -> None:
+    def thaw(self, pids: Sequence[int]) -> None:
         """Let them go on."""
-        for pid in self._pids(which):
+        for pid in pids:
             _tell(pid, signal.SIGCONT)
 
     def _pids(self, which: str) -> list[int]:

@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[3]
 READY_S = 25.0
 RECOVER_S = 45.0
 """How long a tree may take until all is well again: a minute is the longest pause between two tries of a resend."""
+START_S = 3.0
+"""What each pilot more may add to that, while all start at once."""
 LOOK_S = 0.1
 TERMINAL = "terminal"
 
@@ -202,10 +204,24 @@ class Rig:
 
     def wait_well(self) -> None:
         """Wait until all pilots are connected."""
-        self.wait_pilots(lambda known: known["link"] == "alive" and known["state"] != "")
+        timeout_s = RECOVER_S + START_S * len(self.names)
+        self.wait_pilots(lambda known: known["link"] == "alive" and known["state"] != "", timeout_s=timeout_s)
 
-    def begin(self, rate_hz: float = 50.0, stream_hz: float = 0.0, **params: Any) -> None:
-        """Start the load on all pilots, in a new session, and wait until rows of it are stored."""
+    def begin(
+        self,
+        rate_hz: float = 50.0,
+        stream_hz: float = 0.0,
+        each: Mapping[str, Mapping[str, Any]] | None = None,
+        **params: Any,
+    ) -> None:
+        """Start the load on all pilots, in a new session, and wait until rows of it are stored.
+
+        Args:
+            rate_hz: rows per second.
+            stream_hz: items per second.
+            each: what one pilot's load has of its own, by the pilot's name.
+            params: what else every load has.
+        """
         self._sessions += 1
         self.session = f"s{self._sessions}"
         self.loads = {}
@@ -217,6 +233,7 @@ class Rig:
                 "stream": f"wave_{name}",
                 "stream_hz": stream_hz,
                 **params,
+                **(each or {}).get(name, {}),
             }
             parent = self.plan.children.get(name, "")
             self.loads[name] = Load(parent or name, parent, f"mouse_{name}", told)
@@ -271,7 +288,18 @@ class Rig:
         if name not in self.loads:
             return
         self.wait_pilots(lambda known: known["link"] == "alive" and known["state"] == "INTERRUPTED", [name])
-        self.start_load(name)
+        deadline = time.monotonic() + RECOVER_S
+        while True:
+            try:
+                self.start_load(name)
+            except PilotageError:
+                # The order, or its answer, met another fault.
+                if time.monotonic() > deadline:
+                    raise
+                if self.pilots()[name]["state"] == "RUNNING":
+                    return
+            else:
+                return
 
     def strike(self, target: str) -> None:
         """Kill a process named as `rig_a` or `rig_a station`, and have it started again by whoever does."""

@@ -21,9 +21,9 @@ def stand_still(rig: Rig, name: str, which: str, seconds: float, seed: int, chan
     moment_s = chance.uniform(0, 1)
     time.sleep(moment_s)
     agent = rig.agents[name]
-    agent.freeze(which)
+    pids = agent.freeze(which)
     time.sleep(seconds)
-    agent.thaw(which)
+    agent.thaw(pids)
     rig.wait_well()
     rig.wait_more_rows()
     rig.finish_and_check(
