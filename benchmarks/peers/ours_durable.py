@@ -10,13 +10,15 @@ journal, as it does for all DATA. Both lie in a temporary folder on the disk on 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from pilotage import Net_Node, Receipt
+from pilotage.agents.ports import TrialRow
 from pilotage.app.archive import FolderArchives
-from pilotage.net.listens import Origin, takes_origin
+from pilotage.net.listens import Origin, takes_many
 
 from . import ours
 from .common import Peer, main, role_commands
@@ -45,17 +47,21 @@ class Receiver:
         self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens)
         self._node.wait_connected(MEETING_TIMEOUT_S)
 
-    @takes_origin
-    def _data(self, value: dict[str, Any], origin: Origin) -> Future[None]:
-        values = {name: item for name, item in value.items() if name not in OWNERS}
-        stored = self._archive.add_trial(value["pilot"], value["subject"], value["trial_num"], values, origin)
-        stored.add_done_callback(lambda future: self._stored(value["n"], future))
+    @takes_many
+    def _data(self, many: Sequence[tuple[dict[str, Any], Origin]]) -> Future[Any]:
+        rows = []
+        for value, origin in many:
+            values = {name: item for name, item in value.items() if name not in OWNERS}
+            rows.append(TrialRow(value["pilot"], value["subject"], value["trial_num"], values, origin))
+        stored = self._archive.add_trials(rows)
+        stored.add_done_callback(lambda future: self._stored([value["n"] for value, _ in many], future))
         return stored
 
-    def _stored(self, n: int, future: Future[None]) -> None:
-        if future.exception() is None:
-            with self._lock:
-                self._arrivals.note(n)
+    def _stored(self, numbers: Sequence[int], future: Future[Any]) -> None:
+        with self._lock:
+            for n, error in zip(numbers, future.result(), strict=True):
+                if error is None:
+                    self._arrivals.note(n)
 
     def _echo(self, value: Any) -> None:
         self._node.send(SENDER, "PONG", value["n"])

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 
 from pilotage.net.listens import Origin
 from pilotage.protocol.coverage import Holding
+
+
+class TrialRow(NamedTuple):
+    """One message of trial data: whose it is, its columns, which message it was, and its number."""
+
+    pilot: str
+    subject: str | None
+    trial_num: int | None
+    values: Mapping[str, Any]
+    origin: Origin | None
+    source: str = ""
+    row_num: int | None = None
 
 
 class Archive(Protocol):
@@ -33,6 +45,9 @@ class Archive(Protocol):
         row_num: int | None = None,
     ) -> Future[None]:
         """Keep columns of a trial, once for each number of a source."""
+
+    def add_trials(self, rows: Sequence[TrialRow]) -> Future[list[Exception | None]]:
+        """Keep the columns of many messages; the future ends with an error or None for each."""
 
     def add_items(
         self,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -16,15 +17,24 @@ from pilotage.agents.account import number_of, values_of
 from pilotage.agents.coherence import Coherence
 from pilotage.agents.continuous import sender_of, split_items
 from pilotage.agents.keeper import Keeper
-from pilotage.agents.ports import Archives
+from pilotage.agents.ports import Archive, Archives, TrialRow
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
-from pilotage.net.listens import Listen, Origin, failed, join_results, takes_batches, takes_origin
+from pilotage.net.listens import (
+    Ends,
+    Listen,
+    Origin,
+    failed,
+    join_results,
+    takes_batches,
+    takes_many,
+    takes_origin,
+)
 from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.terminal_station import Terminal_Station
-from pilotage.protocol.errors import InvalidMessage, Refused, TaskError
+from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, TaskError
 
 log = logging.getLogger(__name__)
 
@@ -134,19 +144,24 @@ class Terminal:
 
     # What pilots send (each settles when it is stored)
 
-    @takes_origin
-    def l_data(self, value: Any, origin: Origin) -> object:
-        """Keep a trial's data; or continuous data that an original's child sent as DATA."""
-        if not isinstance(value, dict):
-            raise InvalidMessage(f"DATA needs a dictionary of columns, not {type(value).__name__}")
-        if value.get("continuous"):
-            return self._keep_items([value], origin)
-        pilot, subject, trial = _owner(value, origin)
-        number = number_of(value)
-        return self.sessions.keep(
-            str(value.get("session") or ""),
-            lambda archive: archive.add_trial(pilot, subject, trial, values_of(value), origin, *number),
-        )
+    @takes_many
+    def l_data(self, many: Sequence[tuple[Any, Origin]]) -> Future[list[BaseException | None]]:
+        """Keep trials' data; or continuous data that an original's child sent as DATA."""
+        ends = Ends(len(many))
+        rows: dict[str, tuple[list[int], list[TrialRow]]] = {}
+        for at, (value, origin) in enumerate(many):
+            try:
+                if isinstance(value, dict) and value.get("continuous"):
+                    ends.follow([at], self._keep_items([value], origin))
+                else:
+                    places, found = rows.setdefault(_session_of(value), ([], []))
+                    found.append(_row(value, origin))
+                    places.append(at)
+            except PilotageError as error:
+                ends.put(at, error)
+        for session, (places, found) in rows.items():
+            ends.follow(places, self.sessions.keep(session, partial(_add_trials, rows=found)))
+        return ends.future
 
     @takes_batches
     @takes_origin
@@ -459,6 +474,20 @@ def _owner(value: Mapping[str, Any], origin: Origin) -> tuple[str, str | None, i
     if not isinstance(trial, int | None) or isinstance(trial, bool):
         raise InvalidMessage(f"DATA of {pilot}: trial_num must be a whole number, not {trial!r:.60}")
     return pilot, subject, trial
+
+
+def _session_of(value: Any) -> str:
+    if not isinstance(value, dict):
+        raise InvalidMessage(f"DATA needs a dictionary of columns, not {type(value).__name__}")
+    return str(value.get("session") or "")
+
+
+def _row(value: Mapping[str, Any], origin: Origin) -> TrialRow:
+    return TrialRow(*_owner(value, origin), values_of(value), origin, *number_of(value))
+
+
+def _add_trials(archive: Archive, rows: Sequence[TrialRow]) -> object:
+    return archive.add_trials(rows) if rows else None
 
 
 def _sender(origin: Origin) -> str:

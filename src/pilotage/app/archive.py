@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from pilotage.agents.ports import TrialRow
 from pilotage.net.listens import Origin
 from pilotage.protocol.coverage import Holding
 from pilotage.protocol.errors import StoreError
@@ -65,6 +66,20 @@ class FolderArchive:
         return self._submit(
             TrialData(pilot, subject, trial_num, values, _id(origin), _stamp(origin), source, row_num)
         )
+
+    def add_trials(self, rows: Sequence[TrialRow]) -> Future[list[Exception | None]]:
+        """Keep the columns of many messages."""
+        received = time.time()
+        entries = [
+            TrialData(
+                *(row.pilot, row.subject, row.trial_num, row.values, _id(row.origin)),
+                *(Stamp(received, _sent(row.origin)), row.source, row.row_num),
+            )
+            for row in rows
+        ]
+        future: Future[list[Exception | None]] = Future()
+        self._store.submit_all(entries, lambda ends: future.set_result(list(ends)))
+        return future
 
     def add_items(
         self,
@@ -223,10 +238,13 @@ def _id(origin: Origin | None, part: int = 0) -> MessageId | None:
 
 
 def _stamp(origin: Origin | None) -> Stamp:
-    sent = None
-    if origin is not None and origin.timestamp:
-        try:
-            sent = datetime.fromisoformat(origin.timestamp).timestamp()
-        except ValueError:
-            sent = None
-    return Stamp(time.time(), sent)
+    return Stamp(time.time(), _sent(origin))
+
+
+def _sent(origin: Origin | None) -> float | None:
+    if origin is None or not origin.timestamp:
+        return None
+    try:
+        return datetime.fromisoformat(origin.timestamp).timestamp()
+    except ValueError:
+        return None

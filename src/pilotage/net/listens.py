@@ -17,7 +17,7 @@ or a Future settles it when it ends itself; an error settles it as refused, with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
@@ -161,6 +161,54 @@ def _ends_of_future(future: Future[Any], count: int) -> list[Settlement]:
     return _ends(future.exception() or future.result(), count)
 
 
+class Ends:
+    """The ends of many messages, gathered until all have ended. Any thread.
+
+    Args:
+        count: how many messages.
+
+    Attributes:
+        future: ends, when all have, with a list: for each its error or None.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.future: Future[list[BaseException | None]] = Future()
+        self._ends: list[BaseException | None] = [None] * count
+        self._left = count
+        self._lock = threading.Lock()
+        self._end(0)
+
+    def put(self, at: int, error: BaseException | None) -> None:
+        """Note how one message has ended."""
+        self._ends[at] = error
+        self._end(1)
+
+    def follow(self, places: Sequence[int], result: object) -> None:
+        """Have messages end as a result does, now or later: a Future may give a list of errors and None for them."""
+        if isinstance(result, Future):
+            result.add_done_callback(
+                lambda future: self._put_all(places, _ends_of_future(future, len(places)))
+            )
+        elif isinstance(result, Receipt):
+            result.add_callback(
+                lambda receipt: self._put_all(places, [_settlement_of(receipt)] * len(places))
+            )
+        else:
+            self._put_all(places, _ends(result, len(places)))
+
+    def _put_all(self, places: Sequence[int], ends: Sequence[Settlement]) -> None:
+        for at, end in zip(places, ends, strict=True):
+            self._ends[at] = end.error()
+        self._end(len(places))
+
+    def _end(self, count: int) -> None:
+        with self._lock:
+            self._left -= count
+            is_last = not self._left and not self.future.done()
+        if is_last:
+            self.future.set_result(self._ends)
+
+
 def failed(error: BaseException) -> Future[Any]:
     """Give the result of a listen that has raised."""
     future: Future[Any] = Future()
@@ -217,10 +265,14 @@ def failure(error: BaseException) -> Settlement:
     return refused(Reason.LISTEN_FAILED, text)
 
 
-def _finish_like(receipt: Receipt, finish: Finish) -> None:
-    settlement = receipt.settlement
-    if settlement is None:
+def _settlement_of(receipt: Receipt) -> Settlement:
+    if receipt.settlement is None:
         raise AssertionError("a callback of a receipt runs after its settlement")
+    return receipt.settlement
+
+
+def _finish_like(receipt: Receipt, finish: Finish) -> None:
+    settlement = _settlement_of(receipt)
     try:
         answer = encode_answer(settlement.answer) if settlement.answer is not None else b""
     except PilotageError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from pilotage.protocol.errors import Closed, StoreError
 from pilotage.services.store.packing import Job, describe
@@ -29,28 +30,32 @@ class Intake:
         self._open = True
         self._changed = threading.Condition()
 
-    def put(self, job: Job, timeout_s: float) -> None:
-        """Queue a job, waiting for room.
+    def put(self, jobs: Sequence[Job], timeout_s: float) -> None:
+        """Queue jobs in their order, waiting for room; some may be queued when it raises.
 
         Raises:
             Closed: The store was closed.
             StoreError: No room within `timeout_s`.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
-                raise StoreError(
-                    f"{describe(job.entry)} can't be queued: {self._count()} entries ({self._bytes} "
-                    f"bytes) wait for "
-                    f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, "
-                    f"or a larger queue"
-                )
-            if not self._open:
-                raise Closed(
-                    f"{describe(job.entry)} came after the session was closed: open the session again"
-                )
-            self._jobs.append(job)
-            self._bytes += job.size
+            for job in jobs:
+                if not (self._open and self._has_room(job)):
+                    self._changed.notify_all()
+                    self._wait_for_room(job, timeout_s)
+                self._jobs.append(job)
+                self._bytes += job.size
             self._changed.notify_all()
+
+    def _wait_for_room(self, job: Job, timeout_s: float) -> None:
+        if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
+            raise StoreError(
+                f"{describe(job.entry)} can't be queued: {self._count()} entries ({self._bytes} "
+                f"bytes) wait for "
+                f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, "
+                f"or a larger queue"
+            )
+        if not self._open:
+            raise Closed(f"{describe(job.entry)} came after the session was closed: open the session again")
 
     def take(self, max_items: int, max_bytes: int, timeout_s: float | None = None) -> list[Job]:
         """Wait for entries and take what is there, in order; their room is given back by `release`.
