@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 
 from pilotage import Net_Node, Outcome, on_loop, takes_batches, takes_many
+from pilotage.net.dispatch import _origin
 from pilotage.net.listens import Origin, runs_on_loop, takes_origin, wants_batches
+from pilotage.protocol.instructions import Delivery
+from pilotage.protocol.message import Message
+from pilotage.protocol.records import Marks, Parcel
 
 
 class Keeper:
@@ -102,3 +107,15 @@ def test_each_of_many_may_end_in_its_own_way() -> None:
     ):
         ends = [source.send("keeper", "ITEM", number).wait_settled(10) for number in range(4)]
     assert [end.text for end in ends] == ["", "ValueError: 1 is odd", "", "ValueError: 3 is odd"]
+
+
+def test_an_originals_message_has_the_same_origin_whoever_stands_in_for_it() -> None:
+    def brought_by(boot: int, text: str = "2026-11-22T04:56:42.093565") -> Origin:
+        body = json.dumps(
+            {"id": "o_0", "sender": "o", "to": "keeper", "key": "DATA", "value": 1, "timestamp": text}
+        )
+        parcel = Parcel(["keeper"], ["o", "S"], boot, 1, 7, 1, "DATA", Marks.JSON, body.encode())
+        return _origin(Message(body), Delivery((boot, 1, 7), parcel))
+
+    one, other, later = brought_by(5), brought_by(6), brought_by(5, "2026-11-22T05:00:00.000000")
+    assert one == other != later and 0 < one.boot < 2**63

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from hashlib import blake2b
 
 from pilotage.net.listens import (
     URGENT,
@@ -270,7 +271,13 @@ def _origin(message: Message, delivery: Delivery | None) -> Origin:
     if delivery is None:
         return Origin(0, 0, 0, message.timestamp, ())
     parcel = delivery.parcel
-    return Origin(parcel.boot, parcel.flow, parcel.seq, message.timestamp, tuple(parcel.trail))
+    boot, flow, seq = parcel.boot, parcel.flow, parcel.seq
+    if parcel.marks & Marks.JSON:
+        # The place is that of whoever stood in for an original, which sends again to another one; what tells an
+        # original's message from all others, whoever brings it, is its sender, id and timestamp.
+        told = f"{message.sender}\0{message.id}\0{message.timestamp}".encode("utf-8", "surrogatepass")
+        boot, flow, seq = int.from_bytes(blake2b(told, digest_size=8).digest()) >> 1 or 1, 0, 0
+    return Origin(boot, flow, seq, message.timestamp, tuple(parcel.trail))
 
 
 def _inner(message: Message, key: str, item: object) -> Message:
