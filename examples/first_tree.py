@@ -29,8 +29,8 @@ def wait_for_items(
     """Wait until that many items of a stream are stored; raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        marks = terminal.sessions.archive(session).marks()
-        if any(mark.count >= count for key, mark in marks.items() if key.name == stream):
+        held = terminal.sessions.archive(session).holdings()
+        if any(one.mark.count >= count for one in held if one.key.name == stream):
             return
         time.sleep(0.05)
     raise TimeoutError(f"{stream} has fewer than {count} items after {timeout_s} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from typing import Any
@@ -223,6 +224,22 @@ def test_an_item_that_cant_be_sent_does_not_take_others_along(
     assert sink.items == [1, 2, 3]
     assert stream.failed == 1
     assert "object can't be sent" in caplog.text
+
+
+def test_putting_waits_while_too_many_bytes_are_on_their_way(node: MakeNode, gate: Gate) -> None:
+    rig = node("rig", router_port=0, listens={"K": gate})
+    stream = node("cam", rig).get_stream("s", "K", min_size=1)
+    stream._max_bytes = 4 * 80_000
+    frame = np.zeros(10_000)
+    for _ in range(4):
+        stream.put({"frame": frame}, timeout=5)
+    with pytest.raises(queue.Full):
+        stream.put({"frame": frame}, timeout=0.3)
+    assert stream.unfinished_tasks == 4
+    gate.opened.set()
+    stream.put({"frame": frame}, timeout=10)
+    stream.join()
+    assert len(gate.got) == 5
 
 
 def test_a_send_that_ends_at_once_does_not_lock_the_stream(

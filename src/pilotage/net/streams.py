@@ -33,6 +33,7 @@ END = "END"
 MAX_WAIT_S = 0.1
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_ON_THE_WAY = 10_000
+MAX_BYTES = 256 * 2**20
 
 
 def headers_from_prefs(subject: str | None, pilot: str | None) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Stream(Queue[Any]):
         min_size: items in a batch; 1 sends each by itself.
         headers: fields that each item gets.
         max_on_the_way: items that may be on their way before `put` blocks.
+        max_bytes: bytes of their arrays that may be.
         max_wait_s: seconds that an item waits for its batch at most.
     """
 
@@ -67,6 +69,7 @@ class Stream(Queue[Any]):
         min_size: int,
         headers: dict[str, Any],
         max_on_the_way: int = MAX_ON_THE_WAY,
+        max_bytes: int = MAX_BYTES,
         max_wait_s: float = MAX_WAIT_S,
     ) -> None:
         super().__init__(max_on_the_way)
@@ -81,6 +84,8 @@ class Stream(Queue[Any]):
         self._batch: list[Any] = []
         self._bytes = 0
         self._on_the_way = 0
+        self._bytes_on_the_way = 0
+        self._max_bytes = max_bytes
         self._began = 0.0
         self._watched = False
         self._max_wait_s = max_wait_s
@@ -142,6 +147,8 @@ class Stream(Queue[Any]):
         """Nothing to make: the batch is the queue."""
 
     def _qsize(self) -> int:
+        if self._bytes + self._bytes_on_the_way >= self._max_bytes:
+            return self.maxsize  # full, however few they are
         return len(self._batch) + self._on_the_way
 
     def _put(self, item: Any) -> None:
@@ -201,21 +208,24 @@ class Stream(Queue[Any]):
         for name, field in extra.items():
             message[name] = field
         receipt = self._messenger.send(message, ("",), repeat=True, durable=True, kept=False, hand_over=True)
+        weight = _weight(value)
         self._on_the_way += items
-        receipt.add_callback(lambda ended: self._ended(ended, items))
+        self._bytes_on_the_way += weight
+        receipt.add_callback(lambda ended: self._ended(ended, items, weight))
         self.on_sent(receipt)
 
-    def _ended(self, receipt: Receipt, items: int) -> None:
+    def _ended(self, receipt: Receipt, items: int, weight: int) -> None:
         """Take note on the loop's thread: whoever puts holds the mutex, and a send may end at once."""
         if threading.current_thread() is self._thread:
-            self._settled(receipt, items)
+            self._settled(receipt, items, weight)
         else:
-            self._loop.add_callback(self._settled, receipt, items)
+            self._loop.add_callback(self._settled, receipt, items, weight)
 
-    def _settled(self, receipt: Receipt, items: int) -> None:
+    def _settled(self, receipt: Receipt, items: int, weight: int) -> None:
         refusal = receipt.settlement is not None and receipt.settlement.outcome is Outcome.REFUSED
         with self.mutex:
             self._on_the_way -= items
+            self._bytes_on_the_way -= weight
             self._over(items, failed=refusal)
 
     def _over(self, items: int, *, failed: bool) -> None:
@@ -249,4 +259,6 @@ def _weight(item: Any) -> int:
         return int(item.nbytes)
     if isinstance(item, dict):
         return sum(_weight(part) for part in item.values())
+    if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict):
+        return sum(_weight(part) for part in item)
     return 64

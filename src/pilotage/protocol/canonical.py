@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ Array = np.ndarray[Any, Any]
 _EXACT_FLOAT = 2**53
 _MOST, _LEAST = 2**64 - 1, -(2**63)
 _ARRAY, _INTEGER, _MAPPING, _COMPLEX = 1, 2, 3, 4
-_PLAIN = frozenset({str, float, bool, type(None), datetime})
+_PLAIN = frozenset({str, float, bool, type(None)})
 
 
 class _Unusual(Exception):
@@ -115,7 +114,7 @@ def _sayable(value: object) -> Any:
         InvalidMessage: It is, or holds, something else than values.
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind.__module__ == "datetime":
         return _text(value) if isinstance(value, str) else value
     if isinstance(value, np.ndarray | np.generic):
         return _numpy(value)
