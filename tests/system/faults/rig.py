@@ -20,7 +20,7 @@ from tests.cli.processes import write_prefs
 from tests.conftest import wait_eventually
 from tests.system.faults import load
 from tests.system.faults.agents import Agent
-from tests.system.faults.audit import Audit, audit_items, audit_rows, count_rows
+from tests.system.faults.audit import Audit, audit_items, audit_rows, count_rows, read_record
 from tests.system.faults.proxy import Proxy
 
 ROOT = Path(__file__).parents[3]
@@ -315,8 +315,10 @@ class Rig:
     def audit(self) -> Audit:
         """Compare what is stored with the ground truth."""
         audit = Audit()
-        for one in self.loads.values():
-            audit_rows(audit, self.place, one.truth, one.owner, one.subject, one.cut_short)
+        for name, one in self.loads.items():
+            records = (self.folder / name / "data" / "records").glob(f"*/{self.session}.jsonl")
+            recorded = read_record(records)
+            audit_rows(audit, self.place, one.truth, one.owner, one.subject, one.cut_short, recorded)
             audit_items(audit, self.place, one.truth, one.owner, one.params["stream"], one.cut_short)
         return audit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.faults.audit import Audit, audit_items, audit_rows
+from tests.system.faults.audit import Audit, audit_items, audit_rows, read_record
 from tests.system.faults.load import checksum
 from tests.system.faults.rig import Load, Plan, Rig
 
@@ -119,6 +119,11 @@ def test_only_the_last_row_of_a_killed_life_is_excused(ended: Rig, tmp_path: Pat
         found = Audit()
         audit_rows(found, place, one.truth, one.owner, one.subject, one.lives())
         assert (found.excused, len(found.faults)) == (1, more)
+    taken = read_record((ended.folder / PILOT / "data" / "records").glob("*/*.jsonl"))
+    assert len(taken) == found.rows
+    strict = Audit()
+    audit_rows(strict, place, one.truth, one.owner, one.subject, one.lives(), taken)
+    assert (strict.excused, len(strict.faults)) == (0, 2)
 
 
 def test_a_session_in_which_nothing_was_sent_fails() -> None:
