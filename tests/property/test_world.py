@@ -40,7 +40,7 @@ class Tree(RuleBasedStateMachine):
         name = names[which % len(names)]
         paths = self.scene.ways[name]
         process = self.world.processes[name]
-        if process.alive:
+        if process.runs:
             for _ in range(count):
                 durable = verb == "DATA"
                 process.send(paths[way % len(paths)], verb, ordered=ordered or durable, durable=durable)
@@ -77,6 +77,11 @@ class Tree(RuleBasedStateMachine):
         roles = self.scene.roles
         self.world.crash(roles[which % len(roles)].name, down_s, noticed=noticed)
 
+    @rule(which=st.integers(0, 9), for_s=st.sampled_from((1.0, 8.0, 14.0, 40.0)))
+    def stop(self, which, for_s):
+        roles = self.scene.roles
+        self.world.stop(roles[which % len(roles)].name, for_s)
+
     @rule(for_s=st.sampled_from((0.01, 0.3, 2.0, 12.0)))
     def wait(self, for_s):
         self.world.run(for_s)
@@ -85,6 +90,7 @@ class Tree(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "world"):
             self.world.set_weather(Weather())
+            self.world.run(40.0)  # until nobody is stopped any more
             settle_down(self.world)
             last_words(self.world, self.scene)
             assert violations(self.world) == []
