@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
 
+import msgspec
+
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.sends import Kept, Place
@@ -73,8 +75,7 @@ class Transmit:
     batch: list[tuple[Link, Sequence[Frame]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message for a listen, with the token to answer with; None for one that is only to be passed on."""
 
     token: Token | None

@@ -261,7 +261,9 @@ class Outbox:
         if pending.tries < 1:
             return False
         parcel = pending.parcel
-        parcel.path, parcel.trail, parcel.floor = list(flow.path), [], flow.floor
+        # A way of one name is never shortened, so that all parcels of the flow may share it.
+        parcel.path = flow.way if len(flow.way) == 1 else flow.way[:]
+        parcel.floor = flow.floor
         if not self._emit(parcel):
             return False
         flow.told = flow.floor

@@ -1,6 +1,7 @@
 """What a send is, while it is open: as it is asked for, as it is kept, and the flow that it belongs to.
 
-Law of this room: nothing here decides; the outbox does.
+Law of this room: nothing here decides; the outbox does. What there is one of for each message is no concern of the
+garbage collector's, which would look at all of them again and again; none of it refers to itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
+
+import msgspec
 
 from pilotage.protocol.records import Attached, Marks, Parcel
 from pilotage.protocol.settlement import Settlement
@@ -47,8 +50,7 @@ class DeliveryRules:
     max_flows: int = 10_000
 
 
-@dataclass(slots=True)
-class SendRequest:
+class SendRequest(msgspec.Struct, gc=False):
     """A message to be sent.
 
     Attributes:
@@ -80,8 +82,7 @@ class SendRequest:
     deadline_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A durable send as the journal keeps it.
 
     Attributes:
@@ -105,25 +106,34 @@ class Kept:
     deadline: float = FOREVER
 
 
-class Pending:
-    """A send that has not ended."""
+class Pending(msgspec.Struct, gc=False):
+    """A send that has not ended.
 
-    __slots__ = (
-        "asked", "deadline", "due", "handle", "kept", "name", "parcel", "received", "since", "tries", "wait",
-    )  # fmt: skip
+    Attributes:
+        parcel: what goes out.
+        handle: whatever its settlement is to be given to.
+        name: the message's id.
+        tries: transmissions that are left.
+        wait: seconds until the next one.
+        deadline: when it is given up.
+        due: when it is looked at.
+        since: when the window let it through.
+        asked: how often it was transmitted.
+        received: its recipient has it.
+        kept: the journal is to have it.
+    """
 
-    def __init__(self, parcel: Parcel, handle: Any, name: str, tries: float, wait: float) -> None:
-        self.parcel = parcel
-        self.handle = handle
-        self.name = name
-        self.tries = tries
-        self.wait = wait
-        self.deadline = FOREVER
-        self.due = FOREVER
-        self.since = 0.0
-        self.asked = 0
-        self.received = False
-        self.kept = False
+    parcel: Parcel
+    handle: Any
+    name: str
+    tries: float
+    wait: float
+    deadline: float = FOREVER
+    due: float = FOREVER
+    since: float = 0.0
+    asked: int = 0
+    received: bool = False
+    kept: bool = False
 
     @property
     def durable(self) -> bool:
@@ -143,6 +153,7 @@ class OutFlow:
         told: the highest floor that went out.
         sent: the highest place that the window has let through.
         timed: some that wait have a deadline.
+        way: the path as a parcel carries it.
         after: the flow of an earlier life that must be over before anything of this one goes.
     """
 
@@ -163,6 +174,10 @@ class OutFlow:
     after: OutFlow | None = None
     then: list[OutFlow] = field(default_factory=list)
     open: dict[int, Pending] = field(default_factory=dict)
+    way: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.way = list(self.path)
 
     def under_way(self) -> Iterator[Pending]:
         """Iterate over the open sends that the window has let through, oldest first."""

@@ -6,8 +6,10 @@ Law of this room: it carries instructions out as `transport.driver` does, and ad
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
+
+from msgspec.structs import replace
 
 from pilotage.protocol.bodies import decode_body, encode_body
 from pilotage.protocol.exchange import Arrival, Exchange, ExchangeConfig
