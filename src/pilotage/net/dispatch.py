@@ -25,7 +25,7 @@ from pilotage.net.listens import (
     wants_origin,
 )
 from pilotage.net.notes import NoteLog
-from pilotage.protocol.bodies import decode_body
+from pilotage.protocol.bodies import decode_body, read_value
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.exchange import HandlingResult
 from pilotage.protocol.inbox import Token
@@ -145,14 +145,11 @@ class Dispatch:
         for delivery in deliveries:
             token = _token(delivery)
             try:
-                message = self._message(delivery)
+                given.append(self._given_of_many(delivery))
             except PilotageError as error:
                 unread.append((token, failure(error), b""))
-                continue
-            if self._notes.tells_all:
-                self._notes.passing("RECEIVED", message)
-            given.append((self._given(message), _origin(message, delivery)))
-            tokens.append(token)
+            else:
+                tokens.append(token)
 
         def finish(ends: list[Settlement]) -> None:
             self._finished([(token, end, b"") for token, end in zip(tokens, ends, strict=True)])
@@ -164,6 +161,19 @@ class Dispatch:
                 self._notes.listen_failed(self._name, deliveries[0].parcel.verb, error)
             finish([failure(error)] * len(given))
         return unread
+
+    def _given_of_many(self, delivery: Delivery) -> tuple[object, Origin]:
+        """Give one of many messages with its origin: a value needs no message made around it."""
+        parcel = delivery.parcel
+        if self._gives_values and not self._notes.tells_all and not parcel.marks & Marks.JSON:
+            read = read_value(parcel.body, parcel.frames)
+            if read is not None:
+                origin = Origin(parcel.boot, parcel.flow, parcel.seq, read[1], tuple(parcel.trail))
+                return read[0], origin
+        message = self._message(delivery)
+        if self._notes.tells_all:
+            self._notes.passing("RECEIVED", message)
+        return self._given(message), _origin(message, delivery)
 
     def _given(self, message: Message) -> object:
         return _value_with_headers(message) if self._gives_values else message

@@ -126,6 +126,20 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
     return Message({**extra, **message.__dict__}) if extra else message
 
 
+def read_value(body: Frame, frames: Sequence[Frame] = ()) -> tuple[Any, str | None] | None:
+    """Read a message's value and timestamp alone; None where it has further fields.
+
+    Raises:
+        MalformedFrame: no such body.
+        MalformedArray: an array whose description and bytes don't agree.
+    """
+    content = decode_value(body, frames)
+    if not isinstance(content, list) or len(content) != FIELD_COUNT:
+        raise MalformedFrame(f"a message's body needs {FIELD_COUNT} fields")
+    stamp = content[4]
+    return None if content[7] or not isinstance(stamp, str | None) else (content[3], stamp)
+
+
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
     """Read a value back; see `decode_body`."""
     try:

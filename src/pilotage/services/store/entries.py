@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 
@@ -41,8 +42,7 @@ class Stamp(NamedTuple):
     sent_monotonic: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrialData:
+class TrialData(msgspec.Struct, frozen=True, gc=False):
     """One DATA message of a trial: columns to be merged into the trial's row.
 
     Args:

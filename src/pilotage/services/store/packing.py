@@ -7,8 +7,9 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
+
+import msgspec
 
 from pilotage.protocol.canonical import canonical, canonical_timestamps
 from pilotage.protocol.errors import PilotageError, StoreError
@@ -25,8 +26,7 @@ Done = Callable[[StoreError | None], object]
 _OVERHEAD = 512
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct, gc=False):
     """One entry, packed.
 
     Args:

@@ -11,8 +11,10 @@ import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pilotage.protocol.errors import StoreError
 from pilotage.protocol.ledger import Kind, Ledger, LedgerKey
