@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Iterable
 from datetime import datetime
@@ -33,7 +34,7 @@ def as_tuples(value: object) -> object:
 
 def alike(one: object, other: object) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return struct.pack("<d", one) == struct.pack("<d", other)
+        return (math.isnan(one) and math.isnan(other)) or struct.pack("<d", one) == struct.pack("<d", other)
     if type(one) is not type(other):
         return False
     if isinstance(one, list) and isinstance(other, list):

@@ -40,9 +40,6 @@ MAX_GROWTH = {"memory": 12 * MB, "handles": 8, "threads": 3}
 """By how much a process may have more in the last third of the time it was watched than in the first."""
 TYPICAL = {"memory": statistics.median, "handles": statistics.median, "threads": min}
 """What stands for a third. Pools of threads breathe with the load, within their bound; a leak raises what is left."""
-POOL_THREADS = 64 + 8 + 16
-"""The Terminal's listens have 64 and 8 threads at most, and some more serve sockets and disks. Within that bound
-their number follows the load, which comes in bursts when a link is back: that is no leak."""
 PAUSE_S = (1.0, 6.0)
 FREEZE_S = (5.0, 20.0)
 STALL_S = (1.0, 15.0)
@@ -69,8 +66,7 @@ class Growth:
 
     @property
     def is_flat(self) -> bool:
-        in_pool = self.what == "threads" and self.process.startswith(TERMINAL) and self.last <= POOL_THREADS
-        return in_pool or self.last - self.first <= MAX_GROWTH[self.what]
+        return self.last - self.first <= MAX_GROWTH[self.what]
 
 
 class Watch(threading.Thread):

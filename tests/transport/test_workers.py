@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from queue import SimpleQueue
-from typing import Any
 
 import pytest
 
@@ -99,31 +97,6 @@ def test_a_blocked_lane_never_takes_the_thread_that_was_meant_for_the_next(
         eventually(lambda slow=slow: bench.of(slow) == [0], timeout_s=2)
 
 
-class HeldQueue(SimpleQueue[Any]):
-    """A queue whose taker is held before it can say that it has taken something."""
-
-    def __init__(self) -> None:
-        self.taken, self.go = threading.Event(), threading.Event()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        item = super().get(block, timeout)
-        self.taken.set()
-        self.go.wait(10)
-        return item
-
-
-def test_a_thread_that_has_just_taken_a_lane_is_not_counted_on_for_the_next(
-    bench: Bench, eventually: Eventually
-) -> None:
-    held = bench.workers._ready = HeldQueue()
-    bench.submit("first", 0)
-    assert held.taken.wait(5)
-    bench.submit("second", 0)
-    assert bench.workers.threads() == 2
-    held.go.set()
-    eventually(lambda: len(bench.done) == 2)
-
-
 def test_there_are_never_more_threads_than_allowed(bench: Bench, eventually: Eventually) -> None:
     for lane in range(20):
         bench.block(f"lane {lane}")
@@ -167,3 +140,23 @@ def test_what_waits_in_a_lane_may_be_done_together(bench: Bench, eventually: Eve
     bench.gates["a"].set()
     eventually(lambda: len(bench.done) == 8)
     assert bench.of("a") == list(range(8)) and bench.calls == [1, 4, 3]
+
+
+def test_threads_that_light_traffic_does_not_need_come_to_their_end(
+    bench: Bench, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.transport.workers.IDLE_S", 0.3)
+    for lane in "abcdef":
+        bench.block(lane)
+        bench.submit(lane, 0)
+    eventually(lambda: len(bench.running) == 6)
+    for gate in bench.gates.values():
+        gate.set()
+    eventually(lambda: len(bench.done) == 6)
+    begun = iter(range(10**6))
+
+    def one_is_left_while_there_is_traffic() -> bool:
+        bench.submit("light", next(begun))
+        return bench.workers.threads() == 1
+
+    eventually(one_is_left_while_there_is_traffic)

@@ -116,7 +116,7 @@ class Pilot:
         station = self._keeper.station
         try:
             return str(station.statistics().peers.get(station.push_id, "gone"))
-        except PilotageError:
+        except (PilotageError, TimeoutError):
             return "gone"
 
     # Life

@@ -6,6 +6,7 @@ mapping's keys, not on whether a list was a tuple, not on which machine they wer
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,8 +39,8 @@ def canonical(value: object) -> bytes:
     """Give bytes that are equal exactly for equal values.
 
     Tuples equal lists, a mapping's order doesn't matter, NumPy scalars and 0-d arrays equal the Python number
-    (which is what a wire makes of them), naive datetimes equal their ISO text, aware ones the same instant; 1, 1.0
-    and True differ, and so do two NaNs of different bits.
+    (which is what a wire makes of them), naive datetimes equal their ISO text, aware ones the same instant; every NaN
+    is the same NaN; 1, 1.0 and True differ.
 
     Args:
         value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or
@@ -52,9 +53,11 @@ def canonical(value: object) -> bytes:
         InvalidMessage: A value, or one inside it, is of another type.
     """
     try:
-        return _encode(value)
+        said = _encode(value)
     except (_Unusual, TypeError, OverflowError, UnicodeEncodeError):
         return _encode(_sayable(value))
+    # These begin a NaN, of which there are many, and a few other things, which come out the same.
+    return _encode(_sayable(value)) if b"\xcb\x7f" in said or b"\xcb\xff" in said else said
 
 
 def canonical_timestamps(timestamps: Sequence[Any] | Array) -> bytes:
@@ -115,7 +118,7 @@ def _sayable(value: object) -> Any:
     """
     kind = type(value)
     if kind in _PLAIN or kind.__module__ == "datetime":
-        return _text(value) if isinstance(value, str) else value
+        return _plain(value)
     if isinstance(value, np.ndarray | np.generic):
         return _numpy(value)
     if isinstance(value, int):
@@ -127,13 +130,17 @@ def _sayable(value: object) -> Any:
     return _other(value)
 
 
-def _other(value: object) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, str):
-        return _text(str(value))
-    if isinstance(value, float):
-        return float(value)
+        return _text(value)
+    return math.nan if isinstance(value, float) and math.isnan(value) else value
+
+
+def _other(value: object) -> Any:
+    if isinstance(value, str | float):
+        return _plain(str(value) if isinstance(value, str) else float(value))
     if isinstance(value, complex):
-        return _extension(_COMPLEX, struct.pack("<dd", value.real, value.imag))
+        return _extension(_COMPLEX, struct.pack("<dd", _plain(value.real), _plain(value.imag)))
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if hasattr(value, "isoformat"):

@@ -27,6 +27,10 @@ class _Lane(Generic[Job]):
         self.running = False
 
 
+_Bell = SimpleQueue["_Lane[Job] | None"]
+"""Where a thread that rests is given its next lane; None to end."""
+
+
 class Workers(Generic[Job, Result]):
     """A pool that grows while lanes wait and shrinks when idle.
 
@@ -53,10 +57,9 @@ class Workers(Generic[Job, Result]):
         self._max_threads = max_threads
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, _Lane[Job]] = {}
-        self._ready: SimpleQueue[_Lane[Job] | None] = SimpleQueue()
+        self._unserved: deque[_Lane[Job]] = deque()
+        self._idle: list[_Bell[Job]] = []
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
-        self._queued = 0
         self._closed = False
 
     def submit(self, key: Hashable, job: Job) -> None:
@@ -65,7 +68,7 @@ class Workers(Generic[Job, Result]):
 
     def submit_all(self, jobs: Iterable[tuple[Hashable, Job]]) -> None:
         """Queue jobs, each in its lane. Any thread."""
-        ready: list[_Lane[Job]] = []
+        woken: list[tuple[_Bell[Job], _Lane[Job]]] = []
         with self._lock:
             for key, job in jobs:
                 lane = self._lanes.get(key)
@@ -74,12 +77,9 @@ class Workers(Generic[Job, Result]):
                 lane.jobs.append(job)
                 if not lane.running and not self._closed:
                     lane.running = True
-                    ready.append(lane)
-            for _ in ready:
-                self._grow()
-                self._queued += 1
-        for lane in ready:
-            self._ready.put(lane)
+                    self._serve(lane, woken)
+        for bell, lane in woken:
+            bell.put(lane)
 
     def waiting(self) -> int:
         """Count the jobs that have not begun."""
@@ -97,38 +97,51 @@ class Workers(Generic[Job, Result]):
             for lane in self._lanes.values():
                 lane.jobs.clear()  # what has not begun does not begin any more
             self._lanes.clear()
-            threads = list(self._threads)
-        for _ in threads:
-            self._ready.put(None)
+            self._unserved.clear()
+            threads, idle, self._idle = list(self._threads), self._idle, []
+        for bell in idle:
+            bell.put(None)
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout_s / max(1, len(threads)))
 
-    def _grow(self) -> None:
-        # A thread that took a lane counts as idle, and its lane as queued, until it says so under the lock.
-        if self._idle > self._queued or len(self._threads) >= self._max_threads:
-            return
-        thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+    def _serve(self, lane: _Lane[Job], woken: list[tuple[_Bell[Job], _Lane[Job]]]) -> None:
+        """Find a thread for a lane: the one that rests since shortest, so that the others come to their end."""
+        if self._idle:
+            woken.append((self._idle.pop(), lane))
+        elif len(self._threads) < self._max_threads:
+            name = f"{self._name}-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, args=(lane,), name=name, daemon=True)
+            self._threads.add(thread)
+            thread.start()
+        else:
+            self._unserved.append(lane)
 
-    def _work(self) -> None:
-        while True:
+    def _work(self, first: _Lane[Job]) -> None:
+        bell: _Bell[Job] = SimpleQueue()
+        lane: _Lane[Job] | None = first
+        while lane is not None:
+            self._run_lane(lane)
+            lane = self._next_lane(bell)
+        with self._lock:
+            self._threads.discard(threading.current_thread())
+
+    def _next_lane(self, bell: _Bell[Job]) -> _Lane[Job] | None:
+        """Take a lane that waits, or rest until there is one; None when it is time to end."""
+        with self._lock:
+            if self._unserved:
+                return self._unserved.popleft()
+            if self._closed:
+                return None
+            self._idle.append(bell)
+        try:
+            return bell.get(timeout=IDLE_S)
+        except Empty:
             with self._lock:
-                self._idle += 1
-            try:
-                lane = self._ready.get(timeout=IDLE_S)
-            except Empty:
-                lane = None
-            with self._lock:
-                self._idle -= 1
-                if lane is not None:
-                    self._queued -= 1
-                elif self._closed or not self._queued:
-                    self._threads.discard(threading.current_thread())
-                    return
-            if lane is not None:
-                self._run_lane(lane)
+                if bell in self._idle:
+                    self._idle.remove(bell)
+                    return None
+            return bell.get()  # it was chosen in this very moment
 
     def _run_lane(self, lane: _Lane[Job]) -> None:
         while True:

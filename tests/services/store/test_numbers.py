@@ -210,3 +210,18 @@ def test_a_newer_session_is_refused(old_session: Path) -> None:
     for open_one in (SessionReader, SessionStore.open):
         with pytest.raises(StoreError, match="use a newer Pilotage"):
             open_one(old_session)
+
+
+def test_a_row_that_lies_there_twice_is_found(tmp_path: Path) -> None:
+    with SessionStore.create(tmp_path, "s", {}) as store:
+        put(store, row(0, 0, x=1), row(1, 1, x=2))
+    with sqlite3.connect(tmp_path / "s" / "session.sqlite") as changed:
+        changed.execute("DROP INDEX data_rows")
+        columns = 'pilot, subject, trial_num, received, "values", source, row_num'
+        changed.execute(
+            f"INSERT INTO data_messages ({columns}) SELECT {columns} FROM data_messages WHERE row_num = 1"
+        )
+    changed.close()
+    with SessionStore.open(tmp_path / "s") as store:
+        holding = held(store, TRIALS)
+        assert (holding.mark.count, holding.numbers, holding.doubled) == (3, ((0, 1),), 1)

@@ -98,7 +98,11 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Holding]:
         else:
             numbers.setdefault(key, []).append(number)
     for key, tally in sorted(tallies.items()):
-        yield Holding(key, tally.mark(), ranges_of(sorted(numbers.get(key, ()))), bare.get(key, 0))
+        mine = numbers.get(key, [])
+        different = set(mine)
+        yield Holding(
+            key, tally.mark(), ranges_of(sorted(different)), bare.get(key, 0), len(mine) - len(different)
+        )
 
 
 def _streams(connection: sqlite3.Connection) -> Iterator[Holding]:
