@@ -9,8 +9,8 @@ from pilotage.testing.scenes import play
 
 
 def test_seeds_keep_the_promises(capsys):
-    assert simulate.main(["--seeds", "60"]) == 0, capsys.readouterr().out
-    assert "60 seeds" in capsys.readouterr().out
+    assert simulate.main(["--seeds", "500"]) == 0, capsys.readouterr().out
+    assert "500 seeds" in capsys.readouterr().out
 
 
 @pytest.mark.slow
