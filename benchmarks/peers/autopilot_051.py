@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from .common import CHECKOUT, Peer, main
+from .roles import WINDOW
 
 MAKE_VENV = CHECKOUT / "tests" / "interop" / "original" / "make_venv.py"
 ROLES = ("router", "receiver", "sender")
@@ -24,7 +25,8 @@ def commands() -> list[tuple[str, list[str]]]:
     return [(role, [*start, role]) for role in ROLES]
 
 
-PEER = Peer("autopilot_051", commands)
+# It loses messages where more wait.
+PEER = Peer("autopilot_051", commands, durable_window=WINDOW)
 
 if __name__ == "__main__":
     main(PEER, {})

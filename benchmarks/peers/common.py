@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import psutil
 
-from .roles import WINDOW, Addresses, Role, serve
+from .roles import DURABLE_WINDOW, WINDOW, Addresses, Role, serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
@@ -47,7 +47,8 @@ class Peer:
     Attributes:
         name: its module's name in `benchmarks.peers`.
         commands: makes (role, command line) in starting order; called once, it may prepare an environment.
-        window: how many messages may be unconfirmed in the modes `acked` and `durable`.
+        window: how many messages may be unconfirmed in the mode `acked`.
+        durable_window: the same in the mode `durable`: more, for a disk that syncs takes its time.
         modes: what its sender answers; the first is what its module measures when it isn't told.
         promise: what a confirmation says in `durable` mode.
         missing: says what this machine lacks to run it; an empty text if nothing.
@@ -56,6 +57,7 @@ class Peer:
     name: str
     commands: Callable[[], list[tuple[str, list[str]]]]
     window: int = WINDOW
+    durable_window: int = DURABLE_WINDOW
     modes: tuple[str, ...] = ("acked", "rtt")
     promise: str = ""
     missing: Callable[[], str] = str
@@ -194,7 +196,8 @@ class Session:
         """
         *others, sender = self._processes
         cpu_before = self._cpu_s()
-        question = {"what": mode, "seconds": seconds, "first": self._next, "window": self.peer.window}
+        window = self.peer.durable_window if mode == "durable" else self.peer.window
+        question = {"what": mode, "seconds": seconds, "first": self._next, "window": window}
         began = time.perf_counter()
         result = sender.ask(question, seconds + SLACK_S)
         self._next += result["sent"]

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 Addresses = dict[str, Any]
 WINDOW = 512
+DURABLE_WINDOW = 2048
 GRACE_S = 2.0
 
 
