@@ -4,7 +4,8 @@
 
 Net_Node to Station to a Net_Node that does what a Terminal does with DATA: its listen hands each row to the session's
 store and settles with the commit (SQLite, `synchronous=FULL`, many rows in one commit). The sender's node keeps its
-journal, as it does for all DATA. Both lie in a temporary folder on the disk on which the other peers store.
+journal, as it does for all DATA. Both lie in a temporary folder on the disk on which the other peers store. Both
+processes have their collector eased, as `pilotage terminal` and `pilotage pilot` do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pilotage import Net_Node, Receipt
 from pilotage.agents.ports import TrialRow
 from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin, takes_many
+from pilotage.net.loops import ease_collector
 
 from . import ours
 from .common import Peer, main, role_commands
@@ -46,6 +48,7 @@ class Receiver:
         listens = {"DATA": self._data, "ECHO": self._echo}
         self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens)
         self._node.wait_connected(MEETING_TIMEOUT_S)
+        ease_collector()
 
     @takes_many
     def _data(self, many: Sequence[tuple[dict[str, Any], Origin]]) -> Future[Any]:
@@ -81,6 +84,10 @@ class Receiver:
 
 class Sender(ours.Sender):
     """The same as in `ours`, with the key that makes it durable."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        super().__init__(addresses)
+        ease_collector()
 
     def _send(self, n: int) -> None:
         receipt: Receipt = self._node.send(RECEIVER, "DATA", payload(n))

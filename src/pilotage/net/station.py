@@ -33,7 +33,7 @@ from pilotage.net.checks import (
 )
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen, Origin, takes_origin
-from pilotage.net.loops import finish_tasks, new_event_loop
+from pilotage.net.loops import ease_collector, finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.prefs import journal_folder
 from pilotage.net.receipt import Receipt
@@ -221,6 +221,7 @@ class Station(multiprocessing.Process):
             return
         listener = messenger.driver.listener
         self.listen_port = listener.port if listener is not None else 0
+        ease_collector()
         line.serve(self._answer, self._orphaned)
         self.started()
         line.reply(0, self.listen_port)

@@ -64,10 +64,10 @@ def pack(entry: Entry, done: Done) -> Job:
     """Check an entry and bring it into the form in which it is stored; never raises for its content."""
     job = Job(entry, done)
     try:
-        _check(entry)
         if type(entry) is entries.TrialData:
             _pack_trial(job, entry)
         else:
+            _check(entry)
             _pack(job)
             job.size += len(job.digest) + sum(len(field) for field in job.fields if isinstance(field, str))
     except (PilotageError, ValueError, TypeError, OverflowError, RecursionError) as cause:
@@ -102,19 +102,18 @@ def _check(entry: Entry) -> None:
         return
     if entry.message is not None:
         _check_id(entry.message)
-    for what, number in _numbers(entry):
-        if number is not None and not _fits(number, 63):
-            raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
+    if isinstance(entry, entries.StreamItems):
+        _check_number("first", entry.first)
 
 
-def _numbers(entry: Entry) -> tuple[tuple[str, object], ...]:
-    if isinstance(entry, entries.TrialData):
-        return ("trial_num", entry.trial_num), ("row_num", entry.row_num)
-    return (("first", entry.first),) if isinstance(entry, entries.StreamItems) else ()
+def _check_number(what: str, number: object) -> None:
+    if number is not None and not _fits(number, 63):
+        raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
 
 
 def _check_id(message: MessageId) -> None:
-    if not (_fits(message.boot, 64) and _fits(message.flow, 63) and _fits(message.seq, 63)):
+    boot, flow, seq = message
+    if not (_fits(boot, 64) and _fits(flow, 63) and _fits(seq, 63)):
         raise StoreError(
             f"message id {tuple(message)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
         )
@@ -125,17 +124,19 @@ def _fits(number: object, bits: int) -> bool:
 
 
 def _pack_trial(job: Job, entry: entries.TrialData) -> None:
-    """Pack a row, of which there are many."""
-    subject, number = entry.subject or "", entry.row_num
+    """Check and pack a row, of which there are many."""
+    subject, trial, number = entry.subject or "", entry.trial_num, entry.row_num
+    if entry.message is not None:
+        _check_id(entry.message)
+    _check_number("trial_num", trial)
+    _check_number("row_num", number)
     _check_text(entry.pilot)
     _check_text(subject)
     _check_text(entry.source)
     job.values = _mapping(entry.values)
     text = to_text(job.values)
-    job.fields = (
-        entry.pilot, subject, entry.trial_num, text, entry.source, number, *stamp_fields(entry.stamp)
-    )  # fmt: skip
-    job.digest = row_digest(number, canonical((subject, entry.trial_num, entry.values)))
+    job.fields = (entry.pilot, subject, trial, text, entry.source, number, *stamp_fields(entry.stamp))
+    job.digest = row_digest(number, canonical((subject, trial, entry.values)))
     job.size += len(text)
 
 

@@ -38,6 +38,8 @@ class _Flow:
         self.changed: dict[int, int | None] = {}
 
     def holds(self, seq: int) -> bool:
+        if not self.lasts or seq > self.lasts[-1]:  # new, as nearly always
+            return False
         at = bisect_right(self.firsts, seq) - 1
         return at >= 0 and seq <= self.lasts[at]
 

@@ -89,8 +89,9 @@ class TableWriter:
         columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
         row = self._latest.get(key) or self._stored(key)
         if row is None or (row.complete and not late and _conflicts(row.columns, columns)):
-            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, {})
-        row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
+            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, columns)
+        else:
+            row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
         row.complete = row.complete or TRIAL_END in values
         row.last = stamp.received if stamp else row.last
         row.first = row.last if row.first is None else row.first
