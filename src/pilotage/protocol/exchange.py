@@ -1,7 +1,8 @@
 """The core: stimuli in, instructions out. One exchange serves a station and a node alike.
 
-It joins the rooms: routing says where, outbox and inbox keep the delivery promises, liveness judges neighbours,
-`original` stands in for peers of the JSON wire. It does no I/O, asks for no time and knows no thread.
+It joins the rooms: routing says where, outbox and inbox keep the delivery promises, `neighbours` knows who is there,
+`edge` stands in for peers of the JSON wire, `outgoing` gathers what comes of it. It does no I/O, asks for no time and
+knows no thread.
 
 Law of this room: each stimulus takes a batch and is answered by few, large instructions.
 """
@@ -23,36 +24,28 @@ from pilotage.protocol.instructions import (
     Delivery,
     Dialect,
     Drop,
-    HandOver,
-    Hangup,
     Instruction,
     Keep,
     Level,
     Link,
-    Note,
-    PeerChanged,
     PeerState,
     Progress,
     Service,
-    Settle,
-    Transmit,
 )
 from pilotage.protocol.liveness import LivenessRules, Peer
+from pilotage.protocol.neighbours import Neighbours
 from pilotage.protocol.original import Confirmation
 from pilotage.protocol.outbox import Outbox
+from pilotage.protocol.outgoing import Outgoing
 from pilotage.protocol.records import (
     MAX_HOPS,
-    MAX_PACKET_BYTES,
-    MAX_PACKET_PARCELS,
     Ack,
     Frame,
-    Greeting,
     Marks,
     Packet,
     Parcel,
     Verdict,
     decode_packet,
-    encode_packet,
 )
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
@@ -109,16 +102,17 @@ class Exchange:
         self.inbox = Inbox(config.boot)
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
-        self.admission = Admission(self.routing, config.liveness)
+        self._out = Outgoing()
+        self._neighbours = Neighbours(self.routing, config.liveness, self._out, self.counts, self)
         self._serves = serves
         self._now = 0.0
-        self._packets: dict[Link, Packet] = {}
-        self._raw: list[tuple[Link, Sequence[Frame]]] = []
-        self._deliveries: list[Delivery] = []
-        self._ended: list[tuple[Any, Settlement]] = []
-        self._others: list[Instruction] = []
         self._acks_due = FOREVER
         self._stale: set[Link] = set()
+
+    @property
+    def admission(self) -> Admission:
+        """Our door."""
+        return self._neighbours.admission
 
     # Stimuli
 
@@ -126,19 +120,14 @@ class Exchange:
         """A link that we dialled is there, and this is who answered."""
         self._begin(now)
         self._stale.discard(link)
-        peer = Peer(link, card, now)
-        if peer.is_ours:
-            self.admission.introduce(peer)
-            self._greet(link, "hello")
-        else:
-            self._welcome(peer)
+        self._neighbours.dialled(Peer(link, card, now))
         return self._finish()
 
     def link_down(self, link: Link, now: float, text: str = "its connection ended") -> list[Instruction]:
         """A link has ended."""
         self._begin(now)
         self._stale.discard(link)
-        self._lose(link, text)
+        self._neighbours.lose(link, text)
         return self._finish()
 
     def turn(
@@ -182,16 +171,16 @@ class Exchange:
                     continue
                 if card.dialect is Dialect.JSON:
                     self.edge.met(link, frames)
-                peer = self._meet(link, card)
+                peer = self._neighbours.meet(link, card, self._now)
             self._frames(peer, frames)
 
     def _send(self, requests: Iterable[SendRequest]) -> None:
         for request in requests:
             self.counts["sent"] += 1
             if self.admission.refusal and not request.durable:
-                self._ended.append((request.handle, refused(Reason.NAME_TAKEN, self.admission.refusal)))
+                self._out.ended.append((request.handle, refused(Reason.NAME_TAKEN, self.admission.refusal)))
             else:
-                self._ended += self.outbox.send(request, self._now)
+                self._out.ended += self.outbox.send(request, self._now)
 
     def restore(
         self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float
@@ -206,7 +195,7 @@ class Exchange:
         self._begin(now)
         accepted = self.outbox.persisted(places)
         if accepted:
-            self._others.append(Accepted(accepted))
+            self._out.others.append(Accepted(accepted))
         return self._finish()
 
     def _settle(self, results: Iterable[HandlingResult]) -> None:
@@ -224,25 +213,23 @@ class Exchange:
     def time_passed(self, now: float) -> list[Instruction]:
         """Time has passed: repeat, expire, beat, judge."""
         self._begin(now)
-        self._ended += self.outbox.time_passed(now)
+        self._out.ended += self.outbox.time_passed(now)
         again, over = self.edge.time_passed(now)
-        self._raw += again
+        self._out.raw += again
         self.outbox.resent += len(again)
         for token, settlement in over:
             self.inbox.settle(token, settlement)
         for parcel, name in self.waiting.time_passed(now):
             self._refuse(parcel, Reason.UNKNOWN_RECIPIENT, f"{name} is not connected to {self.config.me}")
-        self._judge()
+        self._neighbours.judge(now)
         return self._finish()
 
     def release(self, now: float) -> list[Instruction]:
         """We are going: tell the neighbours, and settle what is open."""
         self._begin(now)
-        for peer in self.routing:
-            if peer.is_ours:
-                self._greet(peer.link, "bye")
+        self._neighbours.say_goodbye()
         text = f"{self.config.me} was released"
-        self._ended += self.outbox.interrupt(Reason.INTERRUPTED, text, durable_too=True)
+        self._out.ended += self.outbox.interrupt(Reason.INTERRUPTED, text, durable_too=True)
         return self._finish()
 
     def wake_at(self) -> float:
@@ -263,107 +250,36 @@ class Exchange:
         if idle_s > self.config.stopped_after_s and self.routing.peers:
             for peer in self.routing:
                 if peer.is_ours:
-                    self._hang_up(peer, f"{self.config.me} was stopped for {idle_s:.0f} s")
+                    self._neighbours.hang_up(peer, f"{self.config.me} was stopped for {idle_s:.0f} s")
                     self._stale.add(peer.link)
 
-    # Neighbours
+    # What neighbours' coming and going brings about (see `neighbours.Dependents`)
 
-    def _meet(self, link: Link, card: Card) -> Peer:
-        """Somebody dialled us: let it in, unless its name is held."""
-        peer = Peer(link, card, self._now)
-        verdict = self.admission.claim(peer)
-        if verdict.hang_up is not None:
-            self._lose(verdict.hang_up, "it was started anew")
-        if verdict.probe is not None:
-            self._greet(verdict.probe, "ping")
-        if verdict.refusal:
-            self._turn_away(peer, verdict.refusal)
-        elif verdict.admitted:
-            self._welcome(peer)
-        return peer
-
-    def _welcome(self, peer: Peer) -> None:
-        """A neighbour is in: give it its name, and all that waits for it."""
-        self.admission.admitted(peer)
-        self.routing.add(peer)
-        if peer.is_ours and peer.card.dials:
-            self._greet(peer.link, "welcome")
-        self._change(peer, PeerState.ALIVE)
-        waiting = self.waiting.claim(lambda parcel: self.routing.next_hop(parcel) is peer)
-        for parcel in waiting:
+    def joined(self, peer: Peer) -> None:
+        """A neighbour is in: it is given all that waits for it."""
+        for parcel in self.waiting.claim(lambda parcel: self.routing.next_hop(parcel) is peer):
             self._forward_or_hold(parcel)
-        self._restored(peer)
 
-    def _restored(self, peer: Peer) -> None:
-        """A way is back: resend at once what goes through it, and let those below us do so too.
-
-        Whoever joins the tree is nobody's way yet, but for our own inner node, to which everybody's data may go.
-        """
+    def restored(self, peer: Peer) -> None:
+        """A way is back: what may have been lost with it is sent again."""
         self.outbox.link_restored(lambda path: self._leads_through(path, peer), self._now)
-        if not peer.card.dials or peer.name == self.routing.inner:
-            for other in self.routing:
-                if other.is_ours and other.card.dials and other is not peer:
-                    self._greet(other.link, "restored")
+
+    def left(self, link: Link) -> None:
+        """A link has ended: what an original had not confirmed on it is over."""
+        for token, settlement in self.edge.link_lost(link):
+            self.inbox.settle(token, settlement)
+
+    def rejected(self, text: str) -> None:
+        """We are not let in: every send ends that isn't durable."""
+        self._out.ended += self.outbox.interrupt(Reason.NAME_TAKEN, text, durable_too=False)
 
     def _leads_through(self, path: tuple[str, ...], peer: Peer) -> bool:
         return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, b"")) is peer
 
-    def _turn_away(self, peer: Peer, text: str) -> None:
-        self.counts["turned away"] += 1
-        self._others.append(Note(Level.WARNING, text))
-        if peer.is_ours:
-            self._greet(peer.link, "refused", text)
-
-    def _lose(self, link: Link, text: str) -> None:
-        self.admission.forget(link)
-        peer = self.routing.peers.get(link)
-        if peer is None:
-            return
-        self.routing.remove(peer)
-        self._packets.pop(link, None)
-        self._change(peer, PeerState.GONE, text)
-        for token, settlement in self.edge.link_lost(link):
-            self.inbox.settle(token, settlement)
-
-    def _judge(self) -> None:
-        """Beat where we dialled, and judge everybody's silence."""
-        for peer in self.admission.expired(self._now):
-            if peer.card.dials:
-                self._lose_holder(peer)
-                self._welcome(peer)
-            else:
-                self._others.append(Hangup(peer.link, f"{peer.name} did not answer our hello"))
-        if not self.admission.beat_due(self._now):
-            return
-        rules = self.config.liveness
-        for peer in self.routing:
-            if peer.is_ours and not peer.card.dials and self._now - peer.spoken >= rules.heartbeat_s * 0.9:
-                self._greet(peer.link, "ping")
-            state = peer.judge(self._now, rules)
-            if state is PeerState.GONE:
-                self._hang_up(peer, f"silent for {self._now - peer.heard:.1f} s")
-            elif state is not peer.state:
-                self._change(peer, state, f"silent for {self._now - peer.heard:.1f} s")
-
-    def _lose_holder(self, claimant: Peer) -> None:
-        holder = self.routing.names.get(claimant.name)
-        if holder is not None:
-            self._hang_up(holder, "it did not answer when its name was claimed anew")
-
-    def _change(self, peer: Peer, state: PeerState, text: str = "") -> None:
-        peer.state = state
-        self._others.append(PeerChanged(peer.name, state, text, is_parent=not peer.card.dials))
-
-    def _hang_up(self, peer: Peer, text: str) -> None:
-        self._lose(peer.link, text)
-        self._others.append(Hangup(peer.link, text))
-
     # Frames in
 
     def _frames(self, peer: Peer, frames: Sequence[Frame]) -> None:
-        peer.heard = self._now
-        if peer.state is PeerState.SUSPECT:
-            self._change(peer, PeerState.ALIVE)
+        self._neighbours.heard(peer, self._now)
         try:
             if peer.is_ours:
                 self._packet(peer, decode_packet(frames))
@@ -371,11 +287,11 @@ class Exchange:
                 self._envelope(peer, frames)
         except PeerError as error:
             self.counts["malformed"] += 1
-            self._others.append(Note(Level.WARNING, f"from {peer.name or 'a stranger'}: {error}"))
+            self._out.note(Level.WARNING, f"from {peer.name or 'a stranger'}: {error}")
 
     def _packet(self, peer: Peer, packet: Packet) -> None:
         for greeting in packet.greetings:
-            self._greeted(peer, greeting)
+            self._neighbours.greeted(peer, greeting)
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
             return
@@ -392,7 +308,7 @@ class Exchange:
                 self.routing.learn(parcel.trail)
             self._forward_or_hold(parcel)
         if any(greeting.word == "bye" for greeting in packet.greetings):
-            self._lose(peer.link, "it said goodbye")
+            self._neighbours.lose(peer.link, "it said goodbye")
 
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
         """An original peer sent something: stand in for it as the originator."""
@@ -401,49 +317,15 @@ class Exchange:
             return
         taken = self.edge.arrived(peer, frames)
         self.counts["received"] += taken.counts
-        self._raw += taken.replies
+        self._out.raw += taken.replies
         if taken.note is not None:
-            self._others.append(taken.note)
+            self._out.others.append(taken.note)
         if taken.confirmed is not None:
             self.inbox.settle(taken.confirmed, Settlement(Outcome.DELIVERED))
         if taken.sender and taken.sender != peer.name:
             self.routing.learn([taken.sender, peer.name])
         if taken.request is not None:
-            self._ended += self.outbox.send(taken.request, self._now)
-
-    def _greeted(self, peer: Peer, greeting: Greeting) -> None:
-        match greeting.word:
-            case "ping":
-                self._greet(peer.link, "pong")
-            case "pong":
-                claimant = self.admission.holder_answered(peer)
-                if claimant is not None:
-                    self._turn_away(
-                        claimant, f"the name {peer.name!r} is held by a live peer of {self.config.me}"
-                    )
-            case "hello":
-                self.counts["hellos"] += 1
-            case "welcome" if not peer.card.dials:
-                if peer.link not in self.routing.peers:
-                    self._welcome(peer)
-            case "restored" if peer.link in self.routing.peers and not peer.card.dials:
-                self._restored(peer)
-            case "refused" if not peer.card.dials:
-                self._rejected(peer, greeting.text)
-            case "bye":
-                pass  # what else is in its last packet is taken first
-            case word:
-                self.counts["unknown greetings"] += 1
-                self._others.append(Note(Level.DEBUG, f"{peer.name} greets with {word!r:.40}"))
-
-    def _rejected(self, peer: Peer, text: str) -> None:
-        """The neighbour we dialled won't have us: every send ends that isn't durable, and we dial again later."""
-        self.admission.refusal = text
-        self._others.append(Note(Level.ERROR, text))
-        self._change(peer, PeerState.GONE, text)
-        self._ended += self.outbox.interrupt(Reason.NAME_TAKEN, text, durable_too=False)
-        self._others.append(Hangup(peer.link, text))
-        self._lose(peer.link, text)
+            self._out.ended += self.outbox.send(taken.request, self._now)
 
     # Routes
 
@@ -472,7 +354,7 @@ class Exchange:
         if peer is None or peer.state is PeerState.JOINING:
             return False
         if peer.is_ours:
-            self._queue(peer, parcel)
+            self._out.parcel(peer.link, parcel)
         else:
             self._to_original(peer, parcel)
         return True
@@ -492,10 +374,10 @@ class Exchange:
                 parcel.path = [self.routing.inner]
                 self._forward(parcel)
                 return
-            self._deliveries.append(Delivery(None, parcel))
+            self._out.deliveries.append(Delivery(None, parcel))
             return
         for ready in self._arrived(parcel):
-            self._deliveries.append(Delivery((ready.boot, ready.flow, ready.seq), ready))
+            self._out.deliveries.append(Delivery((ready.boot, ready.flow, ready.seq), ready))
 
     def _arrived(self, parcel: Parcel) -> list[Parcel]:
         """Take a parcel in, as its recipient or an original's stand-in; give those that may be handled now."""
@@ -507,28 +389,20 @@ class Exchange:
             self._refuse(parcel, Reason.QUEUE_FULL, text)
             return []
 
-    def _queue(self, peer: Peer, parcel: Parcel) -> None:
-        packet = self._packets.get(peer.link)
-        if packet is None:
-            packet = self._packets[peer.link] = Packet([], [], [])
-        packet.parcels.append(parcel)
-
     def _to_original(self, peer: Peer, parcel: Parcel) -> None:
         """Hand a parcel to an original peer, as its recipient in the peer's stead."""
         for ready in self._arrived(parcel):
             token = (ready.boot, ready.flow, ready.seq)
             transmission, settlement = self.edge.post(peer, ready, token, self._now)
             if transmission is not None:
-                self._raw.append(transmission)
+                self._out.raw.append(transmission)
             if settlement is not None:
                 self.inbox.settle(token, settlement)
 
     def _refuse(self, parcel: Parcel, reason: Reason, text: str) -> None:
         """Answer in the recipient's stead that a parcel can't reach it. Durable ones come again by themselves."""
         self.counts["refused"] += 1
-        self._others.append(
-            Note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
-        )
+        self._out.note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
         if not parcel.marks & Marks.DURABLE:
             verdict = Verdict(parcel.seq, Outcome.REFUSED, reason, text)
             self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, [verdict]))
@@ -538,65 +412,48 @@ class Exchange:
         while path and path[0] == self.routing.me:
             path.pop(0)
         if not path:
-            self._ended += self.outbox.acked(ack, self._now)
+            self._out.ended += self.outbox.acked(ack, self._now)
             return
         peer = self.routing.names.get(path[0])
         if peer is None or not peer.is_ours:
             self.counts["acks without a way"] += 1
             return
-        packet = self._packets.get(peer.link)
-        if packet is None:
-            packet = self._packets[peer.link] = Packet([], [], [])
-        packet.acks.append(ack)
-
-    def _greet(self, link: Link, word: str, text: str = "") -> None:
-        packet = self._packets.get(link)
-        if packet is None:
-            packet = self._packets[link] = Packet([], [], [])
-        packet.greetings.append(Greeting(word, text))
+        self._out.ack(peer.link, ack)
 
     # Instructions out
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
         self._say_acks()
-        instructions = self._others
-        self._others = []
-        self._tell_journal(instructions)
-        received, self.outbox.received = self.outbox.received, []
-        told = [handle for handle in received if not self._stands_in_received(handle)]
-        if told:
-            instructions.append(Progress(told))
-        ended, self._ended = self._ended, []
-        settled = [pair for pair in ended if not self._stands_in_ended(*pair)]
-        if self._packets or self._raw:
-            instructions.append(Transmit(self._transmissions()))
-        if self._deliveries:
-            instructions.append(HandOver(self._deliveries))
-            self._deliveries = []
-        if settled:
-            instructions.append(Settle(settled))
-        return instructions
-
-    def _tell_journal(self, instructions: list[Instruction]) -> None:
-        outbox = self.outbox
+        out, outbox = self._out, self.outbox
         if outbox.unkept:
-            instructions.append(Keep(outbox.unkept))
+            out.others.append(Keep(outbox.unkept))
             outbox.unkept = []
         if outbox.over:
-            instructions.append(Drop(outbox.over))
+            out.others.append(Drop(outbox.over))
             outbox.over = []
+        received, outbox.received = outbox.received, []
+        told = [handle for handle in received if not self._stands_in_received(handle)]
+        if told:
+            out.others.append(Progress(told))
+        out.ended = [pair for pair in out.ended if not self._stands_in_ended(*pair)]
+        return out.take(self._spoken)
+
+    def _spoken(self, link: Link) -> None:
+        peer = self.routing.peers.get(link)
+        if peer is not None:
+            peer.spoken = self._now
 
     def _stands_in_received(self, handle: Any) -> bool:
         """Confirm to an original what we sent in its stead; False where the send was our own."""
         if isinstance(handle, Confirmation):
-            self._raw += self.edge.received(handle)
+            self._out.raw += self.edge.received(handle)
             return True
         return False
 
     def _stands_in_ended(self, handle: Any, settlement: Settlement) -> bool:
         if isinstance(handle, Confirmation):
-            self._raw += self.edge.ended(handle, settlement)
+            self._out.raw += self.edge.ended(handle, settlement)
             return True
         return False
 
@@ -609,37 +466,9 @@ class Exchange:
         if not inbox.has_news:
             return
         within = self.config.ack_within_s
-        if inbox.hurries or self._packets or self._now >= self._acks_due or not within:
+        if inbox.hurries or self._out.has_packets or self._now >= self._acks_due or not within:
             self._acks_due = FOREVER
             for ack in inbox.acks():
                 self._route_ack(ack)
         else:
             self._acks_due = min(self._acks_due, self._now + within)
-
-    def _transmissions(self) -> list[tuple[Link, Sequence[Frame]]]:
-        batch, self._raw = self._raw, []
-        for link, packet in self._packets.items():
-            peer = self.routing.peers.get(link)
-            if peer is not None:
-                peer.spoken = self._now
-            batch += [(link, encode_packet(part)) for part in _split(packet)]
-        self._packets = {}
-        return batch
-
-
-def _split(packet: Packet) -> Iterable[Packet]:
-    """Cut a packet where it is too long for one transmission."""
-    parcels = packet.parcels
-    if len(parcels) < 2 or (
-        len(parcels) <= MAX_PACKET_PARCELS and sum(p.size for p in parcels) <= MAX_PACKET_BYTES
-    ):
-        return (packet,)
-    parts = [Packet([], packet.acks, packet.greetings)]
-    size = 0
-    for parcel in parcels:
-        if parts[-1].parcels and (size > MAX_PACKET_BYTES or len(parts[-1].parcels) >= MAX_PACKET_PARCELS):
-            parts.append(Packet([], [], []))
-            size = 0
-        parts[-1].parcels.append(parcel)
-        size += parcel.size
-    return parts

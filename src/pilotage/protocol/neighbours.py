@@ -1,0 +1,204 @@
+"""Neighbours: how they come, what they say about their links, and how they go.
+
+Law of this room: each change of a neighbour's state is told, and whoever depends on it is told first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+from pilotage.protocol.admission import Admission
+from pilotage.protocol.instructions import Card, Hangup, Level, Link, PeerChanged, PeerState
+from pilotage.protocol.liveness import LivenessRules, Peer
+from pilotage.protocol.outgoing import Outgoing
+from pilotage.protocol.records import Greeting
+from pilotage.protocol.routing import Routing
+
+
+class Dependents(Protocol):
+    """Who has something to do when neighbours come and go."""
+
+    def joined(self, peer: Peer) -> None:
+        """A neighbour is in, under its name."""
+
+    def restored(self, peer: Peer) -> None:
+        """A way through a neighbour is back."""
+
+    def left(self, link: Link) -> None:
+        """A neighbour's link has ended."""
+
+    def rejected(self, text: str) -> None:
+        """The neighbour that we dialled won't have us."""
+
+
+class Neighbours:
+    """All links of one station or node, and who is at their other ends.
+
+    Args:
+        routing: the tables of names.
+        rules: how silence is judged.
+        out: where what is to be said and told is gathered.
+        counts: what is counted.
+        dependents: who else is told.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        rules: LivenessRules,
+        out: Outgoing,
+        counts: Counter[str],
+        dependents: Dependents,
+    ) -> None:
+        self.admission = Admission(routing, rules)
+        self._routing = routing
+        self._rules = rules
+        self._out = out
+        self._counts = counts
+        self._dependents = dependents
+
+    # Coming
+
+    def dialled(self, peer: Peer) -> None:
+        """A link that we dialled is there."""
+        if peer.is_ours:
+            self.admission.introduce(peer)
+            self._out.greet(peer.link, "hello")
+        else:
+            self._welcome(peer)
+
+    def meet(self, link: Link, card: Card, now: float) -> Peer:
+        """Somebody dialled us: let it in, unless its name is held."""
+        peer = Peer(link, card, now)
+        verdict = self.admission.claim(peer)
+        if verdict.hang_up is not None:
+            self.lose(verdict.hang_up, "it was started anew")
+        if verdict.probe is not None:
+            self._out.greet(verdict.probe, "ping")
+        if verdict.refusal:
+            self._turn_away(peer, verdict.refusal)
+        elif verdict.admitted:
+            self._welcome(peer)
+        return peer
+
+    def _welcome(self, peer: Peer) -> None:
+        """A neighbour is in: give it its name, and all that waits for it."""
+        self.admission.admitted(peer)
+        self._routing.add(peer)
+        if peer.is_ours and peer.card.dials:
+            self._out.greet(peer.link, "welcome")
+        self._change(peer, PeerState.ALIVE)
+        self._dependents.joined(peer)
+        self._restore(peer)
+
+    def _restore(self, peer: Peer) -> None:
+        """A way is back: what goes through it is sent again at once, here and by those below us.
+
+        Whoever joins the tree is nobody's way yet, but for our own inner node, to which everybody's data may go.
+        """
+        self._dependents.restored(peer)
+        if not peer.card.dials or peer.name == self._routing.inner:
+            for other in self._routing:
+                if other.is_ours and other.card.dials and other is not peer:
+                    self._out.greet(other.link, "restored")
+
+    def _turn_away(self, peer: Peer, text: str) -> None:
+        self._counts["turned away"] += 1
+        self._out.note(Level.WARNING, text)
+        if peer.is_ours:
+            self._out.greet(peer.link, "refused", text)
+
+    # Speaking
+
+    def heard(self, peer: Peer, now: float) -> None:
+        """Something came from a neighbour."""
+        peer.heard = now
+        if peer.state is PeerState.SUSPECT:
+            self._change(peer, PeerState.ALIVE)
+
+    def greeted(self, peer: Peer, greeting: Greeting) -> None:
+        """A neighbour says something about its link."""
+        match greeting.word:
+            case "ping":
+                self._out.greet(peer.link, "pong")
+            case "pong":
+                claimant = self.admission.holder_answered(peer)
+                if claimant is not None:
+                    self._turn_away(
+                        claimant, f"the name {peer.name!r} is held by a live peer of {self._routing.me}"
+                    )
+            case "hello":
+                self._counts["hellos"] += 1
+            case "welcome" if not peer.card.dials:
+                if peer.link not in self._routing.peers:
+                    self._welcome(peer)
+            case "restored" if peer.link in self._routing.peers and not peer.card.dials:
+                self._restore(peer)
+            case "refused" if not peer.card.dials:
+                self._rejected(peer, greeting.text)
+            case "bye":
+                pass  # what else is in its last packet is taken first
+            case word:
+                self._counts["unknown greetings"] += 1
+                self._out.note(Level.DEBUG, f"{peer.name} greets with {word!r:.40}")
+
+    def _rejected(self, peer: Peer, text: str) -> None:
+        """The neighbour we dialled won't have us; we dial again later."""
+        self.admission.refusal = text
+        self._out.note(Level.ERROR, text)
+        self._change(peer, PeerState.GONE, text)
+        self._dependents.rejected(text)
+        self._out.others.append(Hangup(peer.link, text))
+        self.lose(peer.link, text)
+
+    def say_goodbye(self) -> None:
+        """Tell all neighbours that we are going."""
+        for peer in self._routing:
+            if peer.is_ours:
+                self._out.greet(peer.link, "bye")
+
+    # Going
+
+    def judge(self, now: float) -> None:
+        """Beat where we dialled, and judge everybody's silence."""
+        for peer in self.admission.expired(now):
+            if peer.card.dials:
+                self._lose_holder(peer)
+                self._welcome(peer)
+            else:
+                self._out.others.append(Hangup(peer.link, f"{peer.name} did not answer our hello"))
+        if not self.admission.beat_due(now):
+            return
+        for peer in self._routing:
+            if peer.is_ours and not peer.card.dials and now - peer.spoken >= self._rules.heartbeat_s * 0.9:
+                self._out.greet(peer.link, "ping")
+            state = peer.judge(now, self._rules)
+            if state is PeerState.GONE:
+                self.hang_up(peer, f"silent for {now - peer.heard:.1f} s")
+            elif state is not peer.state:
+                self._change(peer, state, f"silent for {now - peer.heard:.1f} s")
+
+    def lose(self, link: Link, text: str) -> None:
+        """A link has ended."""
+        self.admission.forget(link)
+        peer = self._routing.peers.get(link)
+        if peer is not None:
+            self._routing.remove(peer)
+            self._out.forget(link)
+            self._change(peer, PeerState.GONE, text)
+            self._dependents.left(link)
+
+    def hang_up(self, peer: Peer, text: str) -> None:
+        """Give a link up."""
+        self.lose(peer.link, text)
+        self._out.others.append(Hangup(peer.link, text))
+
+    def _lose_holder(self, claimant: Peer) -> None:
+        holder = self._routing.names.get(claimant.name)
+        if holder is not None:
+            self.hang_up(holder, "it did not answer when its name was claimed anew")
+
+    def _change(self, peer: Peer, state: PeerState, text: str = "") -> None:
+        peer.state = state
+        self._out.others.append(PeerChanged(peer.name, state, text, is_parent=not peer.card.dials))

@@ -1,0 +1,124 @@
+"""What one stimulus brings about, gathered until all of it goes out together.
+
+Law of this room: what goes to one neighbour in one turn leaves as one transmission, in the order in which it came
+about, unless that would be too long for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pilotage.protocol.instructions import (
+    Delivery,
+    HandOver,
+    Instruction,
+    Level,
+    Link,
+    Note,
+    Settle,
+    Transmit,
+)
+from pilotage.protocol.records import (
+    MAX_PACKET_BYTES,
+    MAX_PACKET_PARCELS,
+    Ack,
+    Frame,
+    Greeting,
+    Packet,
+    Parcel,
+    encode_packet,
+)
+from pilotage.protocol.settlement import Settlement
+
+
+class Outgoing:
+    """Packets by link, and instructions.
+
+    Attributes:
+        raw: transmissions to originals.
+        deliveries: messages for listens.
+        ended: sends that have ended.
+        others: instructions of other kinds, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.raw: list[tuple[Link, Sequence[Frame]]] = []
+        self.deliveries: list[Delivery] = []
+        self.ended: list[tuple[Any, Settlement]] = []
+        self.others: list[Instruction] = []
+        self._packets: dict[Link, Packet] = {}
+
+    @property
+    def has_packets(self) -> bool:
+        """Tell whether something goes to a neighbour anyway."""
+        return bool(self._packets)
+
+    def note(self, level: Level, text: str) -> None:
+        """Say something to whoever reads the log."""
+        self.others.append(Note(level, text))
+
+    def greet(self, link: Link, word: str, text: str = "") -> None:
+        """Say something to a neighbour about its link."""
+        self._packet(link).greetings.append(Greeting(word, text))
+
+    def parcel(self, link: Link, parcel: Parcel) -> None:
+        """Send a parcel."""
+        self._packet(link).parcels.append(parcel)
+
+    def ack(self, link: Link, ack: Ack) -> None:
+        """Send an acknowledgement."""
+        self._packet(link).acks.append(ack)
+
+    def forget(self, link: Link) -> None:
+        """Leave out what was meant for a link that has ended."""
+        self._packets.pop(link, None)
+
+    def take(self, spoken: Callable[[Link], None]) -> list[Instruction]:
+        """Give all of it, and begin anew.
+
+        Args:
+            spoken: is told each link of a neighbour of ours that something goes to.
+        """
+        instructions, self.others = self.others, []
+        if self._packets or self.raw:
+            instructions.append(Transmit(self._transmissions(spoken)))
+        if self.deliveries:
+            instructions.append(HandOver(self.deliveries))
+            self.deliveries = []
+        if self.ended:
+            instructions.append(Settle(self.ended))
+            self.ended = []
+        return instructions
+
+    def _packet(self, link: Link) -> Packet:
+        packet = self._packets.get(link)
+        if packet is None:
+            packet = self._packets[link] = Packet([], [], [])
+        return packet
+
+    def _transmissions(self, spoken: Callable[[Link], None]) -> list[tuple[Link, Sequence[Frame]]]:
+        batch, self.raw = self.raw, []
+        for link, packet in self._packets.items():
+            spoken(link)
+            batch += [(link, encode_packet(part)) for part in _split(packet)]
+        self._packets = {}
+        return batch
+
+
+def _split(packet: Packet) -> Iterable[Packet]:
+    """Cut a packet where it is too long for one transmission."""
+    parcels = packet.parcels
+    if len(parcels) < 2 or (
+        len(parcels) <= MAX_PACKET_PARCELS and sum(p.size for p in parcels) <= MAX_PACKET_BYTES
+    ):
+        return (packet,)
+    parts = [Packet([], packet.acks, packet.greetings)]
+    size = 0
+    for parcel in parcels:
+        if parts[-1].parcels and (size > MAX_PACKET_BYTES or len(parts[-1].parcels) >= MAX_PACKET_PARCELS):
+            parts.append(Packet([], [], []))
+            size = 0
+        parts[-1].parcels.append(parcel)
+        size += parcel.size
+    return parts
