@@ -112,10 +112,7 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
         MalformedFrame: no such body.
         MalformedArray: an array whose description and bytes don't agree.
     """
-    content = decode_value(body, frames)
-    if not isinstance(content, list) or len(content) != FIELD_COUNT:
-        raise MalformedFrame(f"a message's body needs {FIELD_COUNT} fields")
-    name, sender, to, value, timestamp, ttl, flags, extra = content
+    name, sender, to, value, timestamp, ttl, flags, extra = _fields(body, frames)
     if not isinstance(flags, dict) or not isinstance(extra, dict):
         raise MalformedFrame("a message's flags and extra fields must be maps")
     if not isinstance(name, str) or not isinstance(sender, str) or type(ttl) is not int:
@@ -133,11 +130,15 @@ def read_value(body: Frame, frames: Sequence[Frame] = ()) -> tuple[Any, str | No
         MalformedFrame: no such body.
         MalformedArray: an array whose description and bytes don't agree.
     """
+    _, _, _, value, stamp, _, _, extra = _fields(body, frames)
+    return None if extra or not isinstance(stamp, str | None) else (value, stamp)
+
+
+def _fields(body: Frame, frames: Sequence[Frame]) -> list[Any]:
     content = decode_value(body, frames)
     if not isinstance(content, list) or len(content) != FIELD_COUNT:
         raise MalformedFrame(f"a message's body needs {FIELD_COUNT} fields")
-    stamp = content[4]
-    return None if content[7] or not isinstance(stamp, str | None) else (content[3], stamp)
+    return content
 
 
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
