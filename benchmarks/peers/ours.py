@@ -3,8 +3,9 @@
     python -m benchmarks.peers.ours --mode acked --seconds 3
     python -m benchmarks.peers.ours --mode rtt --seconds 3
 
-That is more than the others' acknowledgement says: here the listen has run. The listens run on worker threads, as
-they do unless declared otherwise; `ours_on_loop` declares them.
+That is more than the others' acknowledgement says: here the listen has run. A round trip is a message and what its
+listen returns, which comes with the settlement. The listens run on worker threads, as they do unless declared
+otherwise; `ours_on_loop` declares them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MEETING_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 HELLO = -1
 
-Listen = Callable[[Any], None]
+Listen = Callable[[Any], Any]
 Declare = Callable[[Listen], Listen]
 
 
@@ -52,7 +53,7 @@ class Router:
 
 
 class Receiver:
-    """Count DATA, and answer each PING with a PONG."""
+    """Count what comes, and answer each ECHO with its number."""
 
     def __init__(self, addresses: Addresses, declare: Declare = on_worker) -> None:
         self.addresses: Addresses = {}
@@ -66,10 +67,10 @@ class Receiver:
         with self._lock:
             self._arrivals.note(value["n"])
 
-    def _ping(self, value: dict[str, Any]) -> None:
+    def _ping(self, value: dict[str, Any]) -> int:
         if value["n"] != HELLO:
             self._data(value)
-        self._node.send(SENDER, "PONG", value["n"])
+        return int(value["n"])
 
     def request(self, what: str) -> dict[str, int]:
         """Return what arrived; the only thing a receiver is asked (`count`)."""
@@ -86,17 +87,13 @@ class Receiver:
 class Sender:
     """Send from the main thread, as an experiment's task does, and count what settled as delivered."""
 
-    def __init__(self, addresses: Addresses, declare: Declare = on_worker) -> None:
+    def __init__(self, addresses: Addresses) -> None:
         self.addresses: Addresses = {}
         self._delivered = 0
         self._settled = threading.Condition()
-        self._ponged = threading.Event()
-        self._node = Net_Node(SENDER, STATION, addresses["port"], {"PONG": declare(self._pong)})
+        self._node = Net_Node(SENDER, STATION, addresses["port"])
         self._node.wait_connected(MEETING_TIMEOUT_S)
         self._once(HELLO)
-
-    def _pong(self, _value: int) -> None:
-        self._ponged.set()
 
     def _ended(self, receipt: Receipt) -> None:
         if receipt.settlement is not None and receipt.settlement.outcome is Outcome.DELIVERED:
@@ -122,10 +119,8 @@ class Sender:
         return count
 
     def _once(self, n: int) -> None:
-        self._ponged.clear()
-        self._node.send(RECEIVER, "ECHO", payload(n))
-        if not self._ponged.wait(ANSWER_TIMEOUT_S):
-            raise TimeoutError(f"no answer to message {n}")
+        if self._node.send(RECEIVER, "ECHO", payload(n)).result(ANSWER_TIMEOUT_S) != n:
+            raise ValueError(f"another answer than that to message {n}")
 
     def close(self) -> None:
         """Release the node."""

@@ -24,7 +24,7 @@ from pilotage.net.loops import ease_collector
 
 from . import ours
 from .common import Peer, main, role_commands
-from .ours import MEETING_TIMEOUT_S, RECEIVER, SENDER, STATION, Router
+from .ours import MEETING_TIMEOUT_S, RECEIVER, STATION, Router
 from .roles import Addresses, Arrivals, payload
 
 PEER = Peer(
@@ -66,8 +66,8 @@ class Receiver:
                 if error is None:
                     self._arrivals.note(n)
 
-    def _echo(self, value: Any) -> None:
-        self._node.send(SENDER, "PONG", value["n"])
+    def _echo(self, value: Any) -> int:
+        return int(value["n"])
 
     def request(self, what: str) -> dict[str, int]:
         """Return what was stored; the only thing a receiver is asked (`count`)."""
