@@ -2,6 +2,8 @@
 
     python -m benchmarks.peers.ours_on_loop --mode acked --seconds 3
     python -m benchmarks.peers.ours_on_loop --mode rtt --seconds 3
+
+All else is as in `ours`.
 """
 
 from __future__ import annotations
