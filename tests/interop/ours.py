@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -95,6 +96,7 @@ class Ours:
 
     def _settings(self, who: str, **values: Any) -> Any:
         preferences = Preferences(environ={}, file=None)
+        preferences.set("DATADIR", os.environ["PILOTAGE_DATADIR"])
         sounds = self._folder / who / "sounds"
         sounds.mkdir(parents=True)
         for name, value in {**values, "SOUNDDIR": str(sounds)}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ StartStation = Callable[..., Any]
 
 
 def settings(**values: object) -> Prefs:
-    """Preferences of nobody but this test."""
+    """Preferences of nobody but this test; its folder of data is where every test's is."""
     prefs = Preferences(environ={}, file=None)
+    prefs.set("DATADIR", os.environ["PILOTAGE_DATADIR"])
     for key, value in values.items():
         prefs.set(key, value)
     return prefs.snapshot()
