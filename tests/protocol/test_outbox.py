@@ -267,8 +267,10 @@ def test_what_waits_for_the_window_is_kept_too(outbox, way):
 
 def test_an_interruption_leaves_it_in_the_journal(outbox):
     outbox.send(request("m", durable=True, kept=True), 0.0)
-    (ended,) = outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True)
-    assert "journal" in ended[1].text and outbox.over == []
+    outbox.send(request("unsafe", durable=True, kept=True), 0.0)
+    outbox.persisted([(5, 1, 1)])
+    ended, unsafe = outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True)
+    assert "journal" in ended[1].text and "journal" not in unsafe[1].text and outbox.over == []
 
 
 def test_a_name_that_is_taken_does_not_end_what_is_durable(outbox):
@@ -359,3 +361,43 @@ def test_a_station_that_refuses_a_copy_says_nothing_of_the_one_before(outbox, wa
     refusal = Verdict(1, Outcome.REFUSED, Reason.QUEUE_FULL, "too many wait")
     ((_, end),) = outbox.acked(ack(0, life=0, verdicts=[refusal]), 1.5)
     assert end.outcome is Outcome.EXPIRED and "too many wait" in end.text
+
+
+def test_what_is_past_its_deadline_is_not_sent_any_more(outbox, way):
+    outbox.restore(kept((1, 1), deadline=5.0), lambda one: one.name, 3600.0)
+    assert way.seqs() == [] and outbox.next_due() <= 3600.0
+    assert [(handle, end.outcome) for handle, end in outbox.time_passed(3600.0)] == [("n_1", Outcome.EXPIRED)]
+
+
+def test_a_deadline_holds_behind_an_earlier_life(outbox):
+    outbox.restore([*kept((1, 1), boot=3), *kept((1, 1), deadline=10.0)], lambda one: one.place, 0.0)
+    at, ended = 0.0, []
+    while not ended and at < 60.0:
+        at = outbox.next_due()
+        ended = outbox.time_passed(at)
+    assert (at, ended[0][0]) == (10.0, (4, 1, 1))
+
+
+def test_a_journal_that_opens_late_comes_before_what_has_not_gone_yet(outbox, way):
+    for number in range(12):
+        outbox.send(request(number, durable=True), 0.0)
+    assert way.seqs() == list(range(1, 9))
+    outbox.restore([*kept((1, 1), boot=3), *kept((1, 1))], lambda one: one.place, 1.0)
+    assert [(seq, is_probe) for seq, _, is_probe in way.seen] == [(1, False)]
+    way.seen = []
+    outbox.acked(ack(8, 8), 2.0)
+    assert way.seqs() == [], "those that wait, wait for the earlier lives"
+    outbox.acked(Ack([], 3, 1, 9, 1, [], 1, [], 0, []), 3.0)
+    outbox.acked(restored_ack(1), 4.0)
+    assert way.seqs() == [1, 9, 10, 11, 12]
+
+
+def test_what_expired_while_it_waited_leaves_room(way):
+    from dataclasses import replace
+
+    outbox = Outbox(5, way.emit, replace(RULES, max_waiting=4))
+    for number in range(12):
+        outbox.send(request(number, durable=True, deadline_s=1.0 if number >= 8 else None), 0.0)
+    assert outbox.send(request("one more", durable=True), 0.5)[0][1].reason is Reason.QUEUE_FULL
+    outbox.time_passed(1.0)
+    assert outbox.send(request("one more", durable=True), 1.1) == []

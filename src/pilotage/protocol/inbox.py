@@ -3,8 +3,8 @@
 Laws of this room: a place of a flow is handed out at most once; an ordered flow is handed out without gaps, but
 for those that its originator has given up (its floor); what is remembered of a flow lies between its floor and
 its window, so memory is bounded by flows × window. A flow is forgotten only when no copy of its messages can come
-any more: its originator has told that all of it is over, or lives anew, and nothing of it came for longer than any
-copy can be on its way (decision 0010). Where nothing may be forgotten, no further flow begins.
+any more: its originator has told that all of it is over, and nothing of it came for longer than any copy can be on
+its way; or nothing of it came for a day (decision 0010). Where nothing may be forgotten, no further flow begins.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ Token = tuple[int, int, int]
 
 FORGET_AFTER_S = 600.0
 """Longer than a copy can be on its way: each hop holds it for seconds, and a path has at most 16."""
+
+FORGET_ANYWAY_S = 86_400.0
+"""Its originator has ended without telling that all of it is over, and no later life has taken it up."""
 
 LOOK_AGAIN_S = 1.0
 
@@ -52,11 +55,6 @@ class InFlow:
     def is_over(self) -> bool:
         """Tell whether its originator knows that all of it is over."""
         return self.floor > self.received and not self.beyond
-
-    @property
-    def origin(self) -> str:
-        """Who sends it; "" for ourselves."""
-        return self.trail[0] if self.trail else ""
 
 
 class Inbox:
@@ -167,12 +165,9 @@ class Inbox:
         """Forget all flows of which no copy can come any more; a look at all of them, so not at each newcomer."""
         if now >= self._look_again:
             self._look_again = now + LOOK_AGAIN_S
-            old = now - self._forget_after_s
-            lives = {
-                flow.origin: flow.boot for flow in sorted(self._flows.values(), key=lambda one: one.last)
-            }
             for key, flow in list(self._flows.items()):
-                if flow.last < old and (flow.is_over or flow.boot != lives[flow.origin]):
+                silent_s = now - flow.last
+                if silent_s > FORGET_ANYWAY_S or (silent_s > self._forget_after_s and flow.is_over):
                     del self._flows[key]
                     self._unsaid.pop(key, None)
         if len(self._flows) >= self._max_flows:

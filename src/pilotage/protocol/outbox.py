@@ -73,7 +73,7 @@ class Outbox:
         if flow is None or flow.boot != self.boot:
             flow = self._begin(request)
         waiting = flow.next_seq - 1 - flow.sent
-        if waiting >= self.rules.max_waiting:
+        if waiting >= self.rules.max_waiting and (waiting := flow.count_waiting()) >= self.rules.max_waiting:
             text = f"{request.name}: {waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
             return [(request.handle, refused(Reason.QUEUE_FULL, text))]
         pending = self._take(flow, request, now)
@@ -91,6 +91,8 @@ class Outbox:
             now: the time.
         """
         flows: dict[tuple[int, int], OutFlow] = {}
+        # What this life has begun already, for the disk was slow, comes after all of it.
+        ours = {key: flow for key, flow in self._flows.items() if flow.boot == self.boot}
         for one in kept:
             boot, number, seq = one.place
             flow = flows.get((boot, number))
@@ -98,14 +100,20 @@ class Outbox:
                 ordered = bool(one.marks & Marks.ORDERED)
                 flow = OutFlow(boot, number, one.path, one.verb, ordered, floor=seq, sent=seq - 1)
                 flows[boot, number] = self._by_number[boot, number] = flow
+                if self._flows.get(flow.key) is ours.get(flow.key):
+                    self._flows.pop(flow.key, None)
                 self._queue_behind(flow)
             parcel = Parcel([], [], boot, number, seq, flow.floor, one.verb, one.marks, one.body)
             parcel.attached = Attached(one.frames) if one.frames else 0
             pending = Pending(parcel, handle_for(one), one.name, FOREVER, self.rules.repeat_interval_s)
-            pending.kept, pending.deadline = True, one.deadline
-            flow.timed = flow.timed or one.deadline != FOREVER
+            pending.kept = pending.safe = True
+            if one.deadline != FOREVER:
+                self._give_until(flow, pending, one.deadline)
             flow.open[seq] = pending
             flow.next_seq = seq + 1
+        for key, flow in ours.items():
+            if self._flows[key] is not flow:
+                self._queue_behind(flow)
         for flow in flows.values():
             self._let_through(flow, now)
 
@@ -116,6 +124,7 @@ class Outbox:
             flow = self._by_number.get((boot, number))
             pending = flow.open.get(seq) if flow is not None else None
             if pending is not None:
+                pending.safe = True
                 accepted.append(pending.handle)
         return accepted
 
@@ -179,7 +188,7 @@ class Outbox:
         for flow in self._by_number.values():
             for seq, pending in list(flow.open.items()):
                 if durable_too or not pending.durable:
-                    kept = "; its journal keeps it, and it is sent when we are back" if pending.kept else ""
+                    kept = "; its journal keeps it, and it is sent when we are back" if pending.safe else ""
                     ended.append((pending.handle, refused(reason, text + kept)))
                     del flow.open[seq]
             flow.floor = next(iter(flow.open), flow.next_seq)
@@ -236,7 +245,7 @@ class Outbox:
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
         """Have a send expire at a time, wherever it is by then."""
         pending.deadline = min(pending.deadline, deadline)
-        flow.timed = True
+        heappush(flow.deadlines, (deadline, pending.parcel.seq))
         if deadline < flow.due:
             self._set_due(flow, deadline)
 
@@ -251,7 +260,8 @@ class Outbox:
             if pending is not None:
                 pending.since = now
                 pending.due = min(now + pending.wait, pending.deadline)
-                self._transmit(flow, pending, now)
+                if pending.deadline > now:
+                    self._transmit(flow, pending, now)
                 due = min(due, pending.due)
         if due < flow.due:
             self._set_due(flow, due)
@@ -284,17 +294,22 @@ class Outbox:
 
     def _sweep(self, flow: OutFlow, now: float, ended: Settled) -> None:
         before = len(ended)
+        self._end_late(flow, now, ended)
         soon = now + TOGETHER_S
-        looked = flow.open.values() if flow.timed else flow.under_way()
-        for pending in [pending for pending in looked if min(pending.due, pending.deadline) <= soon]:
-            if pending.deadline <= now:
-                self._end(flow, pending.parcel.seq, expired(_lateness(flow, pending)), ended)
-            elif pending.due <= soon:
+        for pending in [pending for pending in flow.under_way() if pending.due <= soon]:
+            if pending.deadline > soon:
                 self._look_at(flow, pending, now, ended)
         self._advance(flow, now)
         if len(ended) > before if flow.open else flow.told < flow.floor:
             self._probe(flow)
         self._schedule(flow)
+
+    def _end_late(self, flow: OutFlow, now: float, ended: Settled) -> None:
+        """End what is past its deadline, wherever it waits."""
+        while flow.deadlines and flow.deadlines[0][0] <= now:
+            pending = flow.open.get(heappop(flow.deadlines)[1])
+            if pending is not None and pending.deadline <= now:
+                self._end(flow, pending.parcel.seq, expired(_lateness(flow, pending)), ended)
 
     def _look_at(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
         """Ask, transmit again, wait on or expire: it is due."""
@@ -403,8 +418,10 @@ class Outbox:
             flow.told = flow.floor
 
     def _schedule(self, flow: OutFlow) -> None:
-        looked = flow.open.values() if flow.timed else flow.under_way()
-        self._set_due(flow, min((min(one.due, one.deadline) for one in looked), default=FOREVER))
+        while flow.deadlines and flow.deadlines[0][1] not in flow.open:
+            heappop(flow.deadlines)
+        late = flow.deadlines[0][0] if flow.deadlines else FOREVER
+        self._set_due(flow, min(late, *(pending.due for pending in flow.under_way()), FOREVER))
 
     def _set_due(self, flow: OutFlow, due: float) -> None:
         flow.due = due

@@ -121,6 +121,7 @@ class Pending(msgspec.Struct, gc=False):
         asked: how often it was transmitted.
         received: its recipient has it.
         kept: the journal is to have it.
+        safe: the journal has it.
     """
 
     parcel: Parcel
@@ -134,6 +135,7 @@ class Pending(msgspec.Struct, gc=False):
     asked: int = 0
     received: bool = False
     kept: bool = False
+    safe: bool = False
 
     @property
     def durable(self) -> bool:
@@ -152,7 +154,7 @@ class OutFlow:
         floor: the lowest place that is open; what is below is over.
         told: the highest floor that went out.
         sent: the highest place that the window has let through.
-        timed: some that wait have a deadline.
+        deadlines: a heap of the deadlines that some of its sends have, each with a place.
         way: the path as a parcel carries it.
         after: the flow of an earlier life that must be over before anything of this one goes.
     """
@@ -170,7 +172,7 @@ class OutFlow:
     heard: int = 0
     due: float = FOREVER
     asked_at: float = FOREVER
-    timed: bool = False
+    deadlines: list[tuple[float, int]] = field(default_factory=list)
     after: OutFlow | None = None
     then: list[OutFlow] = field(default_factory=list)
     open: dict[int, Pending] = field(default_factory=dict)
@@ -182,6 +184,10 @@ class OutFlow:
     def under_way(self) -> Iterator[Pending]:
         """Iterate over the open sends that the window has let through, oldest first."""
         return takewhile(lambda pending: pending.parcel.seq <= self.sent, self.open.values())
+
+    def count_waiting(self) -> int:
+        """Count the open sends that wait for the window."""
+        return len(self.open) - sum(1 for _ in self.under_way())
 
     @property
     def waits(self) -> bool:
