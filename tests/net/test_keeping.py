@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pilotage import Net_Node, Outcome, Reason
+from pilotage import Net_Node, Outcome, Reason, on_loop
+from pilotage.protocol.errors import MalformedFrame, MisuseError
 from pilotage.protocol.settlement import Stage
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode
@@ -132,3 +133,89 @@ def test_what_a_killed_process_had_accepted_arrives_once_and_in_order(
     eventually(lambda: not last.outbox, timeout_s=10)
     assert len(set(got)) == len(got) and set(accepted) <= set(got)
     assert [n for n in got if n in set(accepted)] == accepted
+
+
+def test_a_journal_that_is_held_is_gone_on_with_when_its_holder_has_gone(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    got: list[Any] = []
+    rig = node("rig", router_port=0, listens={"DATA": got.append})
+    early = Net_Node("cam", "rig", NOBODY, journal=tmp_path)
+    for n in range(3):
+        early.send("rig", "DATA", n).wait_accepted(5)
+    late = node("cam", rig, journal=tmp_path)
+    assert got == [] and late.outbox == {}
+    early.release()
+    eventually(lambda: got == [0, 1, 2], timeout_s=10)
+    eventually(lambda: late.statistics().journal.on_disk == 0)
+
+
+def test_releasing_and_making_anew_at_once_loses_and_reorders_nothing(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    got: list[Any] = []
+    rig = node("rig", router_port=0, listens={"DATA": got.append})
+    early = Net_Node("cam", "rig", NOBODY, journal=tmp_path)
+    receipts = [early.send("rig", "DATA", n) for n in range(5000)]
+    receipts[-1].wait_accepted(20)
+    early.release()
+    late = node("cam", rig, journal=tmp_path)
+    late.send("rig", "DATA", 5000).wait_settled(30)
+    assert got == list(range(5001))
+
+
+def test_ids_that_come_again_are_all_shown(node: MakeNode, tmp_path: Path) -> None:
+    with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
+        early.send("rig", "DATA", "early").wait_accepted(5)
+    late = node("cam", journal=tmp_path)
+    late.send("rig", "DATA", "late")
+    assert sorted(message.value for message in late.outbox.values()) == ["early", "late"]
+    assert "cam_0" in late.outbox
+
+
+def test_what_can_not_be_read_back_does_not_keep_a_node_from_starting(
+    node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
+        early.send("rig", "DATA", 1).wait_accepted(5)
+
+    def broken(*_: Any) -> None:
+        raise MalformedFrame("planted")
+
+    monkeypatch.setattr("pilotage.net.messenger.decode_body", broken)
+    assert list(node("cam", journal=tmp_path).outbox) == ["cam_0"]
+
+
+def test_who_is_told_of_a_disk_and_raises_does_not_stop_the_journal(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    cam = Net_Node("cam", "rig", NOBODY, journal=place)
+    told: list[Any] = []
+
+    def raising(trouble: Any) -> None:
+        told.append(trouble)
+        raise ValueError("planted")
+
+    cam.on_journal = raising
+    receipt = cam.send("rig", "DATA", 1)
+    eventually(lambda: told)
+    place.unlink()
+    receipt.wait_accepted(10)
+    cam.release()
+
+
+def test_waiting_for_the_disk_on_the_loop_is_refused(node: MakeNode, tmp_path: Path) -> None:
+    said: list[BaseException] = []
+
+    def listen(value: Any) -> None:
+        try:
+            cam.send("nobody", "DATA", 1).wait_accepted(1)
+        except MisuseError as error:
+            said.append(error)
+
+    rig = node("rig", router_port=0)
+    cam = node("cam", rig, {"NOW": on_loop(listen)}, journal=tmp_path)
+    rig.send("cam", "NOW").wait_settled(5)
+    assert len(said) == 1

@@ -45,6 +45,9 @@ from pilotage.transport.ports import PassOn, Wires
 
 T = TypeVar("T")
 
+LAST_SYNC_S = 1.0
+"""What the disk is given, at least, to take what waits when we are released."""
+
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
 
@@ -130,7 +133,9 @@ class Messenger:
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
         self.on_received: Callable[[int], None] = lambda count: None
         self.on_journal: Callable[[Trouble], None] = self._say_trouble
-        self._keeping = Keeping(config.journals, config.name, self._persisted, self._troubled)
+        self._keeping = Keeping(
+            config.journals, config.name, self._persisted, self._troubled, self._found_late
+        )
         self._left: list[Kept] = []
         self._wires = wires or ZmqWires()
         self._notes = NoteLog(logger)
@@ -192,7 +197,7 @@ class Messenger:
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network and the disk. Not on the loop's thread."""
         self._dispatch.close(timeout_s)
-        self._keeping.close(timeout_s)
+        self._keeping.close(max(timeout_s, LAST_SYNC_S))
         self._wires.close()
 
     @property
@@ -306,16 +311,31 @@ class Messenger:
 
     def unsettled(self) -> dict[str, Message]:
         """Give the sends that have not ended, by id."""
-        return {str(receipt.message.id): receipt.message for receipt in list(self._open.values())}
+        found: dict[str, Message] = {}
+        for receipt in list(self._open.values()):
+            found[_free_name(str(receipt.message.id), found)] = receipt.message
+        return found
 
     def due(self) -> dict[str, float]:
         """Tell, for each send that has not ended, in how many seconds it is looked at again."""
         now = time.monotonic()
-        return self.ask(lambda: {p.name: max(0.0, p.due - now) for p in self.exchange.outbox.unsettled()})
+        return self.ask(lambda: self._due(now))
+
+    def _due(self, now: float) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for pending in self.exchange.outbox.unsettled():
+            found[_free_name(pending.name, found)] = max(0.0, pending.due - now)
+        return found
 
     def _resume(self, kept: Kept) -> Receipt:
         """Go on with a send of an earlier life: it is ours now, with a receipt that nobody holds."""
-        receipt = Receipt(decode_body(kept.verb, kept.body, kept.frames), self._loop_thread)
+        try:
+            message = decode_body(kept.verb, kept.body, kept.frames)
+        except PilotageError as error:
+            # What can't be read here may be read there, and must not keep us from starting.
+            self.logger.warning("%s of the journal can't be read here: %s", kept.name, error)
+            message = Message(id=kept.name, to=kept.path[-1], sender=self.config.name, key=kept.verb)
+        receipt = Receipt(message, self._loop_thread)
         receipt.accept()
         self._open[id(receipt)] = receipt
         return receipt
@@ -508,6 +528,12 @@ class Messenger:
         if driver is not None:
             driver.persisted(places)
 
+    def _found_late(self, left: list[Kept]) -> None:
+        """The journal opened after we had started; on a thread of its own."""
+        driver = self._driver
+        if driver is not None:
+            driver.call(lambda: driver.restore(left, self._resume))
+
     def _troubled(self, trouble: Trouble) -> None:
         self.on_journal(trouble)
 
@@ -532,6 +558,13 @@ class Messenger:
         if settlement.outcome is not Outcome.DELIVERED:
             self._notes.failed(receipt.message, settlement)
         receipt.settle(settlement)
+
+
+def _free_name(name: str, taken: Mapping[str, object]) -> str:
+    """Give a name under which nothing is shown yet: ids begin anew with each life."""
+    if name not in taken:
+        return name
+    return next(other for n in itertools.count(2) if (other := f"{name} ({n})") not in taken)
 
 
 _second = (0, "")

@@ -62,10 +62,7 @@ class Receipt:
             TimeoutError: it is still open then.
             MisuseError: called on the very thread that would settle it; `await` the receipt there.
         """
-        if self.settlement is None and threading.get_ident() == self._settled_by:
-            raise MisuseError(
-                f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
-            )
+        self._refuse_loop()
         with _lock:
             if self.settlement is not None:
                 return self.settlement
@@ -87,9 +84,11 @@ class Receipt:
 
         Raises:
             TimeoutError: neither has happened by then, for example since it isn't durable.
+            MisuseError: called on the very thread that would be told.
             Expired: nothing confirmed it.
             Refused: somebody refused it; the text says who and why.
         """
+        self._refuse_loop()
         with _lock:
             if self._accepted is False and self.settlement is None:
                 self._accepted = threading.Event()
@@ -101,6 +100,12 @@ class Receipt:
         error = self.settlement.error() if self.settlement is not None and not self.is_accepted else None
         if error is not None:
             raise error
+
+    def _refuse_loop(self) -> None:
+        if self.settlement is None and threading.get_ident() == self._settled_by:
+            raise MisuseError(
+                f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
+            )
 
     def accept(self) -> None:
         """Note that the journal has it."""

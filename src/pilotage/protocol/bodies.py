@@ -165,6 +165,10 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
 
 
 def _pack(array: np.ndarray, frames: list[Frame], hand_over: bool, own_frame_from: int) -> bytes:
+    if array.dtype.kind == "V" and array.dtype.names is None:
+        raise ArrayRefused(
+            f"an array of dtype {array.dtype} holds bytes without a meaning; send uint8, or a record"
+        )
     if array.dtype.hasobject:
         raise ArrayRefused(f"an array of dtype {array.dtype} holds Python objects; send numbers, or a list")
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
