@@ -49,6 +49,38 @@ def test_late_data_open_their_record_again_with_its_agents(tmp_path: Path) -> No
     sessions.close(5)
 
 
+def test_late_data_do_not_make_an_ended_session_the_current_one(tmp_path: Path) -> None:
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    sessions.end("a", 5)
+    sessions.keep("a", lambda archive: archive.add_event("rig", "late", {})).result(5)
+    assert sessions.current == "" and sessions.opened() == ["a"]
+    assert sessions.begin(sessions.current) != "a", "the next START without a session gets one of its own"
+    sessions.close(5)
+    again = sessions_in(tmp_path)
+    assert again.current != "a", "nor does it become so when the Terminal starts again"
+    again.close(5)
+
+
+def test_late_data_do_not_make_an_ended_session_the_current_one_of_the_next_life(tmp_path: Path) -> None:
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    sessions.end("a", 5)
+    sessions.keep("a", lambda archive: archive.add_event("rig", "late", {})).result(5)
+    sessions.close(5)
+    again = sessions_in(tmp_path)
+    assert (again.opened(), again.current) == (["a"], "")
+    again.close(5)
+
+
+def test_data_without_any_session_begin_one_for_all_of_them(tmp_path: Path) -> None:
+    sessions = sessions_in(tmp_path)
+    for number in range(3):
+        sessions.keep("", lambda archive, n=number: archive.add_event("rig", f"{n}", {})).result(5)
+    assert sessions.names() == [sessions.current] and sessions.current.startswith("unasked")
+    sessions.close(5)
+
+
 def test_what_comes_for_a_record_that_is_being_written_elsewhere_waits_for_it(tmp_path: Path) -> None:
     elsewhere = sessions_in(tmp_path)
     elsewhere.begin("a")

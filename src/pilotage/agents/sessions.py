@@ -156,9 +156,11 @@ class Sessions:
             name = session or self.current
             if name in self._open:
                 return self._open[name]
-            name = name if name and name in self._archives.names() else f"{UNASKED}-{self._free_name()}"
+            is_known = bool(name) and name in self._archives.names()
+            name = name if is_known else f"{UNASKED}-{self._free_name()}"
             archive = self._open_record(name)
-            if not self.current:
+            # Late data make nothing of an ended session but its record's rest: the next START isn't meant for it.
+            if not is_known and not self.current:
                 self.current = name
                 self._standings[name].current_since = time.time()
         self._note(name)
@@ -171,7 +173,8 @@ class Sessions:
             if name in self._archives.names():
                 archive = self._archives.open(name)
                 standing = Standing.from_fact(archive.facts().get(STANDING))
-                standing.is_open = True
+                if not standing.is_open:
+                    standing.is_open, standing.current_since = True, 0.0
             else:
                 archive, standing = self._archives.create(name, {**self._facts, **(facts or {})}), Standing()
             self._open[name], self._standings[name] = archive, standing
