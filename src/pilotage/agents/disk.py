@@ -26,6 +26,10 @@ class DiskTrouble(Protocol):
         """Whether it can be written again."""
 
 
+ROOM_TEXTS = ("full:", "has room again")
+"""What a journal's texts say when its own bounds are reached, and when they aren't any more."""
+
+
 class DiskWatch:
     """Takes note of troubles of several files, and counts what is sent while there is one. Any thread.
 
@@ -43,27 +47,27 @@ class DiskWatch:
     ) -> None:
         self._pause, self._resume, self._tell = pause, resume, tell
         self._lock = threading.RLock()
-        self._files: dict[str, str] = {}
+        self._troubles: dict[tuple[str, str], str] = {}
         self._rows = 0
         self._trials: tuple[int, int] | None = None
 
     def note(self, trouble: DiskTrouble) -> None:
         """Take note of a trouble that begins or is over; what is told twice counts once."""
         with self._lock:
-            before = bool(self._files)
+            before, which = bool(self._troubles), (trouble.file, _kind_of(trouble.text))
             if trouble.is_over:
-                self._files.pop(trouble.file, None)
+                self._troubles.pop(which, None)
             else:
-                self._files.setdefault(trouble.file, trouble.text)
-            if self._files and not before:
+                self._troubles.setdefault(which, trouble.text)
+            if self._troubles and not before:
                 self._begin(trouble)
-            elif before and not self._files:
+            elif before and not self._troubles:
                 self._end(trouble)
 
     def note_row(self, trial: int) -> None:
         """Count a row that is being sent, if it isn't kept."""
         with self._lock:
-            if self._files:
+            if self._troubles:
                 first, last = self._trials or (trial, trial)
                 self._rows, self._trials = self._rows + 1, (min(first, trial), max(last, trial))
 
@@ -79,3 +83,8 @@ class DiskWatch:
         told = {"file": trouble.file, "is_over": True, "rows": self._rows, "trials": list(self._trials or ())}
         self._tell("disk", {**told, "text": text})
         self._resume()
+
+
+def _kind_of(text: str) -> str:
+    """Tell apart what can go wrong with one file at the same time: its bounds, and its disk."""
+    return "bounds" if any(said in text for said in ROOM_TEXTS) else "disk"
