@@ -34,7 +34,7 @@ from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.terminal_station import Terminal_Station
-from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, TaskError
+from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, StoreError, TaskError
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,22 @@ class Terminal:
         self.sessions = Sessions(archives, self._facts())
         self.on_trouble: Callable[[str, str, bool], object] = lambda place, text, is_over: None
         self._troubles: dict[str, tuple[str, float]] = {}
+        self._kept_states: dict[str, tuple[str, str]] = {}
         self.sessions.on_trouble = self._troubled
         archives.watch(self._troubled)
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
         self._keeper = Keeper(self._make_station, self._station_restarted)
+        try:
+            self._begin()
+        except BaseException:
+            self._keeper.close()
+            self._helpers.shutdown(wait=False)
+            with contextlib.suppress(StoreError):
+                self.sessions.close(STOP_TIMEOUT_S)
+            raise
+
+    def _begin(self) -> None:
+        """Open what was left open, and listen."""
         self.sessions.resume()
         self._keeper.start()
         listens: dict[str, Listen] = {
@@ -193,13 +205,15 @@ class Terminal:
 
     @takes_origin
     def l_state(self, value: Any, origin: Origin) -> object:
-        """Keep a pilot's new state."""
+        """Keep a pilot's new state; one that only repeats what is kept adds nothing."""
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage("STATE needs the pilot's name and its state")
         state, pilot = str(value.get("state")), value["pilot"]
         self.roster.update(pilot, state=state, reason=str(value.get("reason") or ""))
         current = self.sessions.current
-        if current and pilot in self.sessions.agents(current):
+        is_new = self._kept_states.get(pilot) != (current, state)
+        if current and is_new and pilot in self.sessions.agents(current):
+            self._kept_states[pilot] = current, state
             return self.sessions.keep(current, lambda archive: archive.add_state(pilot, state, origin))
         return None
 

@@ -1,0 +1,53 @@
+"""A Terminal with real folders and sockets: what it keeps, and lets go of."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilotage.agents.terminal import Terminal
+from pilotage.app.archive import FolderArchives
+from pilotage.net.listens import Origin
+from pilotage.protocol.errors import PortInUse
+from tests.system.lab import settings
+
+
+def terminal_in(folder: Path, port: int = 0) -> Terminal:
+    return Terminal(FolderArchives(folder / "data"), settings(folder, PUSHPORT=port))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    with terminal_in(tmp_path) as terminal:
+        yield terminal
+
+
+def origin(seq: int) -> Origin:
+    return Origin(1, 1, seq, None, ("_rig",))
+
+
+def test_a_terminal_whose_port_is_taken_lets_go_of_its_sessions(tmp_path: Path) -> None:
+    with terminal_in(tmp_path) as first:
+        first.sessions.begin("a")
+    with socket.create_server(("", 0)) as taken, pytest.raises(PortInUse):
+        terminal_in(tmp_path, taken.getsockname()[1])
+    with terminal_in(tmp_path) as second:
+        assert second.sessions.opened() == ["a"]
+
+
+def test_a_state_is_kept_when_it_changes_not_each_time_it_is_told(terminal: Terminal) -> None:
+    terminal.sessions.begin("a")
+    terminal.sessions.join("a", "rig")
+    for seq, state in enumerate(("IDLE", "IDLE", "RUNNING", "RUNNING", "IDLE", "IDLE")):
+        kept = terminal.l_state({"pilot": "rig", "state": state}, origin(seq))
+        if kept is not None:
+            kept.result(5)
+    place, _ = terminal.sessions.look("a")
+    with sqlite3.connect(f"file:{place}/session.sqlite?mode=ro", uri=True) as found:
+        states = [state for (state,) in found.execute("SELECT state FROM states ORDER BY id")]
+    found.close()
+    assert states == ["IDLE", "RUNNING", "IDLE"]
