@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pilotage.agents.ports import TrialRow
 from pilotage.agents.sessions import Sessions
 from pilotage.app.archive import FolderArchives
+from pilotage.net.listens import Origin
 from pilotage.protocol.errors import Closed, StoreError, TaskError
+from pilotage.services.store import SessionReader, StoreConfig
+from pilotage.services.store.writer import BatchWriter
 from tests.conftest import wait_eventually
 
 
@@ -87,38 +95,114 @@ def test_what_comes_for_a_record_that_is_being_written_elsewhere_waits_for_it(tm
     sessions = sessions_in(tmp_path)
     assert sessions.opened() == []
     told: list[tuple[str, bool]] = []
+    before = threading.active_count()
     sessions.on_trouble = lambda session, text, is_over: told.append((session, is_over))
-    kept = threading.Thread(
-        target=lambda: sessions.keep("a", lambda archive: archive.add_event("rig", "late", {})), daemon=True
-    )
-    kept.start()
+    began = time.monotonic()
+    kept = [
+        sessions.keep("a", lambda archive, n=number: archive.add_event("rig", f"late {n}", {}))
+        for number in range(100)
+    ]
+    assert time.monotonic() < began + 5, "nobody waited with it"
     wait_eventually(lambda: told == [("a", False)])
-    assert kept.is_alive()
+    assert not any(one.done() for one in kept) and threading.active_count() < before + 10
     elsewhere.close(5)
-    kept.join(10)
-    assert not kept.is_alive() and told == [("a", False), ("a", True)]
+    for one in kept:
+        one.result(10)
+    wait_eventually(lambda: told == [("a", False), ("a", True)])
+    with SessionReader(tmp_path / "a") as reader:
+        assert list(reader.events().name) == [f"late {number}" for number in range(100)]
     assert sessions.opened() == ["a"]
     sessions.close(5)
 
 
-def test_whoever_waits_for_a_record_is_let_go_when_the_terminal_ends(tmp_path: Path) -> None:
+def test_what_waits_for_a_record_stays_unsettled_when_the_terminal_ends(tmp_path: Path) -> None:
     elsewhere = sessions_in(tmp_path)
     elsewhere.begin("a")
     sessions = sessions_in(tmp_path)
-    failed: list[Exception] = []
-
-    def keep() -> None:
-        try:
-            sessions.archive("a")
-        except StoreError as error:
-            failed.append(error)
-
-    waits = threading.Thread(target=keep, daemon=True)
-    waits.start()
+    with pytest.raises(StoreError, match="is being written by"):
+        sessions.archive("a")
+    waiting = sessions.keep("a", lambda archive: archive.add_event("rig", "late", {}))
     sessions.close(5)
-    waits.join(5)
-    assert "is being written by" in str(failed[0])
+    late = sessions.keep("a", lambda archive: archive.add_event("rig", "later", {}))
     elsewhere.close(5)
+    for one in (waiting, late):
+        with pytest.raises(TimeoutError):
+            one.result(1.5)
+
+
+class FullDisk:
+    """A disk that refuses while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        write = BatchWriter._transact
+
+        def transact(writer: BatchWriter, batch: Any) -> Any:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(writer, batch)
+
+        monkeypatch.setattr(BatchWriter, "_transact", transact)
+
+
+def test_a_session_is_not_ended_while_its_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    disk.is_full = True
+    row = sessions.keep("a", lambda archive: archive.add_trial("rig", "mouse", 0, {"x": 1}, None))
+    wait_eventually(lambda: sessions.archive("a").trouble)
+    with pytest.raises(StoreError, match=r"can't be ended while data wait for its disk.*No space left"):
+        sessions.end("a", 5)
+    assert (sessions.opened(), sessions.current, row.done()) == (["a"], "a", False)
+    disk.is_full = False
+    row.result(10)
+    wait_eventually(lambda: not sessions.archive("a").trouble)
+    sessions.end("a", 5)
+
+
+def test_what_a_closing_record_does_not_take_is_kept_when_it_opens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    sessions.archive("a").add_event("rig", "first", {}).result(5)
+    disk.is_full = True
+    rows = [TrialRow("rig", "mouse", trial, {"x": 1}, Origin(1, 1, trial, None, ())) for trial in range(3)]
+    kept = sessions.keep("a", lambda archive: archive.add_trials(rows))
+    with pytest.raises(StoreError, match="did not close"):
+        sessions.end("a", 0.1)
+    disk.is_full = False
+    assert kept.result(15) == [None, None, None]
+    assert (sessions.opened(), sessions.current) == (["a"], "")
+    sessions.close(5)
+
+
+def test_what_comes_for_a_full_record_waits_in_order_and_nobody_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    archives = FolderArchives(tmp_path, StoreConfig(max_queue_items=10))
+    sessions = Sessions(archives, {})
+    told: list[tuple[str, bool]] = []
+    sessions.on_trouble = lambda session, text, is_over: told.append((session, is_over))
+    sessions.begin("a")
+    disk.is_full = True
+    kept = [
+        sessions.keep("a", lambda archive, n=number: archive.add_event("rig", f"{n}", {}))
+        for number in range(100)
+    ]
+    wait_eventually(lambda: told == [("a", False)])
+    disk.is_full = False
+    for one in kept:
+        one.result(20)
+    wait_eventually(lambda: told == [("a", False), ("a", True)])
+    with SessionReader(tmp_path / "a") as reader:
+        assert list(reader.events().name) == [f"{number}" for number in range(100)]
+    sessions.close(5)
 
 
 def test_what_meets_a_session_that_is_being_ended_opens_it_again(tmp_path: Path) -> None:
@@ -134,7 +218,7 @@ def test_what_meets_a_session_that_is_being_ended_opens_it_again(tmp_path: Path)
             raise Closed("it was closed")
         return "kept"
 
-    assert sessions.keep("a", put) == "kept"
+    assert sessions.keep("a", put).result(5) == "kept"
     assert len(met) == 2
     sessions.close(5)
 

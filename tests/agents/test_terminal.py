@@ -5,15 +5,18 @@ from __future__ import annotations
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from pilotage.agents.sessions import Sessions
 from pilotage.agents.terminal import Terminal
 from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin
+from pilotage.net.node import Net_Node
 from pilotage.protocol.errors import PortInUse
-from tests.system.lab import settings
+from tests.system.lab import settings, wait_for
 
 
 def terminal_in(folder: Path, port: int = 0) -> Terminal:
@@ -37,6 +40,30 @@ def test_a_terminal_whose_port_is_taken_lets_go_of_its_sessions(tmp_path: Path) 
         terminal_in(tmp_path, taken.getsockname()[1])
     with terminal_in(tmp_path) as second:
         assert second.sessions.opened() == ["a"]
+
+
+def test_operators_are_answered_while_many_flows_wait_for_a_record(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    elsewhere = Sessions(FolderArchives(tmp_path / "data"), {})
+    elsewhere.begin("a")
+    row = {"subject": "m", "trial_num": 1, "session": "a"}
+    with ExitStack() as stack:
+        operator, *senders = [
+            stack.enter_context(Net_Node(name, "T", terminal.port, {}, journal=None))
+            for name in ("operator", *(f"rig_{number}" for number in range(66)))
+        ]
+        sent = [sender.send("_T", "DATA", {**row, "pilot": sender.id}) for sender in senders]
+        wait_for(lambda: operator.send("_T", "STATUS").result(5)["troubles"])
+        status = operator.send("_T", "STATUS").result(5)
+        assert list(status["troubles"]) == ["a"] and status["open"] == []
+        assert operator.send("_T", "PILOTS").result(5) == {}
+        operator.send("_T", "HALT").result(5)
+        assert not any(receipt.is_settled for receipt in sent)
+        elsewhere.close(5)
+        for receipt in sent:
+            receipt.result(10)
+        wait_for(lambda: operator.send("_T", "STATUS").result(5)["troubles"] == {})
 
 
 def test_a_state_is_kept_when_it_changes_not_each_time_it_is_told(terminal: Terminal) -> None:

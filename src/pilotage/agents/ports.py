@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pilotage.net.listens import Origin
 from pilotage.protocol.coverage import Holding
+from pilotage.protocol.errors import StoreError
 
 
 class TrialRow(NamedTuple):
@@ -24,15 +25,25 @@ class TrialRow(NamedTuple):
     row_num: int | None = None
 
 
+class NoRoom(StoreError):
+    """So much waits for a record's disk that nothing more is taken for now."""
+
+
 class Archive(Protocol):
     """One session's record. Each future ends when the entry is safe on disk, or with what went wrong.
 
-    Any thread may call; an entry that carries the origin of one stored before is not stored again.
+    That is `Closed` if the record was closed before the disk took it. Any thread may call, and doesn't wait: each
+    `add_...` raises `NoRoom` while too much waits for the disk, and `Closed` once the record is closed. An entry that
+    carries the origin of one stored before is not stored again.
     """
 
     @property
     def place(self) -> str:
         """Where the data lie."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk refuses what waits for it; empty if it doesn't."""
 
     def add_trial(
         self,

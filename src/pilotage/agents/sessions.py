@@ -14,9 +14,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilotage.agents.backlog import Backlog, Put
 from pilotage.agents.ports import Archive, Archives
 from pilotage.protocol.errors import Closed, StoreError, TaskError
 
@@ -28,7 +30,6 @@ UNASKED = "unasked"
 STANDING = "standing"
 """The fact in a record that says whether it is open, and who takes part."""
 
-RETRY_S = 1.0
 MAX_RESUMED = 1_000
 """How many of the latest sessions are looked at for ones that were left open."""
 
@@ -74,20 +75,26 @@ class Sessions:
         facts: what is written into each new record.
 
     Attributes:
-        on_trouble: told when a record that data came for can't be opened, and when it can: its name, why, and
-            whether it is over. On the thread of who waits.
+        on_trouble: told once when a record that data came for can't be opened or stays full, and once when all that
+            waited was handed to it: its name, why, and whether it is over. On a thread of its own.
     """
 
     def __init__(self, archives: Archives, facts: Mapping[str, Any]) -> None:
         self._archives = archives
         self._facts = dict(facts)
         self._lock = threading.RLock()
-        self._noting = threading.Lock()
+        self._backlog = Backlog(self.archive, self._tell)
         self._closing = threading.Event()
         self._open: dict[str, Archive] = {}
         self._standings: dict[str, Standing] = {}
         self.current = ""
         self.on_trouble: Callable[[str, str, bool], object] = lambda session, text, is_over: None
+
+    def _tell(self, session: str, text: str, is_over: bool) -> None:
+        try:
+            self.on_trouble(session, text, is_over)
+        except Exception:
+            log.exception("session %s: telling of its trouble failed", session)
 
     def resume(self) -> list[str]:
         """Open what an earlier life, or another machine, left open; its current session is the current one again.
@@ -131,28 +138,13 @@ class Sessions:
     def archive(self, session: str) -> Archive:
         """Give the record for something that came in; without a session it belongs to the current one.
 
-        Waits while the record can't be opened (a full disk, another process that holds it), and tells so.
-
         Raises:
-            StoreError: it can't be opened, and the Terminal ends.
+            StoreError: it can't be opened now (a full disk, another process that holds it).
+            Closed: the Terminal ends.
         """
-        told = False
-        while True:
-            try:
-                found = self._find(session)
-            except StoreError as error:
-                if not told:
-                    told = True
-                    self.on_trouble(session, str(error), False)
-                if self._closing.wait(RETRY_S):
-                    raise
-            else:
-                if told:
-                    self.on_trouble(session, "its record could be opened again", True)
-                return found
-
-    def _find(self, session: str) -> Archive:
         with self._lock:
+            if self._closing.is_set():
+                raise Closed("the Terminal ends: nothing is put into a session's record any more")
             name = session or self.current
             if name in self._open:
                 return self._open[name]
@@ -181,13 +173,15 @@ class Sessions:
         return archive
 
     def _note(self, session: str) -> None:
-        """Write a session's standing into its record. Without the lock: a full queue waits for the disk."""
-        with self._noting:
+        """Write a session's standing into its record, as it is when there is room."""
+
+        def put(archive: Archive) -> object:
             with self._lock:
-                archive, standing = self._open.get(session), self._standings.get(session)
-                fact = standing.to_fact() if standing is not None else {}
-            if archive is not None:
-                archive.add_fact(STANDING, fact)
+                standing = self._standings.get(session)
+                return standing and archive.add_fact(STANDING, standing.to_fact())
+
+        if session in self.opened():
+            self.keep(session, put)
 
     def look(self, session: str) -> tuple[str, dict[str, Any]]:
         """Tell where a session's record lies, open or ended, and the facts that it holds.
@@ -228,18 +222,37 @@ class Sessions:
         """Give the names of all sessions, oldest first."""
         return self._archives.names()
 
-    def end(self, session: str, timeout_s: float) -> str:
-        """Close a session's record for good; tell where it lies.
+    def check_endable(self, session: str) -> None:
+        """See that a session can be ended now.
 
         Raises:
             TaskError: it isn't open.
-            StoreError: the disk doesn't take the last of it in time.
+            StoreError: its disk refuses what came for it, which waits.
         """
         with self._lock:
             if session not in self._open:
                 raise TaskError(
                     f"session {session!r} isn't open; open are: {', '.join(self._open) or 'none'}"
                 )
+            trouble, is_current = self._open[session].trouble, session == self.current
+        if self._backlog.waits(session) or (is_current and self._backlog.waits("")):
+            trouble = trouble or "too much waits for its disk"
+        if trouble:
+            raise StoreError(
+                f"session {session!r} can't be ended while data wait for its disk ({trouble}): make room there, and "
+                "end it when they are stored"
+            )
+
+    def end(self, session: str, timeout_s: float) -> str:
+        """Close a session's record for good; tell where it lies.
+
+        Raises:
+            TaskError: it isn't open.
+            StoreError: its disk refuses what came for it, and it stays open; or the disk doesn't take the last of it
+                in time: the record is opened again for that when it can be.
+        """
+        self.check_endable(session)
+        with self._lock:
             was_current = self.current == session
             self._standings[session].is_open = False
             others = [name for name in self._open if name != session] if was_current else []
@@ -281,20 +294,14 @@ class Sessions:
         self._standings.pop(session, None)
         return self._open.pop(session)
 
-    def keep(self, session: str, put: Callable[[Archive], Any]) -> Any:
-        """Put something into a session's record, which is opened again if it is ended at this moment.
+    def keep(self, session: str, put: Put) -> Future[Any]:
+        """Put something into a session's record, at once or when that can be opened and has room; never wait for it.
 
-        Raises:
-            StoreError: the record can't be opened, and the Terminal ends.
-            Closed: the Terminal ends.
+        Returns:
+            What ends as what `put` returns does. It never ends if the Terminal ends before: a message that it settles
+            stays with its sender then.
         """
-        while True:
-            archive = self.archive(session)
-            try:
-                return put(archive)
-            except Closed:
-                if self._closing.is_set():
-                    raise
+        return self._backlog.keep(session, put)
 
     def close(self, timeout_s: float) -> None:
         """Close all records; those that nobody has ended stay open for the next life.
@@ -303,6 +310,7 @@ class Sessions:
             StoreError: the disk doesn't take the last of one in time; the others are closed all the same.
         """
         self._closing.set()
+        self._backlog.close()
         failed: list[StoreError] = []
         for session in self.opened():
             with self._lock:

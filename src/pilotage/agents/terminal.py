@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from pilotage.agents.account import number_of, values_of
+from pilotage.agents.backlog import all_of
 from pilotage.agents.coherence import Coherence
 from pilotage.agents.continuous import sender_of, split_items
 from pilotage.agents.keeper import Keeper
@@ -188,20 +189,22 @@ class Terminal:
         series, source = split_items(good, head.get("stream")), sender_of(head)
         last = len(series) - 1
         # The part numbered 0 is stored last: once it is there, all of the message is.
-        kept: list[Any] = self.sessions.keep(
+        kept = self.sessions.keep(
             str(head.get("session") or ""),
-            lambda archive: [
-                archive.add_items(
-                    *(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at),
-                    *(source if one.first is not None else "", one.first),
-                )
-                for at, one in enumerate(series)
-            ],
+            lambda archive: all_of(
+                [
+                    archive.add_items(
+                        *(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at),
+                        *(source if one.first is not None else "", one.first),
+                    )
+                    for at, one in enumerate(series)
+                ]
+            ),
         )
         if len(good) < len(items):
             text = f"{len(items) - len(good)} of {len(items)} items of {pilot} have no timestamp; the others are kept"
-            return join_results([*kept, failed(InvalidMessage(text))])
-        return join_results(kept)
+            return join_results([kept, failed(InvalidMessage(text))])
+        return kept
 
     @takes_origin
     def l_state(self, value: Any, origin: Origin) -> object:
@@ -263,10 +266,20 @@ class Terminal:
 
     def _note_trouble(self, place: str, text: str, began: float) -> None:
         """Keep in the record that it had to wait for the disk."""
+        fact = {"text": text, "began": began, "ended": time.time()}
         for session in self.sessions.opened():
-            archive = self.sessions.archive(session)
-            if archive.place == place:
-                archive.add_fact(f"disk:{began:.3f}", {"text": text, "began": began, "ended": time.time()})
+            if self.sessions.archive(session).place == place:
+                self._keep_fact(session, f"disk:{began:.3f}", fact)
+
+    def _keep_fact(self, session: str, key: str, fact: Mapping[str, Any]) -> None:
+        self.sessions.keep(session, lambda archive: archive.add_fact(key, fact))
+
+    def _keep_parameters(self, session: str, pilot: str, values: Mapping[str, Any], source: str) -> None:
+        """Keep what parameters are, and who set them."""
+        for name, value in values.items():
+            self.sessions.keep(
+                session, partial(_add_parameter, pilot=pilot, name=name, value=value, source=source)
+            )
 
     # What operators ask
 
@@ -379,9 +392,8 @@ class Terminal:
                 self.sessions.discard(session, current, STOP_TIMEOUT_S)
             raise
         self.roster.note_subject(pilot, subject)
-        for name, value in (params or {}).items():
-            archive.add_parameter(pilot, name, value, "START")
-        archive.add_fact(f"task:{pilot}:{time.time():.3f}", {"asked": asked, "runs": runs})
+        self._keep_parameters(session, pilot, params or {}, "START")
+        self._keep_fact(session, f"task:{pilot}:{time.time():.3f}", {"asked": asked, "runs": runs})
         return {"session": session, "place": archive.place, "runs": runs}
 
     def stop(self, pilot: str) -> None:
@@ -416,10 +428,8 @@ class Terminal:
             Refused: no task runs there, or a name or value doesn't fit; nothing has changed then.
         """
         answer = self.node.send(TERMINAL_ID, "CHANGE", {**params, "pilot": pilot}).result(CHANGE_TIMEOUT_S)
-        if self.sessions.current:
-            archive = self.sessions.archive(self.sessions.current)
-            for name, value in (answer or {}).items():
-                archive.add_parameter(pilot, name, value, "PARAM")
+        if current := self.sessions.current:
+            self._keep_parameters(current, pilot, answer or {}, "PARAM")
         return dict(answer or {})
 
     def cohere(self, session: str) -> dict[str, Any]:
@@ -443,8 +453,10 @@ class Terminal:
 
         Raises:
             TaskError: no such session is open.
+            StoreError: its disk refuses what came for it: it stays open.
         """
         session = session or self.sessions.current
+        self.sessions.check_endable(session)
         certificate = self.cohere(session)
         return {**certificate, "place": self.sessions.end(session, STOP_TIMEOUT_S)}
 
@@ -502,6 +514,10 @@ def _row(value: Mapping[str, Any], origin: Origin) -> TrialRow:
 
 def _add_trials(archive: Archive, rows: Sequence[TrialRow]) -> object:
     return archive.add_trials(rows) if rows else None
+
+
+def _add_parameter(archive: Archive, pilot: str, name: str, value: Any, source: str) -> object:
+    return archive.add_parameter(pilot, name, value, source)
 
 
 def _sender(origin: Origin) -> str:

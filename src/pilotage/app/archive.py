@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from pilotage.agents.ports import TrialRow
+from pilotage.agents.ports import NoRoom, TrialRow
 from pilotage.net.listens import Origin
 from pilotage.protocol.coverage import Holding
-from pilotage.protocol.errors import StoreError
+from pilotage.protocol.errors import Closed, StoreError
 from pilotage.services.store import (
+    Abandoned,
     Entry,
     Event,
     MessageId,
     Parameter,
     Provenance,
+    QueueFull,
     SessionReader,
     SessionStore,
     Stamp,
@@ -52,6 +54,11 @@ class FolderArchive:
         """The folder."""
         return str(self._store.folder)
 
+    @property
+    def trouble(self) -> str:
+        """Why the disk refuses what waits for it; empty if it doesn't."""
+        return self._store.statistics().trouble
+
     def add_trial(
         self,
         pilot: str,
@@ -78,7 +85,10 @@ class FolderArchive:
             for row in rows
         ]
         future: Future[list[Exception | None]] = Future()
-        self._store.submit_all(entries, lambda ends: future.set_result(list(ends)))
+        try:
+            self._store.submit_all(entries, lambda ends: future.set_result([_told(end) for end in ends]))
+        except QueueFull as error:
+            raise NoRoom(str(error)) from error
         return future
 
     def add_items(
@@ -165,7 +175,10 @@ class FolderArchive:
 
     def _submit(self, entry: Entry) -> Future[None]:
         future: Future[None] = Future()
-        self._store.submit(entry, _finisher(future))
+        try:
+            self._store.submit(entry, _finisher(future))
+        except QueueFull as error:
+            raise NoRoom(str(error)) from error
         return future
 
 
@@ -174,13 +187,14 @@ class FolderArchives:
 
     Args:
         root: that folder; made if missing.
+        config: bounds of what may wait for the disk, when the defaults don't fit.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, config: StoreConfig | None = None) -> None:
         self._root = root
         self._told: Callable[[str, str, bool], object] = lambda place, text, is_over: None
-        # Whoever has something to keep waits for room, however long: what came by the wire is never refused for it.
-        self._config = StoreConfig(submit_timeout_s=threading.TIMEOUT_MAX, on_trouble=self._tell)
+        # Nobody waits for room here: the backlog does, however long, for all who have something to keep.
+        self._config = replace(config or StoreConfig(), submit_timeout_s=0, on_trouble=self._tell)
 
     def watch(self, told: Callable[[str, str, bool], object]) -> None:
         """Have somebody told when the disk refuses, and when it takes again; see `agents.ports.Archives`."""
@@ -226,9 +240,14 @@ def _finisher(future: Future[None]) -> Callable[[StoreError | None], None]:
         if error is None:
             future.set_result(None)
         else:
-            future.set_exception(error)
+            future.set_exception(_told(error) or error)
 
     return done
+
+
+def _told(error: StoreError | None) -> Exception | None:
+    """Give a store's error as agents know it: what was closed isn't the entry's own fault."""
+    return Closed(str(error)) if isinstance(error, Abandoned) else error
 
 
 def _id(origin: Origin | None, part: int = 0) -> MessageId | None:

@@ -14,19 +14,22 @@ from pilotage.services.store.entries import (
     StreamItems,
     TrialData,
 )
+from pilotage.services.store.intake import QueueFull
 from pilotage.services.store.packing import Done
 from pilotage.services.store.reader import SessionReader, SessionSummary, StreamInfo
 from pilotage.services.store.seen import Seen
 from pilotage.services.store.session import SessionStore, StoreConfig, StoreStatistics
-from pilotage.services.store.trouble import Trouble
+from pilotage.services.store.trouble import Abandoned, Trouble
 
 __all__ = [
+    "Abandoned",
     "Done",
     "Entry",
     "Event",
     "MessageId",
     "Parameter",
     "Provenance",
+    "QueueFull",
     "Seen",
     "SessionReader",
     "SessionStore",

@@ -13,12 +13,16 @@ from pilotage.protocol.errors import Closed, StoreError
 from pilotage.services.store.packing import Job, describe
 
 
+class QueueFull(StoreError):
+    """So much waits for the disk that nothing more is taken."""
+
+
 class Intake:
     """A queue bounded in entries and in bytes, between any threads and one writer.
 
     Args:
         max_items: Entries that may wait.
-        max_bytes: Bytes that may wait; one larger entry is taken when nothing else waits.
+        max_bytes: Bytes that may wait; what is larger is taken when nothing else waits.
     """
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
@@ -31,31 +35,32 @@ class Intake:
         self._changed = threading.Condition()
 
     def put(self, jobs: Sequence[Job], timeout_s: float) -> None:
-        """Queue jobs in their order, waiting for room; some may be queued when it raises.
+        """Queue jobs in their order, waiting for room for all of them.
 
         Raises:
             Closed: The store was closed.
-            StoreError: No room within `timeout_s`.
+            QueueFull: No room within `timeout_s`; none is queued.
         """
+        size = sum(job.size for job in jobs)
         with self._changed:
-            for job in jobs:
-                if not (self._open and self._has_room(job)):
-                    self._changed.notify_all()
-                    self._wait_for_room(job, timeout_s)
-                self._jobs.append(job)
-                self._bytes += job.size
+            if jobs and not (self._open and self._has_room(len(jobs), size)):
+                self._wait_for_room(jobs, size, timeout_s)
+            self._jobs.extend(jobs)
+            self._bytes += size
             self._changed.notify_all()
 
-    def _wait_for_room(self, job: Job, timeout_s: float) -> None:
-        if not self._changed.wait_for(lambda: not self._open or self._has_room(job), timeout_s):
-            raise StoreError(
-                f"{describe(job.entry)} can't be queued: {self._count()} entries ({self._bytes} "
+    def _wait_for_room(self, jobs: Sequence[Job], size: int, timeout_s: float) -> None:
+        if not self._changed.wait_for(lambda: not self._open or self._has_room(len(jobs), size), timeout_s):
+            raise QueueFull(
+                f"{describe(jobs[0].entry)} can't be queued: {self._count()} entries ({self._bytes} "
                 f"bytes) wait for "
                 f"the disk and after {timeout_s} s it is still full: send slower, use a faster disk, "
                 f"or a larger queue"
             )
         if not self._open:
-            raise Closed(f"{describe(job.entry)} came after the session was closed: open the session again")
+            raise Closed(
+                f"{describe(jobs[0].entry)} came after the session was closed: open the session again"
+            )
 
     def take(self, max_items: int, max_bytes: int, timeout_s: float | None = None) -> list[Job]:
         """Wait for entries and take what is there, in order; their room is given back by `release`.
@@ -111,7 +116,7 @@ class Intake:
     def _count(self) -> int:
         return len(self._jobs) + self._taken
 
-    def _has_room(self, job: Job) -> bool:
+    def _has_room(self, count: int, size: int) -> bool:
         return self._bytes == 0 or (
-            self._count() < self._max_items and self._bytes + job.size <= self._max_bytes
+            self._count() + count <= self._max_items and self._bytes + size <= self._max_bytes
         )

@@ -36,7 +36,7 @@ from pilotage.services.store.lock import WriterLock, refuse_network_folder
 from pilotage.services.store.packing import Done, Job, describe, pack
 from pilotage.services.store.seen import Seen, SeenTable
 from pilotage.services.store.streams import StreamWriter
-from pilotage.services.store.trouble import DiskTrouble, Trouble, cut
+from pilotage.services.store.trouble import Abandoned, DiskTrouble, Trouble, cut
 from pilotage.services.store.upgrade import upgrade
 from pilotage.services.store.values import plain, to_text
 from pilotage.services.store.writer import BatchWriter
@@ -223,12 +223,12 @@ class SessionStore:
         Args:
             entry: What to store.
             done: Called once, from the store's thread, with None when the entry is on the disk or was there
-                already, else with the error: the entry itself can't be stored, or the session was closed before the
-                disk took it. It should return soon; what it raises is counted and logged.
+                already, else with the error: the entry itself can't be stored, or (`Abandoned`) the session was
+                closed before the disk took it. It should return soon; what it raises is counted and logged.
             timeout_s: Seconds to wait for room; the configured ones when None.
 
         Raises:
-            StoreError: The queue stayed full.
+            StoreError: The queue stayed full (`QueueFull`).
             Closed: The store was closed.
         """
         self._intake.put(
@@ -243,7 +243,7 @@ class SessionStore:
             done: Called once, from the store's thread, when all have ended: for each None or its error.
 
         Raises:
-            StoreError: The queue stayed full; some may be stored all the same, and `done` isn't called.
+            StoreError: The queue stayed full (`QueueFull`); none is stored.
             Closed: The store was closed; likewise.
         """
         together = _Together(len(entries), done)
@@ -402,7 +402,7 @@ class SessionStore:
     def _disappoint(self, jobs: list[Job]) -> None:
         """Tell those who wait for jobs that these won't be stored any more."""
         for job in jobs:
-            self._tell(job, StoreError(f"{describe(job.entry)} is not stored: the session was closed before"))
+            self._tell(job, Abandoned(f"{describe(job.entry)} is not stored: the session was closed before"))
 
     def _tell(self, job: Job, outcome: StoreError | None) -> None:
         try:

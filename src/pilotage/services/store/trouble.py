@@ -35,6 +35,10 @@ class DiskTrouble(StoreError):
     """The disk did not take an entry that is fit to be stored: it is to be tried again."""
 
 
+class Abandoned(StoreError):
+    """The session was closed before the disk took an entry: it may be submitted again once the session is open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What a store tells when the disk begins to refuse, and when it takes again.
