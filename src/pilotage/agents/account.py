@@ -67,6 +67,8 @@ class Account:
     def __init__(self, session: str, record: Record, agent: str, life: str) -> None:
         self._session, self._record, self._agent, self._life = session, record, agent, life
         self.lives = Lives(record.place(session).with_suffix(".streams.json"), agent, life)
+        self._noting = threading.Lock()
+        self._has_ended = False
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)
         self._ledger = Ledger()
@@ -155,12 +157,24 @@ class Account:
         with self._lock:
             return self._ledger.marks()
 
+    def begin_life(self) -> None:
+        """Write down that streams begin, in this life of the pilot, perhaps anew."""
+        with self._noting:
+            self._has_ended = False
+            self._note(is_open=True)
+
     def note_life(self, *, is_open: bool) -> None:
         """Write down how far this life is, for a later one that has to account for it.
 
         Args:
-            is_open: whether streams may go on.
+            is_open: whether streams may go on. Once they have ended they don't, until `begin_life`.
         """
+        with self._noting:
+            if not (is_open and self._has_ended):
+                self._has_ended = not is_open
+                self._note(is_open=is_open)
+
+    def _note(self, *, is_open: bool) -> None:
         with self._lock:
             marks, rows = self._ledger.marks(), dict(self._numbers)
         self.lives.note(marks, rows, is_open=is_open)

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from pilotage.agents.account import TRIALS, Accounts, data_of, marks_to_wire, values_of
+from pilotage.agents.assignment import Assignment
 from pilotage.agents.continuous import ITEM_NUM, SENT_BY, split_items
 from pilotage.agents.diary import Diary
 from pilotage.agents.disk import DiskTrouble, DiskWatch
@@ -47,6 +48,8 @@ FETCH_LOOK_S = 0.02
 BEGIN_TIMEOUT_S = 45.0
 COHERE_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 2.0
+END_TIMEOUT_S = STOP_TIMEOUT_S + SETTLE_TIMEOUT_S + 1.0
+"""How long a START waits for the end of the last task to be told."""
 TOLD_TIMEOUT_S = 0.3
 
 
@@ -72,8 +75,7 @@ class Pilot:
         self.settings = settings or prefs.snapshot()
         self.name: str = self.settings.require("NAME")
         self._batch_items = batch_items
-        self._start: TaskStart | None = None
-        self._streams: dict[str, Stream] = {}
+        self._run: Assignment | None = None
         self._streams_lock = threading.Lock()
         self._closed = threading.Event()
         self._closing_s = STOP_TIMEOUT_S
@@ -81,8 +83,6 @@ class Pilot:
         self._told: Receipt | None = None
         self._last_told = (State.IDLE, "")
         self._life = secrets.token_hex(8)
-        self._begun = threading.Event()
-        self._error = ""
         self.on_state: Callable[[State, str], None] = lambda state, reason: None
         self._diary = Diary(self.settings.datadir / f"{self.name}.running.json")
         self._record = Record(self.settings.datadir, self.name, self._life)
@@ -131,7 +131,7 @@ class Pilot:
             self.runner.close(timeout_s)
         finally:
             self._wait_told(timeout_s)
-            self._close_streams(timeout_s)
+            self._close_streams(self._run, timeout_s)
             self.node.release()
             self._keeper.close()
             self._helpers.shutdown(wait=False, cancel_futures=True)
@@ -203,6 +203,8 @@ class Pilot:
     def l_start(self, value: Any) -> Future[Any]:
         """Run a task; settled when it runs (its files are here, it was built), and the answer tells what runs.
 
+        The end of the last one is told first. An order that is refused changes nothing.
+
         Raises:
             TaskError: one runs already, the task is unknown, or its parameters don't fit.
         """
@@ -211,16 +213,10 @@ class Pilot:
         owner = {"pilot": child.get("parent") or self.name, "subject": child.get("subject") or start.subject}
         start = start.model_copy(update=owner)
         task_class = find_task(start.task_type)
-        self.accounts.of(str(start.session or "")).begin_rows(start.pilot, start.next_row)
-        self._start, previous = start, self._start
-        self._begun.clear()
-        self._error = ""
-        try:
-            self.runner.start(start, task_class)
-        except PilotageError:
-            self._start = previous
-            raise
-        self._diary.note(start, start.current_trial)
+        if self._ending is not None:
+            wait([self._ending], END_TIMEOUT_S)
+        taken: list[Assignment] = []
+        self.runner.start(start, task_class, lambda: taken.append(self._take(start)))
         runs = {
             "task_type": start.task_type,
             "task_code_sha256": task_code_hash(task_class),
@@ -229,23 +225,38 @@ class Pilot:
             "machine": platform.platform(),
             "life": self._life,
         }
-        return self._helpers.submit(self._wait_begun, runs)
+        return self._helpers.submit(self._wait_begun, taken[0], runs)
 
-    def _wait_begun(self, runs: dict[str, Any]) -> dict[str, Any]:
-        if not self._begun.wait(BEGIN_TIMEOUT_S):
+    def _take(self, start: TaskStart) -> Assignment:
+        """Make an order that the runner takes the present one.
+
+        Raises:
+            TaskError: the end of the last one isn't told yet.
+        """
+        if self._ending is not None and not self._ending.done():
+            raise TaskError(
+                f"task {start.task_type!r} can't start: the end of the last one isn't told yet; try again in a moment"
+            )
+        run = self._run = Assignment(start, self.accounts.of(start.session_name))
+        run.account.begin_rows(start.pilot, start.next_row)
+        self._diary.note(start, start.current_trial)
+        return run
+
+    def _wait_begun(self, run: Assignment, runs: dict[str, Any]) -> dict[str, Any]:
+        if not run.begun.wait(BEGIN_TIMEOUT_S):
             raise TaskError(f"{runs['task_type']!r} is still being prepared after {BEGIN_TIMEOUT_S:g} s")
-        if self._error and self.runner.state is State.ERROR:
-            raise TaskError(self._error)
+        if run.error and run.state is State.ERROR:
+            raise TaskError(run.error)
         return runs
 
     def l_stop(self, value: Any) -> Future[Any]:
         """Stop the task; settled when it has really ended and its data are sent."""
         self.runner.request_stop("STOP from the Terminal")
-        return self._helpers.submit(self._stop)
+        return self._helpers.submit(self._stop, self._run)
 
-    def _stop(self) -> None:
+    def _stop(self, run: Assignment | None) -> None:
         self.runner.stop(STOP_TIMEOUT_S, "STOP from the Terminal")
-        self._close_streams(STOP_TIMEOUT_S)
+        self._close_streams(run, STOP_TIMEOUT_S)
 
     def l_param(self, value: Any) -> dict[str, Any]:
         """Change parameters of the running task; the answer is what they are now.
@@ -264,9 +275,10 @@ class Pilot:
 
     def _account(self, session: str) -> dict[str, Any]:
         resent = {TRIALS: self.node.statistics().resent}
-        for name, stream in list(self._streams.items()):
-            stream.flush()
-            resent[name] = stream.statistics().resent
+        if (run := self._run) is not None and run.session == session:
+            for name, stream in list(run.streams.items()):
+                stream.flush()
+                resent[name] = stream.statistics().resent
         account = self.accounts.of(session)
         account.wait_settled(SETTLE_TIMEOUT_S)
         record = str(self._record.place(session))
@@ -283,30 +295,30 @@ class Pilot:
     # Reports (on the task's threads)
 
     def _send_trial(self, row: dict[str, Any]) -> None:
-        start = self._start
-        session = str(start.session or "") if start else ""
+        run = self._present("a row")
         pilot, subject, trial = str(row["pilot"]), str(row["subject"]), int(row["trial_num"])
-        account = self.accounts.of(session)
-        numbered = RecordedRow(pilot, account.number_row(pilot), subject, trial, values_of(row))
-        self._record.add_row(session, numbered)
-        account.add_row(numbered)
-        account.follow(self._send_row(data_of(numbered, session, self.name)))
+        numbered = RecordedRow(pilot, run.account.number_row(pilot), subject, trial, values_of(row))
+        self._record.add_row(run.session, numbered)
+        run.account.add_row(numbered)
+        run.account.follow(self._send_row(data_of(numbered, run.session, self.name)))
         self._disk.note_row(trial)
-        if start is not None and "TRIAL_END" in row:
-            self._diary.note(start, trial + 1)
+        if "TRIAL_END" in row:
+            self._diary.note(run.start, trial + 1)
 
     def _put(self, name: str, item: dict[str, Any]) -> None:
-        start = self._start
-        if start is None:
-            raise TaskError(f"an item of stream {name!r} came while no task runs")
-        account, series = self.accounts.of(str(start.session or "")), split_items([item], name)
-        number = account.number_items(start.pilot, series)
-        self._stream(name, start).put({**item, ITEM_NUM: number, SENT_BY: source_of(self.name, self._life)})
-        account.add_series(start.pilot, series)
+        run, series = self._present(f"an item of stream {name!r}"), split_items([item], name)
+        number = run.account.number_items(run.start.pilot, series)
+        self._stream(name, run).put({**item, ITEM_NUM: number, SENT_BY: source_of(self.name, self._life)})
+        run.account.add_series(run.start.pilot, series)
 
-    def _stream(self, name: str, start: TaskStart) -> Stream:
+    def _present(self, what: str) -> Assignment:
+        if self._run is None:
+            raise TaskError(f"{what} came while no task runs")
+        return self._run
+
+    def _stream(self, name: str, run: Assignment) -> Stream:
         with self._streams_lock:
-            stream = self._streams.get(name)
+            stream = run.streams.get(name)
             if stream is None:
                 stream = self.node.get_stream(
                     name,
@@ -315,47 +327,46 @@ class Pilot:
                     upstream=TERMINAL_ID,
                     port=self.settings.terminal_listen_port,
                     ip=self.settings.terminalip,
-                    subject=start.subject,
-                    pilot=start.pilot,
+                    subject=run.start.subject,
+                    pilot=run.start.pilot,
                 )
-                account = self.accounts.of(str(start.session or ""))
-                stream.headers.update(stream=name, session=str(start.session or ""))
-                stream.on_sent = partial(account.follow, channel=name)
-                self._streams[name] = stream
+                stream.headers.update(stream=name, session=run.session)
+                stream.on_sent = partial(run.account.follow, channel=name)
+                run.streams[name] = stream
             return stream
 
     def _tell_state(self, state: State, reason: str) -> None:
         """Report a state; the end of a task is told when what it sent has settled, or can't for now."""
-        if state is State.PREPARING:
-            self._begin_record()
-        elif state is not State.STOPPING:
-            self._begun.set()
-        if state in (State.IDLE, State.ERROR) and self._record.running is not None:
-            self._ending = self._helpers.submit(self._settle_then_tell, state, reason)
-            return
+        run = self._run
+        if run is not None:
+            run.state = state
+            if state is State.PREPARING:
+                self._begin_record(run)
+            elif state is not State.STOPPING:
+                run.begun.set()
+            if state in (State.IDLE, State.ERROR) and self._record.running is not None:
+                self._ending = self._helpers.submit(self._settle_then_tell, run, state, reason)
+                return
         self._send_state(state, reason)
 
-    def _begin_record(self) -> None:
-        if self._start is not None:
-            fields = {"task_type", "pilot", "subject", "current_trial", "params"}
-            told = self._start.model_dump(mode="json", include=fields)
-            session = str(self._start.session or "")
-            self._record.begin(session, told)
-            self.accounts.of(session).note_life(is_open=True)
+    def _begin_record(self, run: Assignment) -> None:
+        fields = {"task_type", "pilot", "subject", "current_trial", "params"}
+        self._record.begin(run.session, run.start.model_dump(mode="json", include=fields))
+        run.account.begin_life()
 
     def _keep_noting(self) -> None:
         """Note every second how far the streams are, for a later life that has to account for them."""
         while not self._closed.wait(NOTE_EVERY_S):
-            session = self._record.running
-            if session is not None:
-                self.accounts.of(session).note_life(is_open=True)
+            run = self._run
+            if run is not None:
+                run.account.note_life(is_open=True)  # ignored once it has ended
 
-    def _settle_then_tell(self, state: State, reason: str) -> None:
-        self._close_streams(self._closing_s if self._closed.is_set() else STOP_TIMEOUT_S)
-        account = self.accounts.of(self._record.running or "")
-        account.wait_settled(min(SETTLE_TIMEOUT_S, self._closing_s))
-        self._record.end({"state": str(state), "reason": reason, "marks": marks_to_wire(account.marks())})
-        account.note_life(is_open=False)
+    def _settle_then_tell(self, run: Assignment, state: State, reason: str) -> None:
+        self._close_streams(run, self._closing_s if self._closed.is_set() else STOP_TIMEOUT_S)
+        run.account.wait_settled(min(SETTLE_TIMEOUT_S, self._closing_s))
+        marks = marks_to_wire(run.account.marks())
+        self._record.end({"state": str(state), "reason": reason, "marks": marks})
+        run.account.note_life(is_open=False)
         self._send_state(state, reason)
 
     def _send_state(self, state: State, reason: str) -> None:
@@ -372,11 +383,12 @@ class Pilot:
         return message
 
     def _tell_error(self, text: str, trace: str) -> None:
-        self._error = text
+        if self._run is not None:
+            self._run.error = text
         self._tell_event("error", {"text": text, "traceback": trace})
 
     def _tell_event(self, name: str, values: Mapping[str, Any]) -> None:
-        session = str(self._start.session or "") if self._start else ""
+        session = self._run.session if self._run else ""
         told = {"pilot": self.name, "name": name, "session": session, **values}
         self.node.send(f"_{TERMINAL_ID}", "EVENT", told)
 
@@ -398,11 +410,12 @@ class Pilot:
             if error is not None:
                 raise MachineError(str(error))
 
-    def _close_streams(self, timeout_s: float) -> None:
+    def _close_streams(self, run: Assignment | None, timeout_s: float) -> None:
+        if run is None:
+            return
         # Held while they close: a stream of the next run may not claim a name that is still in use.
         with self._streams_lock:
-            account = self.accounts.of(str(self._start.session or "") if self._start else "")
-            for name, stream in self._streams.items():
+            for name, stream in run.streams.items():
                 stream.close(timeout_s)
-                account.note_resent(name, stream.statistics().resent)
-            self._streams = {}
+                run.account.note_resent(name, stream.statistics().resent)
+            run.streams = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -81,12 +81,19 @@ class TaskRunner:
         """Number of the trial that runs, or that the next START should begin with."""
         return self._run.rows.trial_num if self._run else 0
 
-    def start(self, start: TaskStart, task_class: type[Task[Any]] | None = None) -> None:
+    def start(
+        self,
+        start: TaskStart,
+        task_class: type[Task[Any]] | None = None,
+        taken: Callable[[], object] = lambda: None,
+    ) -> None:
         """Begin a task; returns when its thread has started, in state PREPARING.
 
         Args:
             start: the order (see ``parse_start``).
             task_class: the task; by default the one that the registry knows as ``start.task_type``.
+            taken: called when nothing refuses the order any more, before its first state is told; if it raises, the
+                order isn't taken. It must not call the runner's methods.
 
         Raises:
             TaskError: a task runs already, the task is unknown, or its parameters don't fit. What goes wrong
@@ -99,6 +106,7 @@ class TaskRunner:
             self._check_startable(start)
             ports = replace(self._ports, on_error=self._tell_error)
             run = TaskRun(cls, params, start, ports, self._step, self._rig, self._guard)
+            taken()
             self._guard.on_lost(lambda text: run.fail(TaskError(text), "beside its stages"))
             self._run = run
             if self._pause and run.pauses:

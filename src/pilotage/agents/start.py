@@ -31,6 +31,11 @@ class TaskStart(BaseModel):
     graduation: Any = Field(default=None, description="rule for the next step; the Terminal's business")
     params: dict[str, Any] = Field(default_factory=dict, description="all other names: the task's parameters")
 
+    @property
+    def session_name(self) -> str:
+        """The session as a name; empty for none."""
+        return str(self.session or "")
+
 
 _RUN = frozenset(TaskStart.model_fields) - {"params"}
 
