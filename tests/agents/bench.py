@@ -1,7 +1,9 @@
-"""A recorder that stands where a pilot's network would, small tasks, and ways to wait for conditions."""
+"""A recorder that stands where a pilot's network would, a full disk, small tasks, and ways to wait for conditions."""
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 import wave
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pytest
 from pydantic import Field
 
 from pilotage.agents.outputs import Output
@@ -17,6 +20,7 @@ from pilotage.agents.runner import RunnerPorts, TaskRunner
 from pilotage.agents.start import TaskStart, parse_start
 from pilotage.agents.states import State
 from pilotage.agents.task import Fixed, Item, Task, TaskParams, TrialRow, source
+from pilotage.services.store.writer import BatchWriter
 
 DEADLINE_S = 15.0
 
@@ -150,3 +154,18 @@ def fetcher(source_folder: Path, target: Path) -> Callable[[Sequence[str], threa
             (target / path).write_bytes((source_folder / path).read_bytes())
 
     return fetch
+
+
+class FullDisk:
+    """A disk that refuses while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        write = BatchWriter._transact
+
+        def transact(writer: BatchWriter, batch: Any) -> Any:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(writer, batch)
+
+        monkeypatch.setattr(BatchWriter, "_transact", transact)

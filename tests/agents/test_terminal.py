@@ -15,8 +15,9 @@ from pilotage.agents.terminal import Terminal
 from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin
 from pilotage.net.node import Net_Node
-from pilotage.protocol.errors import PortInUse
-from tests.system.lab import settings, wait_for
+from pilotage.protocol.errors import PortInUse, StoreError
+from tests.agents.bench import FullDisk
+from tests.system.lab import numbers, settings, wait_for
 
 
 def terminal_in(folder: Path, port: int = 0) -> Terminal:
@@ -64,6 +65,28 @@ def test_operators_are_answered_while_many_flows_wait_for_a_record(
         for receipt in sent:
             receipt.result(10)
         wait_for(lambda: operator.send("_T", "STATUS").result(5)["troubles"] == {})
+
+
+def test_what_a_terminals_disk_refuses_stays_with_its_sender_when_the_terminal_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    first = terminal_in(tmp_path)
+    first.sessions.begin("a")
+    with Net_Node("rig", "T", first.port, {}, journal=tmp_path / "journal") as rig:
+        rig.send("_T", "DATA", {"subject": "m", "trial_num": 0, "session": "a"}).result(10)
+        disk.is_full = True
+        refused = rig.send("_T", "DATA", {"subject": "m", "trial_num": 1, "session": "a"})
+        wait_for(lambda: first.sessions.archive("a").trouble)
+        with pytest.raises(StoreError, match="can't be ended"):
+            first.end_session("a")
+        with pytest.raises(StoreError, match="did not close"):
+            first.close(0.1)
+        assert not refused.is_settled
+        disk.is_full = False
+        with terminal_in(tmp_path, first.port) as second:
+            refused.result(30)
+            assert numbers(Path(second.sessions.look("a")[0])) == [0, 1]
 
 
 def test_a_state_is_kept_when_it_changes_not_each_time_it_is_told(terminal: Terminal) -> None:
