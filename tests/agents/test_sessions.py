@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin
 from pilotage.protocol.errors import Closed, StoreError, TaskError
 from pilotage.services.store import SessionReader, StoreConfig
-from pilotage.services.store.writer import BatchWriter
+from tests.agents.bench import FullDisk
 from tests.conftest import wait_eventually
 
 
@@ -89,6 +87,27 @@ def test_data_without_any_session_begin_one_for_all_of_them(tmp_path: Path) -> N
     sessions.close(5)
 
 
+def test_data_of_a_session_that_is_not_there_share_one_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    seconds = count()
+    monkeypatch.setattr(Sessions, "_free_name", lambda self: f"at-second-{next(seconds)}")
+    for number in range(3):
+        sessions.keep("gone", lambda archive, n=number: archive.add_event("rig", f"{n}", {})).result(5)
+    aside = sessions.names()[-1]
+    assert sessions.names() == ["a", aside] and sessions.current == "a"
+    sessions.end(aside, 5)
+    sessions.keep("gone", lambda archive: archive.add_event("rig", "late", {})).result(5)
+    sessions.begin("gone")
+    sessions.keep("gone", lambda archive: archive.add_event("rig", "new", {})).result(5)
+    assert sessions.names() == ["a", aside, "gone"]
+    with SessionReader(tmp_path / "gone") as reader:
+        assert list(reader.events().name) == ["new"]
+    sessions.close(5)
+
+
 def test_what_comes_for_a_record_that_is_being_written_elsewhere_waits_for_it(tmp_path: Path) -> None:
     elsewhere = sessions_in(tmp_path)
     elsewhere.begin("a")
@@ -128,21 +147,6 @@ def test_what_waits_for_a_record_stays_unsettled_when_the_terminal_ends(tmp_path
     for one in (waiting, late):
         with pytest.raises(TimeoutError):
             one.result(1.5)
-
-
-class FullDisk:
-    """A disk that refuses while it is full."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_full = False
-        write = BatchWriter._transact
-
-        def transact(writer: BatchWriter, batch: Any) -> Any:
-            if self.is_full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(writer, batch)
-
-        monkeypatch.setattr(BatchWriter, "_transact", transact)
 
 
 def test_a_session_is_not_ended_while_its_disk_refuses(

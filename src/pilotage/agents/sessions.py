@@ -87,6 +87,7 @@ class Sessions:
         self._closing = threading.Event()
         self._open: dict[str, Archive] = {}
         self._standings: dict[str, Standing] = {}
+        self._asides: dict[str, str] = {}
         self.current = ""
         self.on_trouble: Callable[[str, str, bool], object] = lambda session, text, is_over: None
 
@@ -128,6 +129,7 @@ class Sessions:
         """
         with self._lock:
             name = name or self._free_name()
+            self._asides.pop(name, None)
             self._open_record(name, facts)
             if self.current != name:
                 self._standings[name].current_since = time.time()
@@ -145,12 +147,14 @@ class Sessions:
         with self._lock:
             if self._closing.is_set():
                 raise Closed("the Terminal ends: nothing is put into a session's record any more")
-            name = session or self.current
+            name = self._asides.get(session, session) or self.current
             if name in self._open:
                 return self._open[name]
             is_known = bool(name) and name in self._archives.names()
             name = name if is_known else f"{UNASKED}-{self._free_name()}"
             archive = self._open_record(name)
+            if session and not is_known:
+                self._asides[session] = name
             # Late data make nothing of an ended session but its record's rest: the next START isn't meant for it.
             if not is_known and not self.current:
                 self.current = name
