@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import os
@@ -122,8 +123,15 @@ class _Shared:
         with self._lock:
             if self._thread is None or self._pid != os.getpid() or not self._thread.thread.is_alive():
                 self._thread = LoopThread("pilotage-loop")
+                if self._pid != os.getpid():
+                    atexit.register(self._end, os.getpid())
                 self._pid = os.getpid()
             return self._thread
+
+    def _end(self, pid: int) -> None:
+        """End the loop with its process: a thread inside the loop's C code must not outlive the interpreter."""
+        if self._thread is not None and pid == os.getpid():
+            self._thread.stop(FINISH_TIMEOUT_S)
 
 
 _shared = _Shared()
