@@ -219,3 +219,11 @@ def test_waiting_for_the_disk_on_the_loop_is_refused(node: MakeNode, tmp_path: P
     cam = node("cam", rig, {"NOW": on_loop(listen)}, journal=tmp_path)
     rig.send("cam", "NOW").wait_settled(5)
     assert len(said) == 1
+
+
+def test_ids_begin_behind_those_that_the_journal_has(node: MakeNode, tmp_path: Path) -> None:
+    with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
+        early.send("rig", "PING")
+        early.send("rig", "DATA", 1).wait_accepted(5)
+    late = node("cam", journal=tmp_path)
+    assert late.send("rig", "DATA", 2).message.id == "cam_2"

@@ -169,8 +169,13 @@ class Messenger:
     # Life
 
     def look_for_left(self) -> None:
-        """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread."""
+        """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread.
+
+        Our ids begin behind theirs: originals confirm by them alone.
+        """
         self._left = self._keeping.left()
+        numbers = [kept.name.rpartition("_")[2] for kept in self._left]
+        self.counter = itertools.count(max((int(one) + 1 for one in numbers if one.isdecimal()), default=0))
 
     def start(self, loop: IOLoop) -> None:
         """Listen and dial, on the loop's own thread.

@@ -174,6 +174,7 @@ class Process:
         """Go on with what earlier lives have left in the journal."""
         left = [self._in_time(one, self._skew) for one in self._disk.journal.values()]
         if left:
+            self._sent = max(int(one.name.rpartition("_")[2]) for one in left) + 1
             self._say(f"finds {len(left)} messages in its journal")
             self._run(self.exchange.restore(left, self._resume, self._now))
 
