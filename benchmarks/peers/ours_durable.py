@@ -4,8 +4,9 @@
 
 Net_Node to Station to a Net_Node that does what a Terminal does with DATA: its listen hands each row to the session's
 store and settles with the commit (SQLite, `synchronous=FULL`, many rows in one commit). The sender's node keeps its
-journal, as it does for all DATA. Both lie in a temporary folder on the disk on which the other peers store. Both
-processes have their collector eased, as `pilotage terminal` and `pilotage pilot` do.
+journal, as it does for all DATA; what is settled before the journal wrote it is never written there, and a row counts
+when it is settled, whether or not it was. Both lie in a temporary folder on the disk on which the other peers store.
+Both processes have their collector eased, as `pilotage terminal` and `pilotage pilot` do.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PEER = Peer(
     "ours_durable",
     lambda: role_commands("ours_durable", "router", "receiver", "sender"),
     modes=("durable",),
-    promise="synced at sender, committed at receiver",
+    promise="committed at receiver, journaled at sender until then",
 )
 SETTLE_TIMEOUT_S = 10.0
 OWNERS = frozenset(("pilot", "subject", "trial_num", "session"))
