@@ -136,6 +136,22 @@ def test_continuous_goes_to_the_inner_node_always_and_to_the_plot_at_drawfps(
     assert sent > 3 * len(plotted)
 
 
+def test_a_plot_that_has_stalled_is_given_no_more_and_what_it_missed_is_counted(
+    node: MakeNode, terminal: Terminal_Station, boss: Boss, gate: Gate, eventually: Eventually
+) -> None:
+    node("P_rig_a", terminal, {"CONTINUOUS": gate})
+    rig = node("rig_a", terminal)
+    began = time.monotonic()
+    sent = 0
+    while not terminal.statistics().counts.get("plots dropped"):
+        rig.send("T", "CONTINUOUS", {"pilot": "rig_a", "n": sent}).result(5)
+        sent += 1
+        assert time.monotonic() - began < 10
+    assert [item["n"] for item in boss.of("CONTINUOUS")] == list(range(sent)), "the record has all"
+    gate.opened.set()
+    eventually(lambda: len(gate.got) == 4)
+
+
 def test_a_stream_through_the_terminal_is_unpacked_once_at_its_inner_node(
     node: MakeNode, terminal: Terminal_Station, eventually: Eventually
 ) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from pilotage.protocol.bodies import (
+    BESIDE_FROM_BYTES,
     OWN_FRAME_FROM_BYTES,
+    SHARED_FRAME_BYTES,
     decode_body,
     decode_value,
     encode_body,
@@ -54,12 +56,40 @@ def test_a_message_comes_back_with_its_extra_fields_and_without_its_key():
 def test_arrays_come_back_equal_and_read_only(array, hand_over):
     body, attached = encode_value({"array": array}, hand_over=hand_over)
     frames = [bytes(frame) for frame in attached.frames] if attached else []
-    assert bool(frames) == (array.nbytes >= OWN_FRAME_FROM_BYTES)
+    assert bool(frames) == (array.nbytes >= BESIDE_FROM_BYTES)
     back = decode_value(body, frames)["array"]
     assert back.dtype == array.dtype and back.shape == array.shape
     np.testing.assert_array_equal(back, array)
     if array.nbytes:
         assert not back.flags.writeable
+
+
+def test_arrays_of_a_few_kilobytes_share_a_frame():
+    arrays = [np.full(size, number, "u1") for number, size in enumerate((5000, 4096, 30_001, 100, 40_000))]
+    body, attached = encode_value(arrays, hand_over=True)
+    assert [len(frame) for frame in attached.frames] == [5008 + 4096 + 30_016, 40_000]
+    for array, back in zip(arrays, decode_value(body, attached.frames), strict=True):
+        np.testing.assert_array_equal(back, array)
+        assert not back.flags.writeable
+    arrays[0][0] = 9
+    assert decode_value(body, attached.frames)[0][0] == 0
+
+
+def test_a_shared_frame_is_not_filled_without_end():
+    arrays = [np.zeros(30_000, "u1") for _ in range(80)]
+    body, attached = encode_value(arrays)
+    assert len(attached.frames) == 3
+    assert max(len(frame) for frame in attached.frames) < SHARED_FRAME_BYTES + OWN_FRAME_FROM_BYTES
+    assert len(decode_value(body, attached.frames)) == 80
+
+
+@pytest.mark.parametrize(
+    "place", [[0], [0, -1], [0, 93], [1, 0], [-1, 0], [True, 0], [0, 0, 0], [0, None], [0, 2**63]]
+)
+def test_a_place_outside_the_shared_frame_is_refused(place):
+    description = msgspec.msgpack.encode(["|u1", [8], "C", place])
+    with pytest.raises(MalformedArray):
+        decode_value(msgspec.msgpack.encode(msgspec.msgpack.Ext(1, description)), [bytes(100)])
 
 
 def test_a_copy_is_taken_unless_the_array_was_handed_over():

@@ -53,6 +53,9 @@ class Dispatch:
         gives_values: listens are given the value (a node's), not the message (a station's).
         expands: arrays in original JSON messages are unpacked.
         max_workers: threads at most.
+
+    Attributes:
+        wants_look: tells whether a parcel that is passed on need be opened for its listen.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Dispatch:
         self._notes = notes
         self._gives_values = gives_values
         self._expands = expands
+        self.wants_look: Callable[[Parcel], bool] = lambda parcel: True
         self._urgent = Workers(f"{name}-urgent", self._work, self._done, URGENT_WORKERS)
         self._workers = Workers(f"{name}-listen", self._work, self._done, max_workers, self._together)
         self._jobs: list[tuple[Hashable, Delivery]] = []
@@ -252,7 +256,9 @@ class Dispatch:
             return failed(error)
 
     def _look(self, delivery: Delivery) -> None:
-        """Let a station's listen look at what it passes on."""
+        """Let a station's listen look at what it passes on, if it wants to."""
+        if not self.wants_look(delivery.parcel):
+            return
         try:
             self._listens[delivery.parcel.verb](self._message(delivery))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on

@@ -249,7 +249,7 @@ def encode_answer(answer: object) -> bytes:
     Raises:
         InvalidMessage: it can't be sent, or is larger than an answer may be.
     """
-    body, _ = encode_value(answer, own_frame_from=2**62)
+    body, _ = encode_value(answer, beside_from=2**62)
     if len(body) > MAX_ANSWER_BYTES:
         raise PilotageError(
             f"an answer of {len(body)} bytes is too long (at most {MAX_ANSWER_BYTES}); send a message"

@@ -36,6 +36,7 @@ from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
 from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, Stage, refused
 from pilotage.transport.driver import Driver, Places
@@ -364,6 +365,10 @@ class Messenger:
             InvalidMessage: no stream, or no listen for its inner key.
         """
         return self._dispatch.unpack_stream(message)
+
+    def look_when(self, wants_look: Callable[[Parcel], bool]) -> None:
+        """Have what is passed on opened, for the listens that only look at it, where that is wanted."""
+        self._dispatch.wants_look = wants_look
 
     # Asking
 

@@ -256,9 +256,17 @@ class Stream(Queue[Any]):
 def _weight(item: Any) -> int:
     """Estimate an item's bytes: its arrays are what weighs."""
     if isinstance(item, np.ndarray):
-        return int(item.nbytes)
+        return item.nbytes
     if isinstance(item, dict):
-        return sum(_weight(part) for part in item.values())
+        weight = 64
+        for part in item.values():
+            if isinstance(part, np.ndarray):
+                weight += part.nbytes
+            elif isinstance(part, dict | list | tuple | str | bytes):
+                weight += _weight(part)
+        return weight
+    if isinstance(item, str | bytes):
+        return len(item)
     if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict):
         return sum(_weight(part) for part in item)
     return 64

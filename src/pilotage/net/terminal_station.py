@@ -12,8 +12,15 @@ from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.station import Station, checked_state
 from pilotage.protocol.errors import InvalidMessage, PilotageError
-from pilotage.protocol.instructions import PeerChanged
+from pilotage.protocol.instructions import PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.records import Parcel
+
+MAX_LOOKED = 10_000
+"""Senders of which it is known when they were last drawn; beyond it all are drawn anew."""
+
+MAX_DRAWING = {"CONTINUOUS": 4, "DATA": 256}
+"""Updates of each kind under way to one plot; beyond it they are dropped, and counted as `plots dropped`."""
 
 QUIET = {Flag.NOLOG.value: True}
 
@@ -41,6 +48,9 @@ class Terminal_Station(Station):
         self.settings = settings
         self.plot_timer: float = 0.0
         self.sent_plot: dict[str, float] = {}
+        self._plots: set[str] = set()
+        self._looked: dict[str, float] = {}
+        self._drawing: dict[tuple[str, str], _Drawing] = {}
         self.listens.update(
             {
                 "PING": self.l_ping,
@@ -72,6 +82,8 @@ class Terminal_Station(Station):
     def started(self) -> None:
         """Begin with plots due at once."""
         self.start_plot_timer()
+        self._here.on_peer = self._note_plot
+        self._here.look_when(self._wants_look)
 
     @takes_origin
     def l_watch(self, msg: Message, origin: Origin | None = None) -> None:
@@ -86,7 +98,7 @@ class Terminal_Station(Station):
 
         def watch() -> None:
             # On the loop's thread, so that nothing changes between what is told now and what is told from now on.
-            here.on_peer = self._tell_peer
+            here.on_peer = self._tell_peer_and_note
             for peer in list(here.exchange.routing):
                 self._tell_peer(PeerChanged(peer.name, peer.state, "", is_parent=False))
 
@@ -215,9 +227,45 @@ class Terminal_Station(Station):
             raise
         return self.send(to=str(msg.sender), key="FILE", value=found)
 
+    def _tell_peer_and_note(self, change: PeerChanged) -> None:
+        self._note_plot(change)
+        self._tell_peer(change)
+
+    def _note_plot(self, change: PeerChanged) -> None:
+        """Know which plots there are: without any, nothing that passes need be opened."""
+        if not change.name.startswith("P_"):
+            return
+        if change.state is PeerState.GONE:
+            self._plots.discard(change.name)
+            for key in MAX_DRAWING:
+                self._drawing.pop((change.name, key), None)
+        else:
+            self._plots.add(change.name)
+
+    def _wants_look(self, parcel: Parcel) -> bool:
+        """Tell whether a plot may want a parcel; of one sender's continuous data no more often than it draws."""
+        if not self._plots:
+            return False
+        if parcel.verb == "DATA":
+            return True
+        sender, now = parcel.trail[0] if parcel.trail else "", time.monotonic()
+        if now - self._looked.get(sender, 0.0) < self.plot_timer:
+            return False
+        if len(self._looked) >= MAX_LOOKED:
+            self._looked.clear()
+        self._looked[sender] = now
+        return True
+
     def _plot(self, pilot: object, key: str, value: object) -> None:
-        if isinstance(pilot, str) and self._here.knows(f"P_{pilot}"):
-            self.send(to=f"P_{pilot}", key=key, value=value, repeat=False)
+        """Give a pilot's plot something to draw, unless it hasn't drawn yet what it was given: it may be stalled."""
+        plot = f"P_{pilot}"
+        if not isinstance(pilot, str) or not self._here.knows(plot):
+            return
+        drawing = self._drawing.setdefault((plot, key), _Drawing(MAX_DRAWING[key]))
+        if drawing.is_full:
+            self._here.exchange.counts["plots dropped"] += 1
+            return
+        drawing.follow(self.send(to=plot, key=key, value=value, repeat=False))
 
     def _plot_sometimes(self, pilot: object, items: object, headers: dict[str, Any] | None = None) -> None:
         now = time.monotonic()
@@ -226,6 +274,24 @@ class Terminal_Station(Station):
             self.sent_plot[pilot] = now
             item = newest[0]
             self._plot(pilot, "CONTINUOUS", {**(headers or {}), **item} if isinstance(item, dict) else item)
+
+
+class _Drawing:
+    """What one plot was given with one key and has not said to have drawn."""
+
+    def __init__(self, room: int) -> None:
+        self._left = room
+
+    @property
+    def is_full(self) -> bool:
+        return self._left <= 0
+
+    def follow(self, receipt: Receipt) -> None:
+        self._left -= 1
+        receipt.add_callback(self._over)
+
+    def _over(self, receipt: Receipt) -> None:
+        self._left += 1
 
 
 def _pilot_of(value: object) -> object:

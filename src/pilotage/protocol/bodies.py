@@ -1,8 +1,9 @@
 """The inside of a parcel: a Message as MessagePack, its arrays as raw buffers beside it.
 
 A body is the array [id, sender, to, value, timestamp, ttl, flags, extra]. A numpy array in it is the MessagePack
-extension 1, holding [dtype, shape, order, data]: `data` is either the raw bytes, or the number of the frame behind
-the head that carries them; a numpy scalar is extension 2 with the same content and no shape.
+extension 1, holding [dtype, shape, order, data]: `data` is the raw bytes, or the number of the frame behind the head
+that they are, or [number, first byte] where several arrays share a frame, for a frame costs more than a copy of a
+few kilobytes. A numpy scalar is extension 2 with the same content and no shape.
 
 Law of this room: sizes are compared before anything is built from them, and nothing here can hold an object.
 """
@@ -10,6 +11,7 @@ Law of this room: sizes are compared before anything is built from them, and not
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,7 +24,17 @@ from pilotage.protocol.message import Message
 from pilotage.protocol.records import Attached, Frame
 
 ARRAY, SCALAR = 1, 2
-OWN_FRAME_FROM_BYTES = 4096
+BESIDE_FROM_BYTES = 4096
+"""An array of fewer bytes is part of the body."""
+
+OWN_FRAME_FROM_BYTES = 32_768
+"""One of fewer bytes shares a frame with others."""
+
+SHARED_FRAME_BYTES = 1024 * 1024
+"""A shared frame that has as many bytes takes no more arrays."""
+
+_ALIGNED = 16
+_PADDING = bytes(_ALIGNED)
 MAX_NDIM = 32
 MAX_DTYPE_CHARS = 4096
 MAX_SPREAD = 2**62
@@ -77,23 +89,63 @@ def encode_body(message: Message, *, hand_over: bool = False) -> tuple[bytes, At
 
 
 def encode_value(
-    value: object, *, hand_over: bool = False, own_frame_from: int = OWN_FRAME_FROM_BYTES
+    value: object, *, hand_over: bool = False, beside_from: int = BESIDE_FROM_BYTES
 ) -> tuple[bytes, Attached | int]:
     """Encode any value that a message may carry; see `encode_body`."""
     try:
         return _plain_encoder.encode(value), 0
     except (TypeError, OverflowError, RecursionError, UnicodeEncodeError):
-        return _encode_with_arrays(value, hand_over, own_frame_from)
+        return _encode_with_arrays(value, _Beside(hand_over, beside_from))
 
 
-def _encode_with_arrays(value: object, hand_over: bool, own_frame_from: int) -> tuple[bytes, Attached | int]:
-    frames: list[Frame] = []
+class _Beside:
+    """Where the bytes of one body's arrays go: into it, into a frame that they share, or into one of their own."""
 
+    def __init__(self, hand_over: bool, beside_from: int) -> None:
+        self._hand_over = hand_over
+        self._beside_from = beside_from
+        self._frames: list[Frame] = []
+        self._shared: dict[int, list[Frame]] = {}
+        self._at = 0
+        self._size = SHARED_FRAME_BYTES
+
+    def place(self, flat: np.ndarray) -> bytes | int | tuple[int, int]:
+        """Give what stands for an array's bytes in its description."""
+        size = flat.nbytes
+        if size < self._beside_from:
+            return flat.tobytes()
+        if size < OWN_FRAME_FROM_BYTES:
+            return self._share(_raw(flat) if flat.flags.c_contiguous else flat.tobytes(), size)
+        self._frames.append(_raw(flat) if self._hand_over and flat.flags.c_contiguous else flat.tobytes())
+        return len(self._frames) - 1
+
+    def _share(self, content: Frame, size: int) -> tuple[int, int]:
+        if self._size >= SHARED_FRAME_BYTES:
+            self._at, self._size = len(self._frames), 0
+            self._shared[self._at] = []
+            self._frames.append(b"")
+        begin, gap = self._size, -size % _ALIGNED
+        self._shared[self._at] += (content, _PADDING[:gap]) if gap else (content,)
+        self._size += size + gap
+        return self._at, begin
+
+    def frames(self) -> Attached | int:
+        """Give the frames; 0 for none."""
+        for at, parts in self._shared.items():
+            self._frames[at] = b"".join(parts)
+        return Attached(self._frames) if self._frames else 0
+
+
+def _raw(flat: np.ndarray) -> memoryview:
+    return flat.reshape(-1).view(np.uint8).data
+
+
+def _encode_with_arrays(value: object, beside: _Beside) -> tuple[bytes, Attached | int]:
     def hook(item: object) -> object:
         if isinstance(item, np.ndarray):
-            return msgspec.msgpack.Ext(ARRAY, _pack(item, frames, hand_over, own_frame_from))
+            return msgspec.msgpack.Ext(ARRAY, _pack(item, beside))
         if isinstance(item, np.generic):
-            return msgspec.msgpack.Ext(SCALAR, _pack(np.asarray(item), frames, hand_over, own_frame_from))
+            return msgspec.msgpack.Ext(SCALAR, _pack(np.asarray(item), beside))
         raise InvalidMessage(
             f"a {type(item).__name__} can't be sent: {item!r:.80}; use numbers, text, lists, dicts and numpy arrays"
         )
@@ -102,7 +154,7 @@ def _encode_with_arrays(value: object, hand_over: bool, own_frame_from: int) -> 
         body = msgspec.msgpack.Encoder(enc_hook=hook).encode(value)
     except (TypeError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise InvalidMessage(f"the value can't be sent: {error}") from error
-    return body, (Attached(frames) if frames else 0)
+    return body, beside.frames()
 
 
 def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message:
@@ -164,50 +216,59 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
         raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
 
-def _pack(array: np.ndarray, frames: list[Frame], hand_over: bool, own_frame_from: int) -> bytes:
-    if array.dtype.kind == "V" and array.dtype.names is None:
+def _pack(array: np.ndarray, beside: _Beside) -> bytes:
+    dtype = array.dtype
+    if dtype.kind == "V" and dtype.names is None:
         raise ArrayRefused(
-            f"an array of dtype {array.dtype} holds bytes without a meaning; send uint8, or a record"
+            f"an array of dtype {dtype} holds bytes without a meaning; send uint8, or a record"
         )
-    if array.dtype.hasobject:
-        raise ArrayRefused(f"an array of dtype {array.dtype} holds Python objects; send numbers, or a list")
+    if dtype.hasobject:
+        raise ArrayRefused(f"an array of dtype {dtype} holds Python objects; send numbers, or a list")
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    flat = array.T if order == "F" else array
-    data: bytes | int
-    if array.nbytes < own_frame_from:
-        data = flat.tobytes()
-    else:
-        data = len(frames)
-        contiguous = hand_over and flat.flags.c_contiguous
-        frames.append(flat.reshape(-1).view(np.uint8).data if contiguous else flat.tobytes())
-    dtype = array.dtype.descr if array.dtype.names else array.dtype.str
-    return msgspec.msgpack.encode([dtype, array.shape, order, data])
+    data = beside.place(array.T if order == "F" else array)
+    return _plain_encoder.encode((dtype.descr if dtype.names else dtype.str, array.shape, order, data))
 
 
 def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
     try:
         written, shape, order, data = msgspec.msgpack.decode(description)
         dtype = _dtype(written)
-        shape = tuple(int(size) for size in list.copy(shape))
+        shape = tuple([int(size) for size in list.copy(shape)])
+        size = dtype.itemsize * prod(shape)
         if type(data) is int:
             data = frames[data] if data >= 0 else None
+        elif type(data) is list:
+            number, begin = data
+            data = _part(frames, number, begin, size)
     except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
-    spread = prod(max(1, size) for size in shape) * max(1, dtype.itemsize)
-    if len(shape) > MAX_NDIM or any(size < 0 for size in shape) or dtype.hasobject or spread > MAX_SPREAD:
+    spread = prod([max(1, one) for one in shape]) * max(1, dtype.itemsize)
+    if len(shape) > MAX_NDIM or min(shape, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
         raise MalformedArray(f"an array of {dtype} with {len(shape)} dimensions is not accepted")
-    if not isinstance(data, (bytes, memoryview)) or dtype.itemsize * prod(shape) != len(data):
+    if not isinstance(data, (bytes, memoryview)) or size != len(data):
         raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")
-    if dtype.itemsize == 0 or not len(data):
+    if dtype.itemsize == 0 or not size:
         return np.zeros(shape, dtype)
     array = np.frombuffer(data, dtype)
     array.flags.writeable = False
     return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
 
+def _part(frames: Sequence[Frame], number: object, begin: object, size: int) -> memoryview | None:
+    """Give an array's part of a frame that it shares; None where there can't be one."""
+    if type(number) is not int or type(begin) is not int or number < 0 or begin < 0:
+        return None
+    return memoryview(frames[number])[begin : begin + size]
+
+
+@lru_cache(1024)
+def _named(written: str) -> np.dtype[Any]:
+    return parse_dtype(written)
+
+
 def _dtype(written: Any) -> np.dtype[Any]:
     if isinstance(written, str) and len(written) <= MAX_DTYPE_CHARS:
-        return parse_dtype(written)
+        return _named(written)
     if isinstance(written, list):
         return np.dtype([_field(field) for field in written])
     raise MalformedArray("an array's dtype must be a short text or a list of fields")

@@ -36,6 +36,11 @@ NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
 MORE_TO_COME = NOBLOCK | SNDMORE
 NO_COPY_FROM_BYTES = 65536
+"""What is sent from its sender's own memory, uncopied: ZeroMQ must tell when it is done with it, which costs."""
+
+VIEW_FROM_BYTES = 4096
+"""What is read where ZeroMQ has put it: below, a copy costs less than a view."""
+
 MAX_FRAME_BYTES = 512 * 2**20
 PEEK_TIMEOUT_S = 3.0
 
@@ -171,7 +176,11 @@ class Endpoint:
         self._touched = True
         last = len(frames) - 1
         for at, frame in enumerate(frames):
-            _send(socket, frame, MORE_TO_COME if at < last else NOBLOCK, len(frame) < NO_COPY_FROM_BYTES)
+            flags = MORE_TO_COME if at < last else NOBLOCK
+            if isinstance(frame, memoryview) and isinstance(frame.obj, zmq.Frame):
+                _send(socket, frame.obj, flags, False)  # it came in like that: ZeroMQ shares it
+            else:
+                _send(socket, frame, flags, len(frame) < NO_COPY_FROM_BYTES)
 
 
 class Listener(Endpoint):
@@ -308,7 +317,7 @@ def _original_name(routing_id: bytes) -> str:
 
 
 def _contents(frames: Sequence[zmq.Frame]) -> list[Frame]:
-    return [frame.bytes if len(frame) < NO_COPY_FROM_BYTES else frame.buffer for frame in frames]
+    return [frame.bytes if len(frame) < VIEW_FROM_BYTES else frame.buffer for frame in frames]
 
 
 class Dialer(Endpoint):
