@@ -95,8 +95,8 @@ soak: setup  ## run 20 pilots for half an hour with faults throughout: nothing l
 	$(BIN)/python -m tests.system.soak --minutes $(SOAK_MINUTES) $(SOAK)
 
 .PHONY: bench
-bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, the original and NATS JetStream
-	$(BIN)/python -m benchmarks.run $(BENCH)
+bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, NATS, Zenoh, LSL and the original; PLOT=file.png draws
+	$(BIN)/python -m benchmarks.run $(if $(PLOT),--plot $(PLOT)) $(BENCH)
 
 $(BENCH_READY): $(READY)
 	$(install) --no-build-isolation --editable '.[bench]'

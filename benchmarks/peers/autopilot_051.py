@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 from .common import CHECKOUT, Peer, main
-from .roles import WINDOW
 
 MAKE_VENV = CHECKOUT / "tests" / "interop" / "original" / "make_venv.py"
 ROLES = ("router", "receiver", "sender")
@@ -25,8 +24,15 @@ def commands() -> list[tuple[str, list[str]]]:
     return [(role, [*start, role]) for role in ROLES]
 
 
-# It loses messages where more wait.
-PEER = Peer("autopilot_051", commands, durable_window=WINDOW)
+PEER = Peer(
+    "autopilot_051",
+    commands,
+    modes=("acked", "rtt", "durable", "fanin", "chunks", "frames"),
+    # It loses messages where more wait.
+    windows={"durable": 512, "chunks": 64, "frames": 16},
+    promise="received, in memory",
+    loses=True,
+)
 
 if __name__ == "__main__":
     main(PEER, {})

@@ -14,7 +14,8 @@ os.environ["AUTOPILOT_NO_PREFS_MANAGER"] = "1"
 
 from autopilot.networking import Net_Node, Station
 
-from .roles import Addresses, Arrivals, Pipeline, Role, payload, round_trips, serve
+from .bulk import Arrays, BulkArrivals
+from .roles import Addresses, Pipeline, Role, Sending, payload, serve
 
 STATION, SENDER, RECEIVER = "station", "sender", "receiver"
 MEETING_TIMEOUT_S = 20.0
@@ -54,17 +55,22 @@ class Router:
 
 
 class Receiver:
-    """Count DATA, which the node confirms by itself, and answer each PING with a PONG."""
+    """Count DATA, which the node confirms by itself, check arrays, and answer each PING with a PONG."""
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses: Addresses = {}
         self._lock = threading.Lock()
-        self._arrivals = Arrivals()
-        self._node = node(RECEIVER, addresses["port"], {"DATA": self._data, "PING": self._ping})
+        self._arrivals = BulkArrivals()
+        listens = {"DATA": self._data, "FRAME": self._array, "PING": self._ping}
+        self._node = node(RECEIVER, addresses["port"], listens)
 
     def _data(self, value: dict[str, Any]) -> None:
         with self._lock:
             self._arrivals.note(value["n"])
+
+    def _array(self, value: dict[str, Any]) -> None:
+        with self._lock:
+            self._arrivals.note_array(value["n"], value["array"])
 
     def _ping(self, value: dict[str, Any]) -> None:
         if value["n"] != HELLO:
@@ -83,14 +89,44 @@ class Receiver:
         self._node.release()
 
 
-class Sender:
+class Lane:
+    """One of many nodes; tells which of its messages were confirmed."""
+
+    def __init__(self, number: int, port: int, confirm: Callable[[int], None]) -> None:
+        self._node = node(f"lane_{number}", port, {})
+        self._numbers: dict[str, int] = {}
+        self._confirm = confirm
+        self._node.listens["CONFIRM"] = self._confirmed
+
+    def send(self, n: int) -> None:
+        """Send message number n in the loop's thread."""
+        self._node.loop.add_callback(self._send, n)
+
+    def _send(self, n: int) -> None:
+        message = self._node.prepare_message(RECEIVER, "DATA", payload(n), repeat=True)
+        self._numbers[message.id] = n
+        self._node.send(RECEIVER, msg=message, repeat=True)
+
+    def _confirmed(self, value: str) -> None:
+        self._node.l_confirm(value)
+        if value in self._numbers:
+            self._confirm(self._numbers.pop(value))
+
+    def close(self) -> None:
+        """Release the node."""
+        self._node.release()
+
+
+class Sender(Sending):
     """Send in the loop's thread, to which its sockets belong; sending from the main thread is as fast."""
 
     def __init__(self, addresses: Addresses) -> None:
         self.addresses: Addresses = {}
+        self._port = addresses["port"]
         self._confirmed = threading.Semaphore(0)
         self._ponged = threading.Event()
-        self._node = node(SENDER, addresses["port"], {"PONG": self._pong})
+        self._lanes: list[Lane] = []
+        self._node = node(SENDER, self._port, {"PONG": self._pong})
         self._node.listens["CONFIRM"] = self._confirm
         self._meet()
 
@@ -107,12 +143,6 @@ class Sender:
 
     def _pong(self, _value: int) -> None:
         self._ponged.set()
-
-    def request(self, what: str, seconds: float, first: int, window: int) -> dict[str, Any]:
-        """Measure one slice in mode `what`."""
-        if what == "rtt":
-            return round_trips(self._once, seconds, first)
-        return Pipeline(self._send, self._collect, window).run(seconds, first)
 
     def _send(self, n: int) -> None:
         self._node.loop.add_callback(self._node.send, RECEIVER, "DATA", payload(n), repeat=True)
@@ -131,8 +161,36 @@ class Sender:
         if not self._ponged.wait(ANSWER_TIMEOUT_S):
             raise TimeoutError(f"no answer to message {n}")
 
+    def _bulk(self, size: int, window: int, direct: bool, hz: float) -> Pipeline:
+        if direct:
+            raise ValueError("everything goes through the station")
+        arrays = Arrays(size)
+
+        def send(n: int) -> None:
+            # Compressed, for an uncompressed one crashes a receiver that has a recent blosc2.
+            value = {"n": n, "array": arrays[n]}
+            self._node.loop.add_callback(self._node.send, RECEIVER, "FRAME", value, repeat=True)
+
+        return Pipeline(send, self._collect, window, hz=hz)
+
+    def _open_lanes(self, senders: int) -> None:
+        fresh = [
+            Lane(number, self._port, self._lane_confirmed) for number in range(len(self._lanes), senders)
+        ]
+        self._lanes += fresh
+        if fresh:
+            time.sleep(1.0)  # they give no sign of being connected
+
+    def _lane_confirmed(self, n: int) -> None:
+        self._schedule.confirm(n)
+
+    def _send_from(self, lane: int, n: int) -> None:
+        self._lanes[lane].send(n)
+
     def close(self) -> None:
-        """Release the node."""
+        """Release the nodes."""
+        for lane in self._lanes:
+            lane.close()
         self._node.release()
 
 

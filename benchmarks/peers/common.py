@@ -6,7 +6,7 @@ A peer module names its roles as command lines, in the order in which they start
         main(PEER, {"router": open_router, "receiver": open_receiver, "sender": open_sender})
 
 Then `python -m benchmarks.peers.<name> --mode acked --seconds 3` prints one JSON line, and `benchmarks.run`
-can compare it. The sender answers the peer's modes (`acked`, `rtt`, `durable`); a receiver answers `count`.
+can compare it. The sender answers what its modes ask (`benchmarks.modes`); a receiver answers `count`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
 
-from .roles import DURABLE_WINDOW, WINDOW, Addresses, Role, serve
+from benchmarks.modes import MODES, Mode
+
+from .roles import Addresses, Role, serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
-SLACK_S = 20.0
+SLACK_S = 40.0
+SEEN = ("received", "duplicates", "out_of_order", "corrupt")
 
 
 class BenchmarkFailed(RuntimeError):
@@ -47,25 +50,25 @@ class Peer:
     Attributes:
         name: its module's name in `benchmarks.peers`.
         commands: makes (role, command line) in starting order; called once, it may prepare an environment.
-        window: how many messages may be unconfirmed in the mode `acked`.
-        durable_window: the same in the mode `durable`: more, for a disk that syncs takes its time.
+        windows: how many messages may be unconfirmed, for each mode in which the mode's own number doesn't fit.
         modes: what its sender answers; the first is what its module measures when it isn't told.
-        promise: what a confirmation says in `durable` mode.
+        promise: what a confirmation says.
+        loses: it is known to lose messages; that is shown, but not held against the run.
         missing: says what this machine lacks to run it; an empty text if nothing.
     """
 
     name: str
     commands: Callable[[], list[tuple[str, list[str]]]]
-    window: int = WINDOW
-    durable_window: int = DURABLE_WINDOW
+    windows: Mapping[str, int] = field(default_factory=dict)
     modes: tuple[str, ...] = ("acked", "rtt")
     promise: str = ""
+    loses: bool = False
     missing: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured slice of one peer. Times in µs or s; `cpu_s` is over all its processes."""
+    """One measured slice of one peer; `cpu_s` is over all its processes, the figures are named with their units."""
 
     peer: str
     mode: str
@@ -75,21 +78,27 @@ class Measurement:
     received: int
     duplicates: int
     out_of_order: int
+    corrupt: int
     cpu_s: float
-    rate_per_s: float | None = None
-    rtt_p50_us: float | None = None
-    rtt_p99_us: float | None = None
-    handled_per_s: float | None = None
-    cpu_s_per_10k: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        per_10k = self.cpu_s / self.confirmed * 10_000 if self.confirmed else float("nan")
-        object.__setattr__(self, "cpu_s_per_10k", round(per_10k, 3))
+    figures: dict[str, float]
 
     @property
     def lost(self) -> int:
         """How many were sent and not confirmed."""
         return self.sent - self.confirmed
+
+
+class Usage(NamedTuple):
+    """What a role uses: CPU seconds of all its processes; CPU and MB of those it started, or its own if none."""
+
+    cpu_s: float
+    station_cpu_s: float
+    station_mb: float
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    used = [process.cpu_times() for process in processes]
+    return float(sum(times.user + times.system for times in used))
 
 
 class Process:
@@ -130,11 +139,15 @@ class Process:
         how = "it runs still" if code is None else f"it ended with {code}"
         return f"{how}; its log ends with: {self._log.read()[-2000:]}"
 
-    def cpu_s(self) -> float:
-        """Return the CPU seconds used so far by the process and those it started."""
+    def used(self) -> Usage:
+        """Return what the process and those it started use and have used so far."""
         root = psutil.Process(self._popen.pid)
-        used = [process.cpu_times() for process in (root, *root.children(recursive=True))]
-        return float(sum(times.user + times.system for times in used))
+        children = root.children(recursive=True)
+        own, theirs = _cpu_s([root]), _cpu_s(children)
+        station = children or [root]
+        return Usage(
+            own + theirs, theirs if children else own, sum(one.memory_info().rss for one in station) / 1e6
+        )
 
     def close(self) -> None:
         """End the process, by force if it takes more than 5 s."""
@@ -187,33 +200,41 @@ class Session:
         """Measure one slice.
 
         Args:
-            mode: "acked" (confirmed messages in a window), "durable" (the same, once they are stored) or "rtt"
-                (one at a time).
+            mode: a name of `benchmarks.modes.MODES`.
             seconds: how long to send.
 
         Raises:
             BenchmarkFailed: a process ended or gave no answer.
         """
-        *others, sender = self._processes
-        cpu_before = self._cpu_s()
-        window = self.peer.durable_window if mode == "durable" else self.peer.window
-        question = {"what": mode, "seconds": seconds, "first": self._next, "window": window}
+        how = MODES[mode]
+        before = self._used()
         began = time.perf_counter()
-        result = sender.ask(question, seconds + SLACK_S)
+        result = self._processes[-1].ask(self._question(how, seconds), seconds + SLACK_S)
         self._next += result["sent"]
-        receivers = [process for process in others if process.role == "receiver"]
-        counts = [process.ask({"what": "count"}, SLACK_S) for process in receivers]
+        receivers = [process for process in self._processes[:-1] if process.role == "receiver"]
+        # Where there is no receiver, the sender itself has looked at what came out.
+        counts = [result, *(process.ask({"what": "count"}, SLACK_S) for process in receivers)]
         # A receiver that lags behind answers when it has all: that time and work are part of the slice.
-        wall_s, cpu_s = time.perf_counter() - began, self._cpu_s() - cpu_before
-        seen = {name: sum(count[name] for count in counts) for name in counts[0]}
-        figures: dict[str, Any] = {
-            "sent": result["sent"], "confirmed": result["confirmed"], **seen, **_figures(result)
-        }  # fmt: skip
+        wall_s, after = time.perf_counter() - began, self._used()
+        seen = {name: sum(count.get(name, 0) for count in counts) for name in SEEN}
+        cpu_s = sum(after[role].cpu_s - before[role].cpu_s for role in after)
+        figures = {**figures_of(result, how), **_shares(before, after, wall_s)}
         figures["handled_per_s"] = round(seen["received"] / wall_s, 1)
-        return Measurement(self.peer.name, mode, seconds, cpu_s=round(cpu_s, 3), **figures)
+        if result["confirmed"]:
+            figures["cpu_s_per_10k"] = round(cpu_s / result["confirmed"] * 10_000, 3)
+        sent, confirmed = result["sent"], result["confirmed"]
+        return Measurement(
+            self.peer.name, mode, seconds, sent, confirmed, **seen, cpu_s=round(cpu_s, 3), figures=figures
+        )
 
-    def _cpu_s(self) -> float:
-        return sum(process.cpu_s() for process in self._processes)
+    def _question(self, mode: Mode, seconds: float) -> dict[str, Any]:
+        asks = {"what": mode.what, "seconds": seconds, "first": self._next, **mode.asks}
+        if mode.name in self.peer.windows:
+            asks["window"] = self.peer.windows[mode.name]
+        return asks
+
+    def _used(self) -> dict[str, Usage]:
+        return {process.role: process.used() for process in self._processes}
 
     def close(self) -> None:
         """End all processes, the sender first."""
@@ -222,12 +243,42 @@ class Session:
         self._folder.cleanup()
 
 
-def _figures(result: dict[str, Any]) -> dict[str, float]:
-    if "rtt_us" not in result:
-        return {"rate_per_s": round(result["in_time"] / result["elapsed_s"], 1)}
-    times = sorted(result["rtt_us"])
-    p99 = times[int(0.99 * (len(times) - 1))]
-    return {"rtt_p50_us": round(statistics.median(times), 1), "rtt_p99_us": p99}
+def figures_of(result: Mapping[str, Any], mode: Mode) -> dict[str, float]:
+    """Return the figures that a sender's answer contains."""
+    figures: dict[str, float] = dict(result.get("figures", {}))
+    if "in_time" in result:
+        figures["rate_per_s"] = round(result["in_time"] / result["elapsed_s"], 1)
+        figures["mb_per_s"] = round(figures["rate_per_s"] * mode.asks.get("size", 0) / 1e6, 1)
+    if "rtt_us" in result:
+        figures["rtt_p50_us"], figures["rtt_p99_us"] = _p50_p99(result["rtt_us"])
+    if "wanted" in result:
+        figures["delivered_pct"] = round(100 * result["confirmed"] / max(1, result["wanted"]), 2)
+        figures["p50_ms"], figures["p99_ms"] = (round(us / 1e3, 3) for us in _p50_p99(result["latency_us"]))
+    if "loaded_us" in result:
+        _, figures["idle_p99_us"] = _p50_p99(result["idle_us"])
+        figures["loaded_p50_us"], figures["loaded_p99_us"] = _p50_p99(result["loaded_us"])
+        figures["p99_x_idle"] = round(figures["loaded_p99_us"] / figures["idle_p99_us"], 3)
+        figures["stream_mb_per_s"] = round(result["stream_mb_per_s"], 1)
+    return figures
+
+
+def _p50_p99(times: Sequence[float]) -> tuple[float, float]:
+    if not times:
+        return float("nan"), float("nan")
+    ordered = sorted(times)
+    return round(statistics.median(ordered), 1), ordered[int(0.99 * (len(ordered) - 1))]
+
+
+def _shares(before: Mapping[str, Usage], after: Mapping[str, Usage], wall_s: float) -> dict[str, float]:
+    """Return each role's share of a core, and what a station alone takes."""
+    shares = {
+        f"{role}_cpu_pct": round(100 * (used.cpu_s - before[role].cpu_s) / wall_s, 3)
+        for role, used in after.items()
+    }
+    if (station := after.get("router")) is not None:
+        used_s = station.station_cpu_s - before["router"].station_cpu_s
+        shares |= {"station_cpu_pct": round(100 * used_s / wall_s, 3), "station_mb": station.station_mb}
+    return shares
 
 
 def load_peer(name: str) -> Peer:

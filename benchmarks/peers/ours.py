@@ -1,4 +1,4 @@
-"""Pilotage: Net_Node to Station to Net_Node; a message counts when its receipt has settled as delivered.
+"""Pilotage: Net_Node to Terminal_Station to Net_Node; a message counts when its receipt has settled as delivered.
 
     python -m benchmarks.peers.ours --mode acked --seconds 3
     python -m benchmarks.peers.ours --mode rtt --seconds 3
@@ -13,18 +13,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from pilotage import Net_Node, Outcome, Receipt, Station
+from benchmarks.modes import CHUNK_BYTES
+from pilotage import Net_Node, Outcome, Receipt, Terminal_Station, prefs, takes_batches
+from pilotage.net.streams import Stream
 
+from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
-from .roles import Addresses, Arrivals, Pipeline, payload, round_trips
+from .roles import Addresses, Pipeline, Sending, allow_many_sockets, payload
 
-PEER = Peer("ours", lambda: role_commands("ours", "router", "receiver", "sender"))
-STATION, SENDER, RECEIVER = "station", "sender", "receiver"
+PEER = Peer(
+    "ours",
+    lambda: role_commands("ours", "router", "receiver", "sender"),
+    modes=(
+        *("acked", "rtt", "durable", "loaded", "fanin", "scale", "scale_10"),
+        *("chunks", "frames", "frames_direct", "idle_station"),
+    ),
+    promise="handled, in memory",
+)
+STATION, SENDER, RECEIVER = "T", "sender", "_T"
 MEETING_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 HELLO = -1
+GATHERED = {CHUNK_BYTES: 8}
+"""Items in a batch of a stream, by their size; whatever isn't named goes by itself."""
 
 Listen = Callable[[Any], Any]
 Declare = Callable[[Listen], Listen]
@@ -36,10 +50,11 @@ def on_worker(listen: Listen) -> Listen:
 
 
 class Router:
-    """A Station, which is one more process."""
+    """A Terminal_Station, which is one more process."""
 
     def __init__(self, _addresses: Addresses) -> None:
-        self._station = Station(id=STATION, listen_port=0)
+        allow_many_sockets()
+        self._station = Terminal_Station(settings=replace(prefs.snapshot(), terminalport=0))
         self._station.start()
         self.addresses: Addresses = {"port": self._station.listen_port}
 
@@ -53,15 +68,20 @@ class Router:
 
 
 class Receiver:
-    """Count what comes, and answer each ECHO with its number."""
+    """Count what comes, check arrays, and answer each ECHO with its number."""
 
     def __init__(self, addresses: Addresses, declare: Declare = on_worker) -> None:
-        self.addresses: Addresses = {}
         self._lock = threading.Lock()
-        self._arrivals = Arrivals()
-        listens = {"TRIAL": declare(self._data), "ECHO": declare(self._ping)}
-        self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens)
+        self._arrivals = BulkArrivals()
+        listens = {
+            "TRIAL": declare(self._data),
+            "ECHO": declare(self._ping),
+            "CONTINUOUS": declare(takes_batches(self._arrays)),
+        }
+        # Who is on the same machine may dial it directly.
+        self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens, router_port=0)
         self._node.wait_connected(MEETING_TIMEOUT_S)
+        self.addresses: Addresses = {"direct": self._node.router_port}
 
     def _data(self, value: dict[str, Any]) -> None:
         with self._lock:
@@ -71,6 +91,11 @@ class Receiver:
         if value["n"] != HELLO:
             self._data(value)
         return int(value["n"])
+
+    def _arrays(self, items: Any) -> None:
+        with self._lock:
+            for item in items if isinstance(items, list) else [items]:
+                self._arrivals.note_array(item["n"], item["array"])
 
     def request(self, what: str) -> dict[str, int]:
         """Return what arrived; the only thing a receiver is asked (`count`)."""
@@ -84,28 +109,46 @@ class Receiver:
         self._node.release()
 
 
-class Sender:
+class Lanes:
+    """Many nodes below one station, each with a connection of its own, sharing this process's loop."""
+
+    def __init__(self, upstream: str, port: int) -> None:
+        self._where = upstream, port
+        self.nodes: list[Net_Node] = []
+
+    def open(self, count: int) -> None:
+        """Have so many, connected."""
+        fresh = [Net_Node(f"lane_{n}", *self._where, journal=None) for n in range(len(self.nodes), count)]
+        self.nodes += fresh
+        for node in fresh:
+            node.wait_connected(MEETING_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Release them."""
+        for node in self.nodes:
+            node.release(0.0)
+
+
+class Sender(Sending):
     """Send from the main thread, as an experiment's task does, and count what settled as delivered."""
 
     def __init__(self, addresses: Addresses) -> None:
+        allow_many_sockets()
         self.addresses: Addresses = {}
+        self._places = addresses
         self._delivered = 0
         self._settled = threading.Condition()
         self._node = Net_Node(SENDER, STATION, addresses["port"])
         self._node.wait_connected(MEETING_TIMEOUT_S)
+        self._streams: dict[tuple[int, bool], Stream] = {}
+        self._lanes = Lanes(STATION, addresses["port"])
         self._once(HELLO)
 
     def _ended(self, receipt: Receipt) -> None:
-        if receipt.settlement is not None and receipt.settlement.outcome is Outcome.DELIVERED:
+        if is_delivered(receipt):
             with self._settled:
                 self._delivered += 1
                 self._settled.notify()
-
-    def request(self, what: str, seconds: float, first: int, window: int) -> dict[str, Any]:
-        """Measure one slice in mode `what`."""
-        if what == "rtt":
-            return round_trips(self._once, seconds, first)
-        return Pipeline(self._send, self._collect, window).run(seconds, first)
 
     def _send(self, n: int) -> None:
         self._node.send(RECEIVER, "TRIAL", payload(n)).add_callback(self._ended)
@@ -122,9 +165,75 @@ class Sender:
         if self._node.send(RECEIVER, "ECHO", payload(n)).result(ANSWER_TIMEOUT_S) != n:
             raise ValueError(f"another answer than that to message {n}")
 
+    def _bulk(self, size: int, window: int, direct: bool, hz: float) -> Pipeline:
+        if (size, direct) not in self._streams:
+            self._streams[size, direct] = self._open_stream(size, direct)
+        stream = Counted(self._streams[size, direct])
+        arrays = Arrays(size)
+        return Pipeline(
+            lambda n: stream.put({"n": n, "array": arrays[n]}), stream.collect, window, stream.flush, hz
+        )
+
+    def _open_stream(self, size: int, direct: bool) -> Stream:
+        name, gathered = f"{'direct' if direct else 'routed'}_{size}", GATHERED.get(size, 1)
+        if not direct:
+            return self._node.get_stream(name, "CONTINUOUS", gathered)
+        there = {"upstream": RECEIVER, "port": self._places["direct"]}
+        return self._node.get_stream(name, "CONTINUOUS", gathered, **there)
+
+    def _open_lanes(self, senders: int) -> None:
+        self._lanes.open(senders)
+
+    def _send_from(self, lane: int, n: int) -> None:
+        receipt = self._lanes.nodes[lane].send(RECEIVER, "TRIAL", payload(n))
+        receipt.add_callback(lambda ended: self._schedule.confirm(n) if is_delivered(ended) else None)
+
+    def measure_idle(self, seconds: float, first: int, peers: int) -> dict[str, Any]:
+        """Have so many nodes and do nothing."""
+        self._lanes.open(peers)
+        time.sleep(seconds)
+        return {"sent": 0, "confirmed": 0}
+
     def close(self) -> None:
-        """Release the node."""
+        """Release all nodes."""
+        self._lanes.close()
         self._node.release()
+
+
+class Counted:
+    """A stream whose settled items are counted."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._put = self._counted = 0
+        self._failed = stream.failed
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Put an item."""
+        self._stream.put(item)
+        self._put += 1
+
+    def flush(self) -> None:
+        """Have the last ones leave."""
+        self._stream.flush()
+
+    def collect(self, timeout_s: float) -> int:
+        """Wait so long until any more were delivered, and return how many."""
+        deadline = time.monotonic() + timeout_s
+        with self._stream.not_full:
+            while (fresh := self._delivered()) <= 0 and time.monotonic() < deadline:
+                self._stream.not_full.wait(deadline - time.monotonic())
+        self._counted += fresh
+        return fresh
+
+    def _delivered(self) -> int:
+        over = self._put - self._stream.unfinished_tasks
+        return over - (self._stream.failed - self._failed) - self._counted
+
+
+def is_delivered(receipt: Receipt) -> bool:
+    """Tell whether a send has ended well."""
+    return receipt.settlement is not None and receipt.settlement.outcome is Outcome.DELIVERED
 
 
 if __name__ == "__main__":

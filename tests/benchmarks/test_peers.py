@@ -1,0 +1,83 @@
+"""Real peers in tiny slices: what is sent arrives, and what doesn't is seen."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.modes import MODES
+from benchmarks.peers.common import Peer, Session, load_peer
+from benchmarks.run import choose_peers, known_peers, main, measure_rounds
+from benchmarks.tables import faults, summarize
+from rich.console import Console
+
+from tests.benchmarks import bad_network
+
+FAST = [("raw_pyzmq", "acked"), ("raw_pyzmq", "chunks"), ("ours", "acked"), ("ours", "chunks")]
+LONG = {"scale", "scale_10", "idle_station", "idle_pilot", "loaded"}
+ALL = [
+    (name, mode)
+    for name in known_peers()
+    for mode in load_peer(name).modes
+    if name != "autopilot_051" and (name, mode) not in FAST and mode not in LONG
+]
+
+
+def check(name: str, mode: str) -> None:
+    peer = load_peer(name)
+    if missing := peer.missing():
+        assert "not installed" in missing or "no liblsl" in missing
+        return
+    with Session(peer) as session:
+        measured = session.measure(mode, 0.2)
+    assert measured.lost == 0
+    assert (measured.duplicates, measured.corrupt) == (0, 0)
+    assert measured.received >= measured.sent
+    assert measured.figures[MODES[mode].figures[0]] > 0
+
+
+@pytest.mark.parametrize(("name", "mode"), FAST)
+def test_a_slice_loses_nothing(name: str, mode: str) -> None:
+    check(name, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mode"), ALL)
+def test_any_slice_loses_nothing(name: str, mode: str) -> None:
+    check(name, mode)
+
+
+@pytest.mark.parametrize("mode", ["acked", "frames"])
+def test_what_a_bad_network_does_is_seen(mode: str) -> None:
+    with Session(bad_network.PEER) as session:
+        rounds = measure_rounds([session], MODES[mode], 1, 0.3)
+    (one,) = rounds["bad_network"]
+    assert one.lost > 0
+    assert one.duplicates > 0
+    assert (one.corrupt > 0) is (mode == "frames")
+    assert [name for name, _ in faults({mode: summarize(rounds, MODES[mode], {})})] == ["bad_network"]
+
+
+def test_a_run_fails_for_a_peer_that_loses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.run.load_peer", lambda name: bad_network.PEER)
+    words = ["--peers", "raw_pyzmq", "--modes", "acked", "--rounds", "1", "--seconds", "0.3"]
+    assert main(words) == 1
+    assert "bad_network, acked:" in capsys.readouterr().out
+
+
+def test_a_peer_that_is_not_there_is_skipped_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = Peer("absent", list, missing=lambda: "it is not installed here")
+    monkeypatch.setattr("benchmarks.run.load_peer", lambda name: absent)
+    assert choose_peers(["absent"], ["acked"], Console()) == []
+    assert "absent is skipped: it is not installed here" in capsys.readouterr().out
+
+
+def test_a_role_that_ends_early_fails_the_mode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Peer("broken", lambda: [("sender", ["false"])])
+    monkeypatch.setattr("benchmarks.run.load_peer", lambda name: broken)
+    assert main(["--peers", "raw_pyzmq", "--modes", "acked", "--rounds", "1"]) == 1
+    assert "acked failed: sender" in capsys.readouterr().out
