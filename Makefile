@@ -14,6 +14,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 READY := $(VENV)/.ready-$(VERSION)
 RECORDINGS := $(VENV)/.recordings-$(VERSION)
 BENCH_READY := $(VENV)/.bench-$(VERSION)
+FUZZ_READY := $(VENV)/.fuzz-$(VERSION)
 ORIGINAL := .venv-original
 
 WORKERS ?= 2
@@ -21,6 +22,7 @@ SEEDS ?= 5000
 START ?= 0
 FAULTS_SEED ?= 0
 SOAK_MINUTES ?= 30
+FUZZ_MINUTES ?= 5
 PYTEST := $(BIN)/python -m pytest
 # Run by one of the targets below each, not by `make test`.
 FAST := -m "not slow and not interop"
@@ -93,6 +95,15 @@ faults: setup  ## kill, stop, cut off and starve real processes at 20 random mom
 .PHONY: soak
 soak: setup  ## run 20 pilots for half an hour with faults throughout: nothing lost, nothing grows
 	$(BIN)/python -m tests.system.soak --minutes $(SOAK_MINUTES) $(SOAK)
+
+.PHONY: fuzz
+fuzz: setup $(FUZZ_READY)  ## feed hostile bytes to everything that reads any, for FUZZ_MINUTES (5)
+	$(BIN)/python -m tests.fuzz.run --minutes $(FUZZ_MINUTES) --workers $(WORKERS) $(FUZZ)
+
+# atheris has wheels for some platforms only; without it inputs are bent blindly.
+$(FUZZ_READY): $(READY)
+	-$(install) --only-binary atheris 'atheris>=2.3'
+	@touch $@
 
 .PHONY: bench
 bench: setup original $(BENCH_READY) nats  ## measure, beside raw pyzmq, NATS, Zenoh, LSL and the original; PLOT=file.png draws

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pilotage.agents.start import parse_start
-from pilotage.net.stimuli import inside, missing_files, stimulus_files
+from pilotage.net.jail import inside
+from pilotage.net.stimuli import missing_files, stimulus_files
 from pilotage.protocol.errors import TaskError
 
 

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.protocol.builders import LISTENER, envelope, exchange, handed_over, original, own, packet, parcel
 
 from pilotage.protocol.bodies import decode_body
 from pilotage.protocol.errors import MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Marks
+from tests.protocol.builders import LISTENER, envelope, exchange, handed_over, original, own, packet, parcel
 
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 

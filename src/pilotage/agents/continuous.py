@@ -51,6 +51,8 @@ def split_items(items: Sequence[object], stream: str | None) -> list[Series]:
         if not isinstance(item, dict) or "timestamp" not in item:
             raise InvalidMessage("an item of continuous data needs a timestamp")
         # An original may have data under one of these names.
+        if not all(isinstance(key, str) for key in item):
+            raise InvalidMessage("an item of continuous data has a key that is no text")
         own = {ITEM_NUM, SENT_BY} if sender_of(item) else frozenset[str]()
         number = item.get(ITEM_NUM) if own else None
         for key in item.keys() - HEADERS - own:
@@ -89,7 +91,10 @@ def _name(stream: str | None, key: str) -> str:
 
 def _runs(name: str, column: _Column) -> Iterator[Series]:
     """Cut where dtype or shape changes, since one array holds one form, and where numbers jump."""
-    arrays = [np.asarray(value) for value in column.values]
+    try:
+        arrays = [np.asarray(value) for value in column.values]
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidMessage(f"stream {name!r}: a value is no array: {error}") from error
     begin = 0
     for at in range(1, len(arrays) + 1):
         if at == len(arrays) or _form(arrays[at]) != _form(arrays[begin]) or _jumps(column.numbers, at):

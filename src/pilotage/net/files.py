@@ -6,7 +6,6 @@ Law of this room: a path from the wire stays inside the folder, and a file appea
 from __future__ import annotations
 
 import base64
-import binascii
 import tempfile
 import threading
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotage.net.jail import ARRIVING, inside
 from pilotage.net.receipt import Receipt
-from pilotage.net.stimuli import inside
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
 from pilotage.protocol.settlement import Outcome
 
@@ -43,15 +42,16 @@ def read_file(folder: Path, path: object) -> dict[str, Any]:
         place = inside(folder, path)
     except TaskError as error:
         raise InvalidMessage(str(error)) from error
-    if not place.is_file():
-        raise MachineError(f"there is no file {path!r} in the Terminal's folder {folder}; put it there")
     try:
-        size = place.stat().st_size
-        if size > MAX_FILE_BYTES:
+        if not place.is_file():
+            raise MachineError(f"there is no file {path!r} in the Terminal's folder {folder}; put it there")
+        with place.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise MachineError(
-                f"{path!r} has {size} bytes; a file of one message has at most {MAX_FILE_BYTES}"
+                f"{path!r} has {place.stat().st_size} bytes; a file of one message has at most {MAX_FILE_BYTES}"
             )
-        return {"path": path, "file": base64.b64encode(place.read_bytes()).decode()}
+        return {"path": path, "file": base64.b64encode(content).decode()}
     except OSError as error:
         raise MachineError(f"{path!r} can't be read from {folder}: {error.strerror}") from error
 
@@ -79,8 +79,8 @@ def write_file(folder: Path, value: object) -> Path:
     try:
         content = base64.b64decode(value["file"], validate=True)
         place = inside(folder, value["path"])
-    except (binascii.Error, TaskError) as error:
-        raise InvalidMessage(f"FILE {value['path']!r}: {error}") from error
+    except ValueError as error:  # binascii.Error and TaskError are such, and so is what isn't ASCII
+        raise InvalidMessage(f"FILE {value['path']!r:.80}: {error}") from error
     try:
         _write_whole(place, content)
     except OSError as error:
@@ -90,7 +90,7 @@ def write_file(folder: Path, value: object) -> Path:
 
 def _write_whole(place: Path, content: bytes) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".arriving-", delete=False) as part:
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=ARRIVING, delete=False) as part:
         arriving = Path(part.name)
         try:
             part.write(content)

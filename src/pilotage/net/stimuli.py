@@ -6,9 +6,10 @@ Law: a path that came from the network stays inside its folder; a leading slash 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from pilotage.net.jail import inside
 from pilotage.protocol.errors import TaskError
 
 FILE_TYPES = frozenset({"File", "Speech"})
@@ -54,29 +55,6 @@ def _path(sound: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or not path:
         raise TaskError(f"stim: a sound of type {sound.get('type')} needs a path, got {path!r}")
     return path
-
-
-def inside(folder: Path, path: str) -> Path:
-    """Resolve a path that must stay inside a folder.
-
-    Args:
-        folder: the folder it belongs to.
-        path: relative, with ``/`` between its parts; a leading slash means the folder's top.
-
-    Returns:
-        The absolute path; the file need not exist.
-
-    Raises:
-        TaskError: the path is empty, names a drive, or leads out of the folder (also by a symbolic link).
-    """
-    relative = path.lstrip("/")
-    if not relative or "\0" in path or PureWindowsPath(path).drive or "\\" in path:
-        raise TaskError(f"{path!r} is no path inside {folder}: use parts separated by '/', without a drive")
-    top = folder.resolve()
-    found = (top / PurePosixPath(relative)).resolve()
-    if found == top or not found.is_relative_to(top):
-        raise TaskError(f"{path!r} leads out of {folder}; files of a task stay inside it")
-    return found
 
 
 def missing_files(paths: Iterable[str], folder: Path) -> list[str]:

@@ -183,6 +183,8 @@ def read_value(body: Frame, frames: Sequence[Frame] = ()) -> tuple[Any, str | No
         MalformedArray: an array whose description and bytes don't agree.
     """
     _, _, _, value, stamp, _, _, extra = _fields(body, frames)
+    if type(extra) is not dict:  # perhaps an array, which has no truth
+        raise MalformedFrame("a message's extra fields must be a map")
     return None if extra or not isinstance(stamp, str | None) else (value, stamp)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from pilotage.agents.task import Fixed, Item, Source, Task, TaskParams
-from pilotage.net.stimuli import inside
+from pilotage.net.jail import inside
 from pilotage.protocol.errors import MachineError, TaskError
 
 Frame = npt.NDArray[np.uint8]

@@ -21,7 +21,8 @@ from pilotage.agents.outputs import Output
 from pilotage.agents.task import TRIAL_END, Fixed, Task, TaskParams, TrialRow
 from pilotage.agents.tasks.sounds import CardPlayer, Player, SilentPlayer, Sound, read_wav
 from pilotage.agents.tasks.subjects import CENTRE, LEFT, RIGHT, GpioSubject, SimulatedSubject, Subject
-from pilotage.net.stimuli import FILE_TYPES, inside
+from pilotage.net.jail import inside
+from pilotage.net.stimuli import FILE_TYPES
 
 Side = Literal["L", "R"]
 Milliseconds = Annotated[float, Field(ge=0, le=600_000)]

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pilotage.agents.task import Fixed, Item, Source, Task, TaskParams
 from pilotage.agents.tasks.signals import read_signal
-from pilotage.net.stimuli import inside
+from pilotage.net.jail import inside
 
 
 class ReplayParams(TaskParams):

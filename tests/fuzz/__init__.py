@@ -1,0 +1,1 @@
+"""Hostile bytes for everything that reads any: targets, a kept corpus, and what runs them."""
