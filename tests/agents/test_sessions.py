@@ -243,3 +243,18 @@ def test_a_session_begun_for_nothing_is_removed_but_none_that_holds_data(tmp_pat
     with pytest.raises(TaskError, match="isn't open"):
         sessions.end("full", 5)
     sessions.close(5)
+
+
+def test_names_from_the_wire_make_no_more_records_than_so_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.agents.sessions.MAX_ASIDES", 3)
+    seconds = count()
+    monkeypatch.setattr(Sessions, "_free_name", lambda self: f"at-second-{next(seconds)}")
+    sessions = sessions_in(tmp_path)
+    sessions.begin("a")
+    kept = [sessions.archive(f"hostile-{number}") for number in range(50)]
+    assert len({archive.place for archive in kept}) == 3
+    assert len(sessions.names()) == 4 and len(sessions.opened()) == 4
+    assert sessions.archive("a").place.endswith("a")
+    sessions.close(5)

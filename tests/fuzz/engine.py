@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,18 @@ def bent(known: list[bytes], chance: random.Random) -> Iterator[bytes]:
 
 
 def run_plain(
-    account: Account, run: Callable[[bytes], None], known: list[bytes], end: float, seed: int
+    account: Account,
+    run: Callable[[bytes], None],
+    known: list[bytes],
+    seed: int,
+    *,
+    end: float,
+    most: int = 10**12,
 ) -> None:
-    """Feed known inputs, then bent ones."""
+    """Feed known inputs, then bent ones, until a moment of the monotonic clock, or so many."""
     for data in known:
         account.feed(run, data)
-    for data in bent(known, random.Random(seed)):
+    for data in islice(bent(known, random.Random(seed)), most):
         if time.monotonic() > end:
             return
         account.feed(run, data)
@@ -191,7 +198,7 @@ def main() -> None:
     known = [*target.seeds(), *kept_inputs(chosen.target)]
     end = time.monotonic() + chosen.seconds
     if chosen.plain:
-        run_plain(account, target.run, known, end, chosen.seed)
+        run_plain(account, target.run, known, chosen.seed, end=end)
     else:
         run_led(account, target.run, known, chosen.seconds, chosen.seed)
     account.write()

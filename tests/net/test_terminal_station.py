@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilotage import Net_Node, Outcome, Reason, Terminal_Station, takes_batches
-from pilotage.protocol.errors import Refused
+from pilotage.protocol.errors import InvalidMessage, Refused
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode
 
@@ -231,3 +231,15 @@ def test_a_link_out_of_the_folder_is_no_way_out(
     (tmp_path / "terminal" / "way_out").symlink_to(tmp_path / "secret.txt")
     end = node("rig_a", terminal, {"FILE": lambda value: None}).send("T", "FILE", "way_out").wait_settled(5)
     assert end.reason is Reason.LISTEN_FAILED and "leads out" in end.text
+
+
+def test_no_more_pilots_than_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    station = Terminal_Station({"rig_a": {}})
+    monkeypatch.setattr("pilotage.net.terminal_station.MAX_PILOTS", 3)
+    for number in range(2):
+        station._pilot(f"rig_{number}")["state"] = "IDLE"
+    with pytest.raises(InvalidMessage, match="too many"):
+        station._pilot("rig_x")
+    with pytest.raises(InvalidMessage, match="can be seen"):
+        station._pilot("\x1b[2J")
+    assert station._pilot("rig_1")["state"] == "IDLE"

@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from pilotage.protocol.instructions import PeerState
-from pilotage.transport.links import ZmqWires
+from pilotage.transport.links import MAX_FRAMES, ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
 
@@ -58,11 +58,59 @@ def test_ten_thousand_garbage_frames_harm_nobody(ends: Ends, eventually: Eventua
                 sends.append(good.send("hub", str(number).encode(), key="GOOD"))
         eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=20)
         counts = hub.exchange.counts
-        eventually(lambda: counts["malformed"] + counts["from strangers"] > FRAMES * 0.5, timeout_s=20)
+        unread = ("malformed", "from strangers", "muted")
+        eventually(lambda: sum(counts[what] for what in unread) > FRAMES * 0.5, timeout_s=20)
     assert hub.bodies("GOOD") == [str(number).encode() for number in range(0, FRAMES, 10)]
     assert {key for key, _, _ in hub.got} == {"GOOD"}
     assert hub.peer("good") is PeerState.ALIVE
     assert all(change.state is PeerState.ALIVE for change in good.changes)
+
+
+HOSTILE_METADATA = {
+    "no UTF-8": [b"X-Pilotage:2", b"X-Name:\xff\xfe", b"X-Boot:7"],
+    "a dialect that is no UTF-8": [b"X-Pilotage:\xff", b"X-Name:bad", b"X-Boot:7"],
+    "a life of 5,000 digits": [b"X-Pilotage:2", b"X-Name:bad", b"X-Boot:" + b"7" * 5000],
+    "a life in other digits": [b"X-Pilotage:2", b"X-Name:bad", "X-Boot:٣".encode()],
+    "a name without end": [b"X-Pilotage:2", b"X-Name:" + b"a" * 60_000, b"X-Boot:7"],
+    "a name of two lines": [b"X-Pilotage:2", b"X-Name:bad\nCRITICAL", b"X-Boot:7"],
+    "no name": [b"X-Pilotage:2", b"X-Boot:7"],
+    "our own name": [b"X-Pilotage:2", b"X-Name:hub", b"X-Boot:7"],
+}
+
+
+@pytest.mark.parametrize("told", HOSTILE_METADATA.values(), ids=HOSTILE_METADATA.keys())
+def test_what_a_connection_tells_of_itself_harms_nobody(
+    ends: Ends, eventually: Eventually, told: list[bytes]
+) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
+        bad.setsockopt(zmq.LINGER, 0)
+        for one in told:
+            bad.setsockopt(zmq.METADATA, one)
+        bad.connect(f"tcp://127.0.0.1:{hub.port}")
+        sends = []
+        for number in range(300):
+            bad.send_multipart([b"\x02\x93\x90\x90\x91\x91\xa5hello"])
+            sends.append(good.send("hub", str(number).encode()))
+        eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=20)
+        eventually(lambda: hub.exchange.counts["turned away"] > 0, timeout_s=20)
+    assert not hub.driver.counts["turns failed"]
+    assert hub.bodies() == [str(number).encode() for number in range(300)]
+    assert {change.name for change in hub.changes} == {"good"}
+
+
+def test_a_transmission_of_endless_frames_is_thrown_away(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
+        bad.setsockopt(zmq.LINGER, 0)
+        bad.connect(f"tcp://127.0.0.1:{hub.port}")
+        bad.send_multipart([b"x"] * (3 * MAX_FRAMES + 10))
+        eventually(lambda: hub.exchange.counts["malformed"] == 1, timeout_s=20)
+    sent = good.send("hub", b"good")
+    eventually(lambda: sent.is_delivered)
+    assert hub.bodies() == [b"good"]
 
 
 def test_random_bytes_on_the_port_harm_nobody(ends: Ends, eventually: Eventually) -> None:

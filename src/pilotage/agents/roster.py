@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.agents.views import GONE, STEPS, View, steps_to
+from pilotage.net.notes import shown
 from pilotage.protocol.errors import InvalidMessage, StoreError
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Roster:
                     raise InvalidMessage(f"{name} is one pilot too many: a Terminal keeps {MAX_PILOTS}")
                 record = self._pilots[name] = PilotRecord()
             for what, value in known.items():
-                setattr(record, what, value)
+                setattr(record, what, shown(value) if isinstance(value, str) else value)
             record.heard = time.time()
             self._view(name).heard = time.monotonic()
             self._see(name)

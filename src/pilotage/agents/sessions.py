@@ -30,6 +30,9 @@ UNASKED = "unasked"
 STANDING = "standing"
 """The fact in a record that says whether it is open, and who takes part."""
 
+MAX_ASIDES = 100
+"""Sessions that aren't there and get a record each for what comes for them; the rest goes into the last one."""
+
 MAX_RESUMED = 1_000
 """How many of the latest sessions are looked at for ones that were left open."""
 
@@ -150,6 +153,10 @@ class Sessions:
             name = self._asides.get(session, session) or self.current
             if name in self._open:
                 return self._open[name]
+            if session and name == session and len(self._asides) >= MAX_ASIDES:
+                last = next(reversed(self._asides.values()))
+                if last in self._open and session not in self._archives.names():
+                    return self._open[last]
             is_known = bool(name) and name in self._archives.names()
             name = name if is_known else f"{UNASKED}-{self._free_name()}"
             archive = self._open_record(name)

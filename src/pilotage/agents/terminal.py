@@ -32,6 +32,7 @@ from pilotage.net.listens import (
     takes_origin,
 )
 from pilotage.net.node import Net_Node
+from pilotage.net.notes import shown
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.terminal_station import Terminal_Station
@@ -224,8 +225,10 @@ class Terminal:
         """Take note of a pilot that has come."""
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage("HANDSHAKE needs a dictionary with the pilot's name")
-        if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS:
-            raise InvalidMessage(f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters")
+        if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS or not value["pilot"].isprintable():
+            raise InvalidMessage(
+                f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters that can be seen"
+            )
         known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or "")}
         now = {"state": str(value.get("state") or ""), "reason": str(value.get("reason") or "")}
         self.roster.update(value["pilot"], **now, **known)
@@ -242,7 +245,7 @@ class Terminal:
         if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
             raise InvalidMessage("EVENT needs the pilot's name, and what happened")
         name = str(value.get("name") or "event")
-        log.warning("%s: %s: %s", value["pilot"], name, value.get("text", ""))
+        log.warning("%s", shown(f"{value['pilot']}: {name}: {value.get('text', '')}"))
         if name == "disk":
             self.roster.update(value["pilot"], trouble="" if value.get("is_over") else str(value.get("text")))
         told = {what: item for what, item in value.items() if what not in ("pilot", "name", "session")}

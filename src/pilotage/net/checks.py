@@ -34,10 +34,12 @@ def checked_name(name: object) -> str:
     """Give a name that a peer can be known by.
 
     Raises:
-        InvalidMessage: it is no text of 1 to 200 bytes.
+        InvalidMessage: it is no text of 1 to 200 bytes, or has letters that can't be seen.
     """
-    if not isinstance(name, str) or not name or len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
-        raise InvalidMessage(f"a name must be text of 1 to {MAX_NAME_BYTES} bytes, not {name!r:.80}")
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidMessage(
+            f"a name must be text of 1 to {MAX_NAME_BYTES} bytes that can be seen, not {name!r:.80}"
+        )
     return name
 
 

@@ -12,6 +12,7 @@ from pilotage.protocol.settlement import Outcome, Settlement
 
 LINES_A_SECOND = 20
 VALUE_CHARS = 200
+TEXT_CHARS = 1000
 SAME_AGAIN_S = 10.0
 MAX_REMEMBERED = 200
 
@@ -55,7 +56,7 @@ class NoteLog:
 
     def listen_failed(self, name: str, key: str, error: BaseException) -> None:
         """Log the error that a listen has raised, with its traceback."""
-        self._logger.error("the listen for %s of %s failed", key, name, exc_info=error)
+        self._logger.error("the listen for %s of %s failed", shown(key), name, exc_info=error)
 
     def passing(self, what: str, message: Message) -> None:
         """Log a message at level DEBUG: not at all with NOLOG, without its value with MINPRINT."""
@@ -68,6 +69,7 @@ class NoteLog:
     def _write(self, level: int, text: str) -> None:
         if not self._logger.isEnabledFor(level):
             return
+        text = shown(text)
         now = time.monotonic()
         if now - self._said.get(text, -SAME_AGAIN_S) < SAME_AGAIN_S:
             self.counts["log lines withheld"] += 1
@@ -85,3 +87,10 @@ class NoteLog:
             self.counts["log lines withheld"] += 1
         else:
             self._logger.log(level, "%s", text)
+
+
+def shown(text: str) -> str:
+    """Give a text that may hold a peer's words as one line of what can be seen: no escape codes, no line of its own."""
+    if len(text) > TEXT_CHARS:
+        text = f"{text[:TEXT_CHARS]}… ({len(text)} letters)"
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -41,6 +41,7 @@ from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable,
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
+from pilotage.transport.descriptors import raise_limit
 from pilotage.transport.driver import Places
 
 START_TIMEOUT_S = 30.0
@@ -205,6 +206,7 @@ class Station(multiprocessing.Process):
     def run(self) -> None:
         """Be the station: listen, dial, and pass messages on until released. Called in the new process."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise_limit()
         asyncio.set_event_loop(new_event_loop())
         self.loop = IOLoop.current()
         signal.signal(signal.SIGTERM, lambda *_: self._leave())
@@ -561,7 +563,7 @@ def checked_state(value: object) -> str:
     Raises:
         InvalidMessage: it is no short word.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_STATE_CHARS:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_STATE_CHARS or not value.isprintable():
         raise InvalidMessage(f"STATE needs a word of at most {MAX_STATE_CHARS} letters, not {value!r:.60}")
     return value
 

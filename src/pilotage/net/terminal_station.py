@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pilotage.net.checks import checked_name
 from pilotage.net.files import read_file
 from pilotage.net.listens import Origin, passes_on, takes_origin
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
@@ -23,6 +24,7 @@ MAX_DRAWING = {"CONTINUOUS": 4, "DATA": 256}
 """Updates of each kind under way to one plot; beyond it they are dropped, and counted as `plots dropped`."""
 
 QUIET = {Flag.NOLOG.value: True}
+MAX_PILOTS = 10_000
 
 
 class Terminal_Station(Station):
@@ -191,12 +193,12 @@ class Terminal_Station(Station):
         """A pilot has changed state: keep it, and tell the inner node and the pilot's plot.
 
         Raises:
-            InvalidMessage: the value is no state.
+            InvalidMessage: the value is no state, or there are too many pilots.
         """
         state = checked_state(msg.value)
         sender = str(msg.sender)
         pilot = sender[1:] if sender.startswith("_") and sender[1:] in self.pilots else sender
-        self.pilots.setdefault(pilot, {})["state"] = state
+        self._pilot(pilot)["state"] = state
         self._here.keep_value(pilot, state)
         if self._here.knows(f"P_{pilot}"):
             self.send(to=f"P_{pilot}", key="STATE", value=msg.value, repeat=False)
@@ -206,11 +208,13 @@ class Terminal_Station(Station):
         return self.send(to=self.inner, key="STATE", value=told, flags=QUIET)
 
     def l_handshake(self, msg: Message) -> Receipt:
-        """A pilot tells us that it is alive, and where: note it, and tell the inner node."""
+        """A pilot tells us that it is alive, and where: note it, and tell the inner node.
+
+        Raises:
+            InvalidMessage: its name can't be one, or there are too many pilots.
+        """
         if isinstance(msg.value, dict) and isinstance(msg.value.get("pilot"), str):
-            self.pilots.setdefault(msg.value["pilot"], {}).update(
-                ip=msg.value.get("ip"), state=msg.value.get("state")
-            )
+            self._pilot(msg.value["pilot"]).update(ip=msg.value.get("ip"), state=msg.value.get("state"))
         return self.send(to=self.inner, key="HANDSHAKE", value=msg.value)
 
     def l_file(self, msg: Message) -> Receipt:
@@ -256,6 +260,15 @@ class Terminal_Station(Station):
         self._looked[sender] = now
         return True
 
+    def _pilot(self, name: str) -> dict[str, Any]:
+        """Give what is known of a pilot; nothing yet for a new one."""
+        if name not in self.pilots:
+            checked_name(name)
+            if len(self.pilots) >= MAX_PILOTS:
+                raise InvalidMessage(f"{name} is one pilot too many: a Terminal keeps {MAX_PILOTS}")
+        known: dict[str, Any] = self.pilots.setdefault(name, {})
+        return known
+
     def _plot(self, pilot: object, key: str, value: object) -> None:
         """Give a pilot's plot something to draw, unless it hasn't drawn yet what it was given: it may be stalled."""
         plot = f"P_{pilot}"
@@ -270,7 +283,9 @@ class Terminal_Station(Station):
     def _plot_sometimes(self, pilot: object, items: object, headers: dict[str, Any] | None = None) -> None:
         now = time.monotonic()
         newest = items[-1:] if isinstance(items, list) else []
-        if newest and isinstance(pilot, str) and now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:
+        if not newest or not isinstance(pilot, str) or not self._here.knows(f"P_{pilot}"):
+            return
+        if now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:
             self.sent_plot[pilot] = now
             item = newest[0]
             self._plot(pilot, "CONTINUOUS", {**(headers or {}), **item} if isinstance(item, dict) else item)

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pilotage.protocol.dtypes import parse_dtype
+from pilotage.protocol.bounds import check_msgpack
+from pilotage.protocol.dtypes import MAX_FIELDS, parse_dtype
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Attached, Frame
@@ -197,6 +198,7 @@ def _fields(body: Frame, frames: Sequence[Frame]) -> list[Any]:
 
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
     """Read a value back; see `decode_body`."""
+    check_msgpack(body)
     try:
         return _plain_decoder.decode(body)
     except _HasArrays:
@@ -232,8 +234,11 @@ def _pack(array: np.ndarray, beside: _Beside) -> bytes:
 
 
 def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
+    check_msgpack(description)
     try:
         written, shape, order, data = msgspec.msgpack.decode(description)
+        if len(shape) > MAX_NDIM:
+            raise MalformedArray(f"an array with {len(shape)} dimensions is not accepted")
         dtype = _dtype(written)
         shape = tuple([int(size) for size in list.copy(shape)])
         size = dtype.itemsize * prod(shape)
@@ -245,7 +250,7 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
     except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
     spread = prod([max(1, one) for one in shape]) * max(1, dtype.itemsize)
-    if len(shape) > MAX_NDIM or min(shape, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
+    if min(shape, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
         raise MalformedArray(f"an array of {dtype} with {len(shape)} dimensions is not accepted")
     if not isinstance(data, (bytes, memoryview)) or size != len(data):
         raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")
@@ -271,7 +276,7 @@ def _named(written: str) -> np.dtype[Any]:
 def _dtype(written: Any) -> np.dtype[Any]:
     if isinstance(written, str) and len(written) <= MAX_DTYPE_CHARS:
         return _named(written)
-    if isinstance(written, list):
+    if isinstance(written, list) and len(written) <= MAX_FIELDS:
         return np.dtype([_field(field) for field in written])
     raise MalformedArray("an array's dtype must be a short text or a list of fields")
 

@@ -37,6 +37,7 @@ from pilotage.protocol.neighbours import Neighbours
 from pilotage.protocol.original import Confirmation
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.outgoing import Outgoing
+from pilotage.protocol.patience import Patience, PatienceRules
 from pilotage.protocol.records import (
     MAX_HOPS,
     Ack,
@@ -69,6 +70,7 @@ class ExchangeConfig:
         upstream: the socket by which we dial up the tree; "" where we don't.
         delivery: patience of our sends.
         liveness: judgement of silence.
+        patience: with links that send what can't be used.
         holds_s: how long a message waits here for a recipient that isn't connected; less than its originator waits
             before it sends it again, so that a refusal is certain.
         ack_within_s: how long we may take to say that a message was received, if it isn't over by then.
@@ -81,6 +83,7 @@ class ExchangeConfig:
     upstream: str = ""
     delivery: DeliveryRules = field(default_factory=DeliveryRules)
     liveness: LivenessRules = field(default_factory=LivenessRules)
+    patience: PatienceRules = field(default_factory=PatienceRules)
     holds_s: float = 4.0
     ack_within_s: float = 0.01
     stopped_after_s: float = 30.0
@@ -103,6 +106,7 @@ class Exchange:
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
         self._out = Outgoing()
+        self._patience: Patience[Link] = Patience(config.patience)
         self._neighbours = Neighbours(self.routing, config.liveness, self._out, self.counts, self)
         self._serves = serves
         self._now = 0.0
@@ -127,12 +131,13 @@ class Exchange:
         """A link has ended."""
         self._begin(now)
         self._stale.discard(link)
+        self._patience.forget(link)
         self._neighbours.lose(link, text)
         return self._finish()
 
     def turn(
         self,
-        arrivals: Iterable[Arrival],
+        arrivals: Sequence[Arrival],
         results: Iterable[HandlingResult],
         requests: Iterable[SendRequest],
         now: float,
@@ -144,7 +149,7 @@ class Exchange:
         self._send(requests)
         return self._finish()
 
-    def frames_arrived(self, arrivals: Iterable[Arrival], now: float) -> list[Instruction]:
+    def frames_arrived(self, arrivals: Sequence[Arrival], now: float) -> list[Instruction]:
         """Transmissions arrived, on any links, in order for each."""
         self._begin(now)
         self._arrive(arrivals)
@@ -162,17 +167,29 @@ class Exchange:
         self._settle(results)
         return self._finish()
 
-    def _arrive(self, arrivals: Iterable[Arrival]) -> None:
-        for link, card, frames in arrivals:
+    def _arrive(self, arrivals: Sequence[Arrival]) -> None:
+        taken = self._patience.within(arrivals, self._now)
+        if len(taken) < len(arrivals):
+            self.counts["over the rate"] += len(arrivals) - len(taken)
+        for link, card, frames in taken:
             peer = self.routing.peers.get(link) or self.admission.candidate(link)
             if peer is None:
-                if link in self._stale:
-                    self.counts["too old to be read"] += 1
+                peer = self._newcomer(link, card, frames)
+                if peer is None:
                     continue
-                if card.dialect is Dialect.JSON:
-                    self.edge.met(link, frames)
-                peer = self._neighbours.meet(link, card, self._now)
             self._frames(peer, frames)
+
+    def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:
+        """Meet somebody; None if nothing of that link is read now."""
+        if link in self._stale:
+            self.counts["too old to be read"] += 1
+            return None
+        if self._patience.is_muted(link, self._now):
+            self.counts["muted"] += 1
+            return None
+        if card.dialect is Dialect.JSON:
+            self.edge.met(link, frames)
+        return self._neighbours.meet(link, card, self._now)
 
     def _send(self, requests: Iterable[SendRequest]) -> None:
         for request in requests:
@@ -288,12 +305,24 @@ class Exchange:
         except PeerError as error:
             self.counts["malformed"] += 1
             self._out.note(Level.WARNING, f"from {peer.name or 'a stranger'}: {error}")
+            self._take_offence(peer, frames)
+
+    def _take_offence(self, peer: Peer, frames: Sequence[Frame]) -> None:
+        """What came can't be used, or may not come from there: too much of it, and nothing of the link is read."""
+        if self._patience.is_exhausted(peer.link, sum(map(len, frames)), self._now):
+            text = f"it sends too much that can't be used; nothing of it is read for {self.config.patience.mute_s:g} s"
+            self.counts["links muted"] += 1
+            self._out.note(Level.WARNING, f"{peer.name or 'a stranger'}: {text}")
+            self.admission.forget(peer.link)
+            if peer.link in self.routing.peers:
+                self._neighbours.hang_up(peer, text)
 
     def _packet(self, peer: Peer, packet: Packet) -> None:
         for greeting in packet.greetings:
             self._neighbours.greeted(peer, greeting)
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
+            self._take_offence(peer, ())
             return
         name = peer.name
         for ack in packet.acks:
@@ -314,6 +343,7 @@ class Exchange:
         """An original peer sent something: stand in for it as the originator."""
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += 1
+            self._take_offence(peer, ())
             return
         taken = self.edge.arrived(peer, frames)
         self.counts["received"] += taken.counts

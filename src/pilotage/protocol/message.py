@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from pilotage.protocol.arrays import MAX_NESTING, ArrayForm, collapse_leaf, encode_array, expand_arrays
+from pilotage.protocol.bounds import check_json
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedFrame, PilotageError
 
 Fault = Callable[[str], PilotageError]
@@ -328,6 +329,7 @@ def _parse_json(msg: object) -> dict[str, Any]:
         raise InvalidMessage(f"msg must be JSON text, bytes or a dict, not {type(msg).__name__}")
     try:
         text = msg if isinstance(msg, str) else str(msg, "utf-8")
+        check_json(text)
         fields = json.loads(text)
     except RecursionError as cause:
         raise MalformedFrame(f"a message is nested deeper than {MAX_NESTING} levels") from cause

@@ -19,7 +19,7 @@ from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.instructions import Link
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.records import Frame, Marks, Parcel
+from pilotage.protocol.records import MAX_NAMES, Frame, Marks, Parcel
 from pilotage.protocol.sends import FOREVER, DeliveryRules
 from pilotage.protocol.settlement import Settlement, expired
 
@@ -33,6 +33,8 @@ STORING = frozenset(("DATA", "CONTINUOUS", "STREAM"))
 MAX_SEEN = 100_000
 MAX_TRIES = 100
 MAX_BODY_BYTES = 512 * 2**20
+MAX_FIELD_CHARS = 1024
+"""Of each field that is remembered: an id, a name, a key, a timestamp."""
 
 MessageId = tuple[str, str, str]
 """What tells an original message from all others: its sender, id and timestamp."""
@@ -81,10 +83,15 @@ def read_envelope(frames: Sequence[Frame], me: str) -> Envelope:
     message = Message(raw)
     if not message.validate():
         raise MalformedFrame("an envelope needs id, to, sender and key")
+    fields = (message.id, message.sender, message.key, message.timestamp)
+    if max(len(field or "") for field in fields) > MAX_FIELD_CHARS:
+        raise MalformedFrame(f"an envelope's id, sender, key or timestamp is longer than {MAX_FIELD_CHARS}")
     return Envelope(message, raw, _path(_names(frames[:-1]), message.to, me))
 
 
 def _names(frames: Sequence[Frame]) -> list[str]:
+    if len(frames) > MAX_NAMES or any(len(frame) > MAX_FIELD_CHARS for frame in frames):
+        raise MalformedFrame(f"an original sends {MAX_NAMES} names of {MAX_FIELD_CHARS} bytes at most")
     try:
         return [bytes(frame).decode() for frame in frames]
     except UnicodeDecodeError as error:
@@ -100,6 +107,8 @@ def _path(names: list[str], to: object, me: str) -> tuple[str, ...]:
     if rest:
         return tuple(rest)
     if isinstance(to, list):
+        if len(to) > MAX_NAMES:
+            raise MalformedFrame(f"an envelope names {len(to)} recipients, the most is {MAX_NAMES}")
         hops = [str(hop) for hop in to]
         return tuple(hops[hops.index(me) + 1 :] if me in hops[:-1] else hops) or (me,)
     return (str(to),)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -20,12 +20,19 @@ from pilotage.protocol.settlement import Outcome, Reason
 WIRE_VERSION = 2
 MAX_HOPS = 16
 MAX_NAMES = 256
+MAX_NAME_CHARS = 1024
 MAX_RANGES = 2 * 65_536
 MAX_HEAD_BYTES = 64 * 2**20
 MAX_PACKET_PARCELS = 1024
+MAX_PACKET_ACKS = 65_536
 MAX_PACKET_BYTES = 512 * 1024
 
 Frame = bytes | memoryview
+
+# Lists are bounded by what their heads say, before anything is built of them.
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)]
+Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_NAMES)]
+Ranges = Annotated[list[int], msgspec.Meta(max_length=MAX_RANGES)]
 
 
 class Marks:
@@ -62,13 +69,13 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
         attached: on the wire the number of raw frames behind the head that belong to it; `Attached` in memory.
     """
 
-    path: list[str]
-    trail: list[str]
+    path: Names
+    trail: Names
     boot: int
     flow: int
     seq: int
     floor: int
-    verb: str
+    verb: Name
     marks: int
     body: bytes
     attached: Any = 0
@@ -119,16 +126,16 @@ class Ack(msgspec.Struct, array_like=True, gc=False):
         verdicts: refusals and answers, repeated until the flow's floor has passed them.
     """
 
-    path: list[str]
+    path: Names
     boot: int
     flow: int
     life: int
     received: int
-    received_beyond: list[int]
+    received_beyond: Ranges
     settled: int
-    settled_beyond: list[int]
+    settled_beyond: Ranges
     fresh: int = 0
-    verdicts: list[Verdict] = []
+    verdicts: Annotated[list[Verdict], msgspec.Meta(max_length=MAX_RANGES)] = []
 
 
 class Greeting(msgspec.Struct, array_like=True, gc=False):
@@ -147,9 +154,9 @@ class Greeting(msgspec.Struct, array_like=True, gc=False):
 class Packet(msgspec.Struct, array_like=True, gc=False):
     """One transmission's head."""
 
-    parcels: list[Parcel] = []
-    acks: list[Ack] = []
-    greetings: list[Greeting] = []
+    parcels: Annotated[list[Parcel], msgspec.Meta(max_length=MAX_PACKET_PARCELS)] = []
+    acks: Annotated[list[Ack], msgspec.Meta(max_length=MAX_PACKET_ACKS)] = []
+    greetings: Annotated[list[Greeting], msgspec.Meta(max_length=MAX_PACKET_PARCELS)] = []
 
 
 _VERSION = bytes([WIRE_VERSION])

@@ -13,6 +13,8 @@ from pilotage.protocol.instructions import Card, Dialect
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 GREETING_BYTES = 64
 MAX_READY_BYTES = 65536
+MAX_NAME_BYTES = 200
+MAX_BOOT_DIGITS = 20
 
 X_DIALECT = "X-Pilotage"
 X_NAME = "X-Name"
@@ -79,10 +81,14 @@ def own_card(name: str, boot: str, *, dials: bool) -> Card:
     """Build the card of a peer that speaks our wire from the properties that it told.
 
     Raises:
-        MalformedFrame: no name, or a life that is no number.
+        MalformedFrame: no name, one that is too long or can't be shown, or a life that is no number.
     """
-    if not name or not boot.isdecimal():
-        raise MalformedFrame("a peer of our wire must tell its name and its life")
+    if not (boot.isascii() and boot.isdecimal() and len(boot) <= MAX_BOOT_DIGITS):
+        raise MalformedFrame("a peer of our wire must tell its life, a number")
+    if not name.isprintable() or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise MalformedFrame(
+            f"a peer of our wire must tell its name, {MAX_NAME_BYTES} bytes that can be seen at most"
+        )
     return Card(Dialect.OWN, name, int(boot), dials=dials)
 
 

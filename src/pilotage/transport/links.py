@@ -42,6 +42,7 @@ VIEW_FROM_BYTES = 4096
 """What is read where ZeroMQ has put it: below, a copy costs less than a view."""
 
 MAX_FRAME_BYTES = 512 * 2**20
+MAX_FRAMES = 65_536
 PEEK_TIMEOUT_S = 3.0
 
 # The plain methods below pyzmq's conveniences, which cost as much again as the call itself.
@@ -59,12 +60,14 @@ class SocketRules:
         handshake_ms: time that a newcomer has for its handshake.
         max_frame_bytes: largest frame accepted.
         linger_ms: time that a closing socket has to get rid of what it queued.
+        max_arriving: connections that the system holds until they are taken.
     """
 
     max_queued: int = 10_000
     handshake_ms: int = 3000
     max_frame_bytes: int = MAX_FRAME_BYTES
     linger_ms: int = 500
+    max_arriving: int = 1024
 
 
 def open_socket(
@@ -77,6 +80,7 @@ def open_socket(
     socket.setsockopt(zmq.HANDSHAKE_IVL, rules.handshake_ms)
     socket.setsockopt(zmq.MAXMSGSIZE, rules.max_frame_bytes)
     socket.setsockopt(zmq.LINGER, rules.linger_ms)
+    socket.setsockopt(zmq.BACKLOG, rules.max_arriving)
     for item in told:
         socket.setsockopt(zmq.METADATA, item)
     return socket
@@ -169,6 +173,8 @@ class Endpoint:
         while frame.more:
             frame = _recv(socket, NOBLOCK, False)
             frames.append(frame)
+            if len(frames) > MAX_FRAMES:
+                del frames[1:]  # what is left of it is read off, and what is left of that is malformed
         return frames
 
     def _write(self, frames: Sequence[Frame]) -> None:
@@ -304,9 +310,11 @@ def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:
         frame.get(X_DIALECT)
     except zmq.ZMQError:
         return Card(Dialect.JSON, _original_name(routing_id))
+    except ValueError:
+        return Card(Dialect.OWN, "")
     try:
         return own_card(str(frame.get(X_NAME)), str(frame.get(X_BOOT)), dials=True)
-    except (zmq.ZMQError, MalformedFrame):
+    except (zmq.ZMQError, MalformedFrame, ValueError):  # ValueError: what it tells is not UTF-8
         return Card(Dialect.OWN, "")
 
 
