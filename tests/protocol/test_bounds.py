@@ -40,7 +40,9 @@ BOMBS = {
     "a text that claims four billion": b"\xdb\xff\xff\xff\xff" + bytes(10),
     "an array described by empty lists": ext(many(b"\x90", 8 * MIB)),
     "an array of 90,000 dimensions": ext(msgspec.msgpack.encode(["<f8", [2**63] * 90_000, "C", b""])),
-    "an array of 90,000 fields": ext(msgspec.msgpack.encode([[[f"f{n}", "<f8"] for n in range(45_000)], [], "C", b""])),
+    "an array of 90,000 fields": ext(
+        msgspec.msgpack.encode([[[f"f{n}", "<f8"] for n in range(45_000)], [], "C", b""])
+    ),
     "endless small arrays": many(ext(b"\x90"), 2 * MIB),
 }
 
