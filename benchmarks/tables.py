@@ -31,7 +31,7 @@ UNITS = {
     "p99_ms": "p99 ms",
     "station_mb": "station MB",
     "station_cpu_pct": "station CPU %",
-    "sender_cpu_pct": "pilot CPU %",
+    "sender_cpu_pct": "peer CPU %",
     "import_s": "import s",
     "plain_import_s": "`import` alone s",
     "bare_python_s": "Python itself s",

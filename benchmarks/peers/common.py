@@ -139,6 +139,11 @@ class Process:
         how = "it runs still" if code is None else f"it ended with {code}"
         return f"{how}; its log ends with: {self._log.read()[-2000:]}"
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._popen.pid
+
     def used(self) -> Usage:
         """Return what the process and those it started use and have used so far."""
         root = psutil.Process(self._popen.pid)
@@ -195,6 +200,11 @@ class Session:
             process = Process(role, command, Path(self._folder.name))
             self._processes.append(process)
             addresses |= process.ask(addresses, START_TIMEOUT_S)
+
+    @property
+    def processes(self) -> list[Process]:
+        """One for each role, the sender last."""
+        return list(self._processes)
 
     def measure(self, mode: str, seconds: float) -> Measurement:
         """Measure one slice.

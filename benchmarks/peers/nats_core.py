@@ -4,8 +4,9 @@
     python -m benchmarks.peers.nats_core --mode frames --seconds 3
 
 Needs `nats-server` and `nats-py`, as `nats_jetstream` does. Core keeps nothing: a subscriber that isn't there, or is
-too slow, misses what is published. So the receiver publishes each message's number to the sender's inbox, and of
-arrays every so often how many came. All of a sender runs on nats-py's own loop. A round trip is its `request`.
+too slow, misses what is published. So the receiver publishes to the sender's inbox how many came: whenever no more
+wait, and each 32nd time; of arrays each 8th. What comes from many senders is answered one by one, with its number.
+All of a sender runs on nats-py's own loop. A round trip is its `request`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PEER = Peer(
     promise="received, in memory",
     missing=what_is_missing,
 )
-SMALL, BULK, FLUSH = "small", "bulk", "flush"
-CREDIT_EVERY = 8
+SMALL, MANY, BULK, FLUSH = "small", "many", "bulk", "flush"
+ACK_EVERY, CREDIT_EVERY = 32, 8
 HEAD_BYTES = 8
 PENDING_BYTES = 1 << 30
 
@@ -54,12 +55,21 @@ class Receiver:
         self._connection = await connect(url)
         for subject, take in ((SMALL, self._take), (BULK, self._take_array), (FLUSH, self._flush)):
             await self._connection.subscribe(subject, cb=take, pending_bytes_limit=PENDING_BYTES)
+        self._many = await self._connection.subscribe(
+            MANY, cb=self._take_many, pending_bytes_limit=PENDING_BYTES
+        )
         await self._connection.flush()
 
     async def _take(self, message: Any) -> None:
         n = msgspec.json.decode(message.data)["n"]
         self._arrivals.note(n)
         await self._connection.publish(message.reply, b"%d" % n)
+
+    async def _take_many(self, message: Any) -> None:
+        self._arrivals.note(msgspec.json.decode(message.data)["n"])
+        self._uncredited += 1
+        if self._uncredited >= ACK_EVERY or not self._many.pending_msgs:
+            await self._flush(message)
 
     async def _take_array(self, message: Any) -> None:
         data = memoryview(message.data)
@@ -97,14 +107,9 @@ class Sender:
     async def _connect(self) -> None:
         self._arrived = asyncio.Event()
         self._connection = await connect(self._url)
-        self._inbox, self._credits = self._connection.new_inbox(), self._connection.new_inbox()
-        await self._connection.subscribe(self._inbox, cb=self._acknowledged)
+        self._credits = self._connection.new_inbox()
         await self._connection.subscribe(self._credits, cb=self._credited)
         await self._connection.flush()
-
-    async def _acknowledged(self, _ack: Any) -> None:
-        self._confirmed += 1
-        self._arrived.set()
 
     async def _credited(self, credit: Any) -> None:
         self._confirmed += int(credit.data)
@@ -117,7 +122,7 @@ class Sender:
 
     async def _measure_acked(self, seconds: float, first: int, window: int) -> dict[str, Any]:
         async def send(n: int) -> None:
-            await self._connection.publish(SMALL, msgspec.json.encode(payload(n)), self._inbox)
+            await self._connection.publish(MANY, msgspec.json.encode(payload(n)), self._credits)
 
         return await self._pipeline(send, seconds, first, window)
 

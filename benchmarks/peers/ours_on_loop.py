@@ -17,7 +17,11 @@ from .common import Peer, main, role_commands
 from .ours import Listen, Router
 from .roles import Addresses
 
-PEER = Peer("ours_on_loop", lambda: role_commands("ours_on_loop", "router", "receiver", "sender"))
+PEER = Peer(
+    "ours_on_loop",
+    lambda: role_commands("ours_on_loop", "router", "receiver", "sender"),
+    promise=ours.PEER.promise,
+)
 
 
 def on_the_loop(listen: Listen) -> Listen:

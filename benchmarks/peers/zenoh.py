@@ -5,9 +5,9 @@
 
 Needs `eclipse-zenoh` (`pip install -e '.[bench]'`). Reliable, and blocking where the network is slower than the
 sender (its default drops); else as it comes: TCP, and shared memory for what is larger than 3 kB, also by way of the
-router. `zenoh_tcp` does without. The receiver puts each message's number to the
-sender's key, and of arrays every so often how many came. Arrays are handed over as bytes made beforehand, with the
-number as attachment, so that nothing is copied in Python on the sender's side.
+router. `zenoh_tcp` does without. The receiver puts to the sender's key how many came, each 32nd time, and of arrays
+each 8th; where latency is measured, it answers each message with its number. Arrays are handed over as bytes made
+beforehand, with the number as attachment, so that nothing is copied in Python on the sender's side.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from .roles import Addresses, Pipeline, Sending, payload
 ME = "sender"
 MEETING_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
-CREDIT_EVERY = 8
+ACK_EVERY, CREDIT_EVERY = 32, 8
 HELLO = -1
-FLUSH = b"F"
 
 
 def what_is_missing() -> str:
@@ -109,6 +108,7 @@ class Receiver:
         ]
         for at, session in enumerate(self._sessions):
             session.declare_subscriber("small/*", lambda sample, at=at: self._take(at, sample))
+            session.declare_subscriber("many/*", lambda sample, at=at: self._take_many(at, sample))
             session.declare_subscriber("bulk/*", lambda sample, at=at: self._take_array(at, sample))
 
     def _answer(self, at: int, kind: str, sample: Any, number: int) -> None:
@@ -125,16 +125,31 @@ class Receiver:
                 self._arrivals.note(n)
         self._answer(at, "ack/", sample, n)
 
-    def _take_array(self, at: int, sample: Any) -> None:
-        number, data = sample.attachment.to_bytes(), sample.payload.to_bytes()
+    def _take_many(self, at: int, sample: Any) -> None:
+        body = sample.payload.to_bytes()
         with self._lock:
-            if number != FLUSH:
-                self._arrivals.note_array(int(number), data)
-                self._uncredited += 1
-            is_due = number == FLUSH or self._uncredited >= CREDIT_EVERY
-            count, self._uncredited = (self._uncredited, 0) if is_due else (0, self._uncredited)
-        if is_due:
+            if body:
+                self._arrivals.note(json.loads(body)["n"])
+            count = self._gather(1 if body else 0, ACK_EVERY)
+        if count:
+            self._answer(at, "ack/", sample, count)
+
+    def _take_array(self, at: int, sample: Any) -> None:
+        body = sample.payload.to_bytes()
+        with self._lock:
+            if body:
+                self._arrivals.note_array(int(sample.attachment.to_bytes()), body)
+            count = self._gather(1 if body else 0, CREDIT_EVERY)
+        if count:
             self._answer(at, "credit/", sample, count)
+
+    def _gather(self, fresh: int, enough: int) -> int:
+        """Return how many are to be confirmed now; nothing fresh is what a sender puts at its end."""
+        self._uncredited += fresh
+        if fresh and self._uncredited < enough:
+            return 0
+        count, self._uncredited = self._uncredited, 0
+        return count
 
     def request(self, what: str) -> dict[str, int]:
         """Return what arrived; the only thing a receiver is asked (`count`)."""
@@ -179,6 +194,7 @@ class Sender(Sending):
         self._session = self._dial("port")
         self._session.declare_subscriber(f"ack/{ME}", self._acknowledged)
         self._publisher = declare(self._session, f"small/{ME}")
+        self._many = declare(self._session, f"many/{ME}")
         self._streams: dict[bool, tuple[Any, Counted]] = {}
         self._lanes: list[tuple[Any, Any]] = []
         self._meet()
@@ -198,14 +214,20 @@ class Sender(Sending):
                 return
         raise TimeoutError(f"the receiver did not answer within {MEETING_TIMEOUT_S} s")
 
-    def _acknowledged(self, _sample: Any) -> None:
-        (self._answer if self._is_asking else self._acks).add(1)
+    def _acknowledged(self, sample: Any) -> None:
+        if self._is_asking:
+            self._answer.add(1)
+        else:
+            self._acks.add(int(sample.payload.to_bytes()))
 
     def _send(self, n: int) -> None:
         self._publisher.put(json.dumps(payload(n)).encode())
 
-    def _collect(self, timeout_s: float) -> int:
-        return self._acks.take(timeout_s)
+    def measure_acked(self, seconds: float, first: int, window: int) -> dict[str, Any]:
+        """Send small messages, at most `window` unconfirmed."""
+        put, flush = self._many.put, lambda: self._many.put(b"")
+        pipeline = Pipeline(lambda n: put(json.dumps(payload(n)).encode()), self._acks.take, window, flush)
+        return pipeline.run(seconds, first)
 
     def measure_rtt(self, seconds: float, first: int) -> dict[str, Any]:
         """Send a message and wait for its answer, again and again."""
@@ -236,7 +258,7 @@ class Sender(Sending):
             lambda n: publisher.put(bodies[n % POOL], attachment=b"%d" % n),
             credits_.take,
             window,
-            lambda: publisher.put(b"", attachment=FLUSH),
+            lambda: publisher.put(b""),
             hz,
         )
 
