@@ -146,7 +146,7 @@ BARS = (
     Bar("idle_pilot", "sender_cpu_pct", at_most=0.5, mine="ours_idle"),
     Bar("idle_station", "station_cpu_pct", at_most=2.0),
     Bar("idle_station", "station_mb", at_most=150.0),
-    Bar("import", "import_s", at_most=0.25, mine="ours_import"),
+    Bar("import", "import_cpu_s", at_most=0.25, mine="ours_import"),
     Bar("store", "of_wanted", at_least=1.0, mine="ours_store"),
     Bar("recorded", "of_wanted", at_least=1.0, mine="ours_store"),
 )

@@ -18,6 +18,7 @@ message (unless it is known to, as the original is), if one failed, or if Pilota
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -84,7 +85,14 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of one slice, instead of the mode's own")
     parser.add_argument("--json", type=Path, help="write all slices and summaries here")
     parser.add_argument("--plot", type=Path, help="draw the ratios into this PNG")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    # Said now, not after ten minutes of measuring.
+    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install -e '.[bench]'")
+    for file in filter(None, (arguments.json, arguments.plot)):
+        if not file.absolute().parent.is_dir():
+            parser.error(f"there is no folder {file.absolute().parent} for {file.name}")
+    return arguments
 
 
 def machine() -> dict[str, Any]:

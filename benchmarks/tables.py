@@ -32,6 +32,8 @@ UNITS = {
     "station_mb": "station MB",
     "station_cpu_pct": "station CPU %",
     "sender_cpu_pct": "peer CPU %",
+    "import_cpu_s": "CPU s",
+    "dependencies_cpu_s": "of that, others' CPU s",
     "import_s": "import s",
     "plain_import_s": "`import` alone s",
     "bare_python_s": "Python itself s",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import importlib.util
 import math
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import pytest
 from benchmarks.bars import BARS, Bar, Rounds
 from benchmarks.modes import MODES
 from benchmarks.peers.common import Measurement, load_peer
+from benchmarks.plot import draw
+from benchmarks.run import parse_arguments
 from benchmarks.tables import faults, summarize
 
 
@@ -82,12 +84,22 @@ def test_losses_are_told_by_name() -> None:
 
 
 @pytest.mark.slow
-def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from benchmarks.plot import draw
-
+def test_the_picture_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "bench.png"
+    if importlib.util.find_spec("matplotlib") is None:
+        with pytest.raises(SystemExit):
+            parse_arguments(["--plot", str(picture)])
+        assert "needs matplotlib" in capsys.readouterr().err
+        return
     rates = measured("acked", ours=(30,), raw_pyzmq=(10,), autopilot_051=(1,))
     verdicts = [Bar("acked", "rate_per_s", "raw_pyzmq", at_least=3.0).judge(rates)]
-    draw(tmp_path / "bench.png", rates, verdicts, {"cpus": 2, "python": "3", "load_1_min": 0.5})
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
-    assert json.dumps(verdicts[0].text) == '"met"'
+    draw(picture, rates, verdicts, {"cpus": 2, "python": "3", "load_1_min": 0.5})
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_that_is_not_there_is_told_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--json", str(tmp_path / "nowhere" / "results.json")])
+    assert "there is no folder" in capsys.readouterr().err
