@@ -95,7 +95,7 @@ _ALL = (
     ),
     Mode(
         "frames",
-        "frames of 307 kB, routed over TCP",
+        "frames of 307 kB, routed over TCP (zenoh: in shared memory)",
         ("rate_per_s", "mb_per_s", "cpu_s_per_10k"),
         *(5, 1.0, "bulk", _bulk(FRAME_BYTES, 64)),
     ),

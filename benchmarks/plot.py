@@ -61,9 +61,8 @@ def _panel(axis: Any, mode: str, rounds: Rounds, verdicts: Sequence[Verdict]) ->
         if (bar.mode, bar.figure, bar.peer, bar.their_mode) == (mode, figure, reference, ""):
             axis.axvline(bar.at_least or bar.at_most, color=BAR, linestyle=":", linewidth=1.2)
     better = "less is better" if figure in LESS_IS_BETTER else "more is better"
-    axis.set_title(
-        f"{MODES[mode].title}: {figure} / {reference}\n({better}; dotted: what we must reach)", fontsize=8
-    )
+    title = f"{MODES[mode].title}\n{figure} / {reference} ({better}; dotted: what we must reach)"
+    axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=8)
     axis.margins(x=0.15)
     axis.spines[["top", "right"]].set_visible(False)

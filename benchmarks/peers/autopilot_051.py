@@ -11,15 +11,34 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from .common import CHECKOUT, Peer, main
+from .common import CHECKOUT, BenchmarkFailed, Peer, main
 
 MAKE_VENV = CHECKOUT / "tests" / "interop" / "original" / "make_venv.py"
 ROLES = ("router", "receiver", "sender")
 
 
+def make_environment() -> subprocess.CompletedProcess[str]:
+    """Build the original's environment if it is missing, which takes minutes; its interpreter is printed."""
+    command = [sys.executable, str(MAKE_VENV)]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def what_is_missing() -> str:
+    """Say why there is no original here; nothing if there is."""
+    made = make_environment()
+    lines = made.stderr.strip().splitlines() or ["no reason given"]
+    return f"its environment can't be made ({lines[-1]})" if made.returncode else ""
+
+
 def commands() -> list[tuple[str, list[str]]]:
-    """Return the role commands under the original's interpreter, whose environment is built if missing."""
-    made = subprocess.run([sys.executable, str(MAKE_VENV)], check=True, stdout=subprocess.PIPE, text=True)
+    """Return the role commands under the original's interpreter.
+
+    Raises:
+        BenchmarkFailed: there is none, and it can't be built.
+    """
+    made = make_environment()
+    if made.returncode:
+        raise BenchmarkFailed(made.stderr)
     start = [made.stdout.strip(), "-m", "benchmarks.peers.autopilot_051_roles"]
     return [(role, [*start, role]) for role in ROLES]
 
@@ -32,6 +51,7 @@ PEER = Peer(
     windows={"durable": 512, "chunks": 64, "frames": 16},
     promise="received, in memory",
     loses=True,
+    missing=what_is_missing,
 )
 
 if __name__ == "__main__":
