@@ -33,8 +33,10 @@ from pilotage.net.listens import (
 )
 from pilotage.net.node import Net_Node
 from pilotage.net.notes import shown
+from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
+from pilotage.net.receipt import Receipt
 from pilotage.net.terminal_station import Terminal_Station
 from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, StoreError, TaskError
 
@@ -60,6 +62,7 @@ class Terminal:
     Attributes:
         on_trouble: told when a disk refuses what is to be kept, and when it takes it again: what can't be written,
             why, and whether it is over. On any thread; it must not wait.
+        plots_dropped: updates that plots have missed, of streams that come straight to us.
 
     Raises:
         PortInUse: another program listens on the Terminal's port.
@@ -75,6 +78,8 @@ class Terminal:
         self._kept_states: dict[str, tuple[str, str]] = {}
         self.sessions.on_trouble = self._troubled
         archives.watch(self._troubled)
+        self.plots_dropped = 0
+        self.plots = Plots(self._send_to_plot, self._plot_dropped, 1.0 / self.settings.drawfps)
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
         self._keeper = Keeper(self._make_station, self._station_restarted)
         try:
@@ -104,9 +109,8 @@ class Terminal:
             "SET": self.l_set,
             "END": self.l_end,
         }
-        self.node = Net_Node(
-            f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens, journal=self.settings.datadir / "journal"
-        )
+        journal = self.settings.datadir / "journal"
+        self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens, journal=journal, direct=True)
         self._coherence = Coherence(self.node, self.sessions)
         self._ask_all()
 
@@ -140,6 +144,7 @@ class Terminal:
     def _station_restarted(self) -> None:
         """Nobody is connected to a new station; who comes again is told of."""
         self.roster.lose_all()
+        self.plots.lose_all()
         self._ask_all()
 
     def _ask_all(self) -> None:
@@ -181,7 +186,23 @@ class Terminal:
     @takes_origin
     def l_continuous(self, items: Any, origin: Origin) -> object:
         """Keep a batch of continuous data."""
-        return self._keep_items(items if isinstance(items, list) else [items], origin)
+        items = items if isinstance(items, list) else [items]
+        if (
+            len(origin.trail) == 1
+            and items
+            and isinstance(items[-1], dict)
+            and self.plots.want(origin.trail[0])
+        ):
+            # It came straight from its stream: the station, which gives plots what passes there, hasn't seen it.
+            self.plots.draw_newest(items[-1].get("pilot"), items)
+        return self._keep_items(items, origin)
+
+    def _send_to_plot(self, plot: str, key: str, value: object) -> Receipt:
+        return self.node.send(plot, key, value, repeat=False)
+
+    def _plot_dropped(self) -> None:
+        """A plot has missed something."""
+        self.plots_dropped += 1
 
     def _keep_items(self, items: Sequence[Mapping[str, Any]], origin: Origin) -> object:
         good = [item for item in items if isinstance(item, dict) and "timestamp" in item]
@@ -237,6 +258,7 @@ class Terminal:
         """Take note of how a pilot's connection is, as our station or one on the way to it says."""
         if not isinstance(value, dict):
             raise InvalidMessage("PEER needs a dictionary with name and link")
+        self.plots.note(str(value.get("name")), is_there=value.get("link") != "gone")
         self.roster.note_link(str(value.get("name")), str(value.get("link")), str(value.get("via") or ""))
 
     @takes_origin

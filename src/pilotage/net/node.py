@@ -22,8 +22,10 @@ from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.prefs import journal_folder
 from pilotage.net.receipt import Receipt
-from pilotage.net.streams import Stream, headers_from_prefs
-from pilotage.protocol.errors import Closed, MalformedFrame
+from pilotage.net.spool import Spool
+from pilotage.net.streams import SPOOL_BYTES, Lane, Stream, headers_from_prefs
+from pilotage.protocol.errors import Closed, MalformedFrame, MisuseError
+from pilotage.protocol.exchange import STREAM_VERBS
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.transport.driver import Places
@@ -61,6 +63,8 @@ class Net_Node:
         journal: the folder in which durable messages (DATA, and what is sent with `durable=True`) are kept until
             they are settled, so that they outlive this process; `journal` in DATADIR if not given, None to keep
             nothing. The next node of this name goes on with what it finds there.
+        direct: of the inner node of a station that passes streams on to it: streams of this machine may come
+            straight to it. The station sees nothing of them then, so that plots are this node's task.
 
     Attributes:
         on_journal: called with what goes wrong with the journal's disk, and when it is right again (`.text`,
@@ -91,6 +95,7 @@ class Net_Node:
         expand_on_receive: bool = True,
         router_port: int | None = None,
         journal: str | Path | None = "",
+        direct: bool = False,
     ) -> None:
         self.id = checked_name(id)
         self.upstream = upstream
@@ -106,6 +111,7 @@ class Net_Node:
         self._streams: list[Stream] = []
         self._released = False
         self._journals = journal_folder(journal)
+        self._direct = direct
         self.init_networking()
 
     # Life
@@ -118,6 +124,7 @@ class Net_Node:
             dial_host=self.upstream_ip if self.port else None,
             dial_port=self.port,
             upstream=self.upstream,
+            has_door=self._direct,
         )
         config = MessengerConfig(
             self.id,
@@ -135,7 +142,7 @@ class Net_Node:
             self.release()
             raise
         listener = self._messenger.driver.listener
-        if listener is not None:
+        if listener is not None and listener.port:
             self.router_port = listener.port
 
     def threaded_loop(self) -> None:
@@ -263,6 +270,9 @@ class Net_Node:
         ip: str | None = None,
         subject: str | None = None,
         pilot: str | None = None,
+        lane: str = "record",
+        spool: str | Path | None = None,
+        spool_bytes: int = SPOOL_BYTES,
     ) -> Stream:
         """Make a queue; what is put into it is sent in batches, on a socket of its own.
 
@@ -275,23 +285,41 @@ class Net_Node:
             ip: where that station is.
             subject: who is recorded; the pref SUBJECT if not given.
             pilot: under whose name it is recorded; from the prefs if not given.
+            lane: "record" loses nothing: `put` blocks while too much is on its way. "preview" keeps the newest and
+                drops the oldest, which `statistics().counts["items dropped"]` tells.
+            spool: a folder in which a record's items wait instead of making `put` block; gone with the process.
+            spool_bytes: that they may take there, about; beyond it `put` blocks.
 
         Returns:
             A queue: put items (or "END" to flush) from any thread. It blocks while too much is on its way.
 
         Raises:
             Closed: the node was released.
+            MisuseError: there is no such lane, or a preview is to be spooled.
         """
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to stream {id!r}")
+        if lane not in list(Lane) or (spool and lane != Lane.RECORD):
+            raise MisuseError(
+                f"stream {id!r}: lane is 'record', or 'preview' without a spool, not {lane!r:.40}"
+            )
         places = Places(
             dial_host=ip or self.upstream_ip,
             dial_port=int(port or self.port),
             upstream=upstream or self.upstream,
+            follows_doors=min_size > 1 or key in STREAM_VERBS,
         )
         where = (self.loop, self.loop_thread)
         stream = Stream(
-            f"{self.id}_{id}", str(id), key, places, where, min_size, headers_from_prefs(subject, pilot)
+            f"{self.id}_{id}",
+            str(id),
+            key,
+            places,
+            where,
+            min_size,
+            headers_from_prefs(subject, pilot),
+            lane=Lane(lane),
+            spool=Spool(Path(spool), spool_bytes) if spool else None,
         )
         self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream

@@ -1,7 +1,8 @@
 """Streams: a queue to put items into, which leave in batches on a socket of their own.
 
 A batch leaves when it has `min_size` items or enough bytes, when its first item has waited long enough, or at "END".
-Law of this room: nothing is dropped or reordered; who puts faster than the network takes is made to wait.
+Law of this room: the record lane drops and reorders nothing; who puts faster than the network takes is made to wait,
+or what he puts waits on the disk. The preview lane makes nobody wait: it drops the oldest, and counts each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +23,8 @@ from pilotage.net.loops import run_on
 from pilotage.net.messenger import Messenger, MessengerConfig
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
-from pilotage.protocol.errors import Closed, MisuseError
+from pilotage.net.spool import Spool
+from pilotage.protocol.errors import Closed, MachineError, MisuseError, PilotageError
 from pilotage.protocol.message import Flag
 from pilotage.protocol.settlement import Outcome
 from pilotage.transport.driver import Places
@@ -33,7 +38,17 @@ END = "END"
 MAX_WAIT_S = 0.1
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_ON_THE_WAY = 10_000
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 64 * 2**20
+SPOOL_BYTES = 4 * 2**30
+PREVIEW_BATCHES = 2
+"""Batches of a preview that may be on their way: one that is drawn, and one that comes."""
+
+
+class Lane(StrEnum):
+    """What becomes of a stream's items when their recipient is too slow."""
+
+    RECORD = "record"
+    PREVIEW = "preview"
 
 
 def headers_from_prefs(subject: str | None, pilot: str | None) -> dict[str, Any]:
@@ -57,6 +72,8 @@ class Stream(Queue[Any]):
         max_on_the_way: items that may be on their way before `put` blocks.
         max_bytes: bytes of their arrays that may be.
         max_wait_s: seconds that an item waits for its batch at most.
+        lane: what becomes of items when their recipient is too slow.
+        spool: where a record's batches wait that don't fit into memory; None to have `put` wait.
     """
 
     def __init__(
@@ -71,8 +88,10 @@ class Stream(Queue[Any]):
         max_on_the_way: int = MAX_ON_THE_WAY,
         max_bytes: int = MAX_BYTES,
         max_wait_s: float = MAX_WAIT_S,
+        lane: Lane = Lane.RECORD,
+        spool: Spool | None = None,
     ) -> None:
-        super().__init__(max_on_the_way)
+        super().__init__(max_on_the_way if lane is Lane.RECORD else 0)
         self.name = name
         self.key = key
         self.min_size = max(1, int(min_size))
@@ -83,6 +102,13 @@ class Stream(Queue[Any]):
         self._numbers = 0
         self._batch: list[Any] = []
         self._bytes = 0
+        self._lane = lane
+        self._spool = spool
+        self._spool_failed = False
+        self._abandoned = False
+        self._draining: threading.Thread | None = None
+        self._counts = Counter[str]()
+        self._batches_on_the_way = 0
         self._on_the_way = 0
         self._bytes_on_the_way = 0
         self._max_bytes = max_bytes
@@ -125,8 +151,10 @@ class Stream(Queue[Any]):
         return self._closed
 
     def statistics(self) -> Statistics:
-        """Tell what was sent so far."""
-        return self._messenger.statistics()
+        """Tell what was sent so far; `counts` has the items that were dropped or spooled, and are spooled now."""
+        found = self._messenger.statistics()
+        spooled = {"items in the spool": self._spool.items} if self._spool is not None else {}
+        return replace(found, counts={**found.counts, **self._counts, **spooled})
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Send the rest, wait for it, and close. What has not settled by then ends as interrupted."""
@@ -138,6 +166,7 @@ class Stream(Queue[Any]):
         with self.all_tasks_done:
             while self.unfinished_tasks and (left := deadline - time.monotonic()) > 0:
                 self.all_tasks_done.wait(left)
+        self._abandon()
         run_on(self._loop, self._thread, self._messenger.stop)
         self._messenger.close_workers(timeout_s)
 
@@ -147,9 +176,22 @@ class Stream(Queue[Any]):
         """Nothing to make: the batch is the queue."""
 
     def _qsize(self) -> int:
+        if self._lane is Lane.PREVIEW:
+            return len(self._batch)
+        if self._spool is not None and not self._spool_failed:
+            return self.maxsize if self._spool.is_full else 0
+        if self._spool:
+            return self.maxsize
         if self._bytes + self._bytes_on_the_way >= self._max_bytes:
             return self.maxsize  # full, however few they are
         return len(self._batch) + self._on_the_way
+
+    @property
+    def _is_busy(self) -> bool:
+        """Tell whether as much is on its way as may be."""
+        if self._lane is Lane.PREVIEW:
+            return self._batches_on_the_way >= PREVIEW_BATCHES
+        return self._bytes_on_the_way >= self._max_bytes or self._on_the_way >= self.maxsize > 0
 
     def _put(self, item: Any) -> None:
         if self._closed:
@@ -165,14 +207,99 @@ class Stream(Queue[Any]):
         self._bytes += _weight(item)
         if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
             self._flush()
+        if self._lane is Lane.PREVIEW and len(self._batch) > self.min_size:
+            self._drop_oldest()
 
     def _flush(self) -> None:
         if not self._batch or not self._started:
             return
-        items, self._batch, self._bytes = self._batch, [], 0
+        if self._lane is Lane.PREVIEW:
+            if not self._is_busy:
+                self._send_batch(self._take_batch())
+            return
+        if self._spool and self._spool_failed:
+            return  # nothing overtakes what is on the disk; meanwhile `put` waits
+        items = self._take_batch()
         # More than one batch only where items were put before there was a socket.
         for begin in range(0, len(items), self.min_size):
-            self._send_batch(items[begin : begin + self.min_size])
+            batch = items[begin : begin + self.min_size]
+            if not self._overflows:
+                self._send_batch(batch)
+            elif not self._put_aside(batch):
+                left = batch + items[begin + self.min_size :]
+                self._batch, self._bytes = left, _weight(left)
+                return
+
+    @property
+    def _overflows(self) -> bool:
+        """Tell whether what is put goes to the disk now: there is no room for it, or it has to queue there."""
+        return self._spool is not None and not self._spool_failed and (bool(self._spool) or self._is_busy)
+
+    def _take_batch(self) -> list[Any]:
+        items, self._batch, self._bytes = self._batch, [], 0
+        return items
+
+    def _drop_oldest(self) -> None:
+        self._bytes -= _weight(self._batch.pop(0))
+        self._counts["items dropped"] += 1
+        self._over(1, failed=False)
+
+    # The spool
+
+    def _put_aside(self, batch: list[Any]) -> bool:
+        """Spool a batch; False if the disk doesn't take it, which isn't tried again: who puts waits from then on."""
+        assert self._spool is not None
+        try:
+            self._spool.put(batch)
+        except MisuseError as error:
+            return self._put_aside_alone(batch, error)
+        except MachineError as error:
+            self._messenger.logger.error("%s; what is put into %s waits from now on", error, self.name)
+            self._spool_failed = True
+            return False
+        self._counts["items spooled"] += len(batch)
+        if self._draining is None:
+            self._draining = threading.Thread(target=self._drain, name=f"{self.name}-spool", daemon=True)
+            self._draining.start()
+        return True
+
+    def _put_aside_alone(self, batch: list[Any], error: MisuseError) -> bool:
+        """One of these items can't be sent; the others must not suffer for it."""
+        if len(batch) == 1:
+            self._refuse(error)
+            return True
+        while batch and self._put_aside(batch[:1]):
+            del batch[:1]
+        return not batch
+
+    def _drain(self) -> None:
+        """Send what was spooled, as far as there is room on the way; on a thread of its own, which ends with it."""
+        spool = self._spool
+        with self.mutex:
+            while spool and not self._abandoned:
+                if self._is_busy:
+                    self.not_full.wait()
+                    continue
+                left = spool.items
+                try:
+                    self._send_batch(spool.take())
+                except PilotageError as error:
+                    self._messenger.logger.error("%s: %s", self.name, error)
+                    self._over(left - spool.items, failed=True)
+                self.not_full.notify_all()
+            self._draining = None
+            self._flush_if_due()
+
+    def _abandon(self) -> None:
+        """Give up what is still spooled: we are closing, and its time is over."""
+        with self.mutex:
+            self._abandoned = True
+            if self._spool is not None:
+                self._over(self._spool.items, failed=True)
+                self._spool.close()
+            self.not_full.notify_all()
+
+    # Sending
 
     def _send_batch(self, batch: list[Any]) -> None:
         together = self.min_size > 1
@@ -195,8 +322,11 @@ class Stream(Queue[Any]):
             else:
                 self._send(self.key, item, 1, self.headers)
         except MisuseError as error:
-            self._over(1, failed=True)
-            self._messenger.logger.error("an item of the stream %s can't be sent: %s", self.name, error)
+            self._refuse(error)
+
+    def _refuse(self, error: MisuseError) -> None:
+        self._over(1, failed=True)
+        self._messenger.logger.error("an item of the stream %s can't be sent: %s", self.name, error)
 
     def _send(self, key: str, value: Any, items: int, extra: dict[str, Any]) -> None:
         flags = {Flag.NOREPEAT.value: True, Flag.MINPRINT.value: True}
@@ -207,8 +337,12 @@ class Stream(Queue[Any]):
         self._numbers += 1
         for name, field in extra.items():
             message[name] = field
-        receipt = self._messenger.send(message, ("",), repeat=True, durable=True, kept=False, hand_over=True)
+        durable = self._lane is Lane.RECORD
+        receipt = self._messenger.send(
+            message, ("",), repeat=True, durable=durable, kept=False, hand_over=True
+        )
         weight = _weight(value)
+        self._batches_on_the_way += 1
         self._on_the_way += items
         self._bytes_on_the_way += weight
         receipt.add_callback(lambda ended: self._ended(ended, items, weight))
@@ -222,11 +356,21 @@ class Stream(Queue[Any]):
             self._loop.add_callback(self._settled, receipt, items, weight)
 
     def _settled(self, receipt: Receipt, items: int, weight: int) -> None:
-        refusal = receipt.settlement is not None and receipt.settlement.outcome is Outcome.REFUSED
+        ended = receipt.settlement.outcome if receipt.settlement is not None else None
+        refusal = ended is Outcome.REFUSED
         with self.mutex:
+            self._batches_on_the_way -= 1
             self._on_the_way -= items
             self._bytes_on_the_way -= weight
             self._over(items, failed=refusal)
+            if self._lane is Lane.PREVIEW:
+                self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
+                self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        """Send a batch that has had to wait, if it is a whole one; its time is looked after elsewhere."""
+        if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
+            self._flush()
 
     def _over(self, items: int, *, failed: bool) -> None:
         """Count items that are over, under the mutex."""
@@ -248,7 +392,7 @@ class Stream(Queue[Any]):
                 self._watched = False
                 return
             left = self._began + self._max_wait_s - time.monotonic()
-            if left <= 0 and self._started:
+            if left <= 0 and self._started and not self._overflows:  # the loop waits for no disk
                 self._flush()
             self._loop.call_later(max(left, 0.005) if self._batch else self._max_wait_s, self._look_after)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from pilotage.net.checks import checked_name
 from pilotage.net.files import read_file
 from pilotage.net.listens import Origin, passes_on, takes_origin
+from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
@@ -16,12 +16,6 @@ from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.instructions import PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.records import Parcel
-
-MAX_LOOKED = 10_000
-"""Senders of which it is known when they were last drawn; beyond it all are drawn anew."""
-
-MAX_DRAWING = {"CONTINUOUS": 4, "DATA": 256}
-"""Updates of each kind under way to one plot; beyond it they are dropped, and counted as `plots dropped`."""
 
 QUIET = {Flag.NOLOG.value: True}
 MAX_PILOTS = 10_000
@@ -49,10 +43,7 @@ class Terminal_Station(Station):
         self.pilots: dict[str, Any] = {name: dict(pilot or {}) for name, pilot in (pilots or {}).items()}
         self.settings = settings
         self.plot_timer: float = 0.0
-        self.sent_plot: dict[str, float] = {}
-        self._plots: set[str] = set()
-        self._looked: dict[str, float] = {}
-        self._drawing: dict[tuple[str, str], _Drawing] = {}
+        self._plots = Plots(self._send_to_plot, self._count_dropped)
         self.listens.update(
             {
                 "PING": self.l_ping,
@@ -77,9 +68,14 @@ class Terminal_Station(Station):
         """The Terminal's own node."""
         return f"_{self.id}"
 
+    @property
+    def sent_plot(self) -> dict[str, float]:
+        """When each pilot's plot was last given continuous data, by the clock of `time.monotonic`."""
+        return self._plots.sent
+
     def start_plot_timer(self) -> None:
         """Set how many seconds lie between two updates of a plot with continuous data, from DRAWFPS."""
-        self.plot_timer = 1.0 / self.settings.drawfps
+        self.plot_timer = self._plots.every_s = 1.0 / self.settings.drawfps
 
     def started(self) -> None:
         """Begin with plots due at once."""
@@ -173,21 +169,21 @@ class Terminal_Station(Station):
     def l_data(self, msg: Message) -> None:
         """Stash incoming data: the inner node gets them (that is the station's way), the pilot's plot a copy."""
         if isinstance(msg.value, dict) and msg.value.get("continuous"):
-            self._plot_sometimes(_pilot_of(msg.value), [msg.value])
+            self._plots.draw_newest(_pilot_of(msg.value), [msg.value])
         else:
-            self._plot(_pilot_of(msg.value), "DATA", msg.value)
+            self._plots.draw(_pilot_of(msg.value), "DATA", msg.value)
 
     @passes_on
     def l_continuous(self, msg: Message) -> None:
         """Handle continuous data: the inner node gets all, the pilot's plot as much as it can draw."""
-        self._plot_sometimes(_pilot_of(msg.value) or msg.__dict__.get("pilot"), [msg.value])
+        self._plots.draw_newest(_pilot_of(msg.value) or msg.__dict__.get("pilot"), [msg.value])
 
     @passes_on
     def l_stream(self, msg: Message) -> None:
         """Handle a batch of continuous data: the inner node gets it whole, the pilot's plot its newest item."""
         value = msg.value if isinstance(msg.value, dict) else {}
         headers = value["headers"] if isinstance(value.get("headers"), dict) else {}
-        self._plot_sometimes(headers.get("pilot"), value.get("payload") or [], headers)
+        self._plots.draw_newest(headers.get("pilot"), value.get("payload") or [], headers)
 
     def l_state(self, msg: Message) -> Receipt:
         """A pilot has changed state: keep it, and tell the inner node and the pilot's plot.
@@ -236,29 +232,13 @@ class Terminal_Station(Station):
         self._tell_peer(change)
 
     def _note_plot(self, change: PeerChanged) -> None:
-        """Know which plots there are: without any, nothing that passes need be opened."""
-        if not change.name.startswith("P_"):
-            return
-        if change.state is PeerState.GONE:
-            self._plots.discard(change.name)
-            for key in MAX_DRAWING:
-                self._drawing.pop((change.name, key), None)
-        else:
-            self._plots.add(change.name)
+        self._plots.note(change.name, is_there=change.state is not PeerState.GONE)
 
     def _wants_look(self, parcel: Parcel) -> bool:
-        """Tell whether a plot may want a parcel; of one sender's continuous data no more often than it draws."""
-        if not self._plots:
-            return False
+        """Tell whether a plot may want a parcel: if not, it need not be opened."""
         if parcel.verb == "DATA":
-            return True
-        sender, now = parcel.trail[0] if parcel.trail else "", time.monotonic()
-        if now - self._looked.get(sender, 0.0) < self.plot_timer:
-            return False
-        if len(self._looked) >= MAX_LOOKED:
-            self._looked.clear()
-        self._looked[sender] = now
-        return True
+            return bool(self._plots)
+        return self._plots.want(parcel.trail[0] if parcel.trail else "")
 
     def _pilot(self, name: str) -> dict[str, Any]:
         """Give what is known of a pilot; nothing yet for a new one."""
@@ -269,44 +249,11 @@ class Terminal_Station(Station):
         known: dict[str, Any] = self.pilots.setdefault(name, {})
         return known
 
-    def _plot(self, pilot: object, key: str, value: object) -> None:
-        """Give a pilot's plot something to draw, unless it hasn't drawn yet what it was given: it may be stalled."""
-        plot = f"P_{pilot}"
-        if not isinstance(pilot, str) or not self._here.knows(plot):
-            return
-        drawing = self._drawing.setdefault((plot, key), _Drawing(MAX_DRAWING[key]))
-        if drawing.is_full:
-            self._here.exchange.counts["plots dropped"] += 1
-            return
-        drawing.follow(self.send(to=plot, key=key, value=value, repeat=False))
+    def _send_to_plot(self, plot: str, key: str, value: object) -> Receipt:
+        return self.send(to=plot, key=key, value=value, repeat=False)
 
-    def _plot_sometimes(self, pilot: object, items: object, headers: dict[str, Any] | None = None) -> None:
-        now = time.monotonic()
-        newest = items[-1:] if isinstance(items, list) else []
-        if not newest or not isinstance(pilot, str) or not self._here.knows(f"P_{pilot}"):
-            return
-        if now - self.sent_plot.get(pilot, 0.0) >= self.plot_timer:
-            self.sent_plot[pilot] = now
-            item = newest[0]
-            self._plot(pilot, "CONTINUOUS", {**(headers or {}), **item} if isinstance(item, dict) else item)
-
-
-class _Drawing:
-    """What one plot was given with one key and has not said to have drawn."""
-
-    def __init__(self, room: int) -> None:
-        self._left = room
-
-    @property
-    def is_full(self) -> bool:
-        return self._left <= 0
-
-    def follow(self, receipt: Receipt) -> None:
-        self._left -= 1
-        receipt.add_callback(self._over)
-
-    def _over(self, receipt: Receipt) -> None:
-        self._left += 1
+    def _count_dropped(self) -> None:
+        self._here.exchange.counts["plots dropped"] += 1
 
 
 def _pilot_of(value: object) -> object:

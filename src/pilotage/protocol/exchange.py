@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.protocol.admission import Admission
+from pilotage.protocol.doors import Doors
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
 from pilotage.protocol.inbox import Inbox, NoRoom, Token
@@ -55,6 +56,9 @@ from pilotage.protocol.waiting import WaitingRoom
 
 Arrival = tuple[Link, Card, Sequence[Frame]]
 """A transmission: the link it came on, who is there, and its frames (without a routing id)."""
+
+STREAM_VERBS = ("STREAM", "CONTINUOUS")
+"""Keys of what a stream sends: batches, and single items."""
 
 HandlingResult = tuple[Token, Settlement, bytes]
 """How a message that was handed over has ended, and the listen's answer, encoded."""
@@ -117,6 +121,11 @@ class Exchange:
     def admission(self) -> Admission:
         """Our door."""
         return self._neighbours.admission
+
+    @property
+    def doors(self) -> Doors:
+        """The straight ways that we tell of, or follow."""
+        return self._neighbours.doors
 
     # Stimuli
 
@@ -289,6 +298,10 @@ class Exchange:
     def rejected(self, text: str) -> None:
         """We are not let in: every send ends that isn't durable."""
         self._out.ended += self.outbox.interrupt(Reason.NAME_TAKEN, text, durable_too=False)
+
+    def passes_streams_on(self) -> bool:
+        """Tell whether our inner node is the one who takes in the streams that come here."""
+        return all(self._serves(verb) is Service.PASS_ON for verb in STREAM_VERBS)
 
     def _leads_through(self, path: tuple[str, ...], peer: Peer) -> bool:
         return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, b"")) is peer

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pilotage.protocol.doors import Door
 from pilotage.protocol.inbox import Token
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.sends import Kept, Place
@@ -143,6 +144,13 @@ class Hangup:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """Dial this door instead of the station, which gave us up; where nobody answers there, dial the station again."""
+
+    door: Door
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Say this to whoever reads the log."""
 
@@ -150,4 +158,6 @@ class Note:
     text: str
 
 
-Instruction = Transmit | HandOver | Settle | Progress | Keep | Drop | Accepted | PeerChanged | Hangup | Note
+Instruction = (
+    Transmit | HandOver | Settle | Progress | Keep | Drop | Accepted | PeerChanged | Hangup | Follow | Note
+)

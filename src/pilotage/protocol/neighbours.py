@@ -9,7 +9,8 @@ from collections import Counter
 from typing import Protocol
 
 from pilotage.protocol.admission import Admission
-from pilotage.protocol.instructions import Card, Hangup, Level, Link, PeerChanged, PeerState
+from pilotage.protocol.doors import Doors
+from pilotage.protocol.instructions import Card, Follow, Hangup, Level, Link, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.outgoing import Outgoing
 from pilotage.protocol.records import Greeting
@@ -30,6 +31,9 @@ class Dependents(Protocol):
 
     def rejected(self, text: str) -> None:
         """The neighbour that we dialled won't have us."""
+
+    def passes_streams_on(self) -> bool:
+        """Tell whether our inner node is the one who takes in the streams that come here."""
 
 
 class Neighbours:
@@ -52,6 +56,7 @@ class Neighbours:
         dependents: Dependents,
     ) -> None:
         self.admission = Admission(routing, rules)
+        self.doors = Doors()
         self._routing = routing
         self._rules = rules
         self._out = out
@@ -64,7 +69,7 @@ class Neighbours:
         """A link that we dialled is there."""
         if peer.is_ours:
             self.admission.introduce(peer)
-            self._out.greet(peer.link, "hello")
+            self._out.greet(peer.link, "hello", self.doors.own)
         else:
             self._welcome(peer)
 
@@ -87,10 +92,16 @@ class Neighbours:
         self.admission.admitted(peer)
         self._routing.add(peer)
         if peer.is_ours and peer.card.dials:
+            self._tell_door(peer)
             self._out.greet(peer.link, "welcome")
         self._change(peer, PeerState.ALIVE)
         self._dependents.joined(peer)
         self._restore(peer)
+
+    def _welcomed(self, peer: Peer) -> None:
+        """We are let in, unless we have left for a door."""
+        if peer.link not in self._routing.peers and peer.state is PeerState.JOINING:
+            self._welcome(peer)
 
     def _restore(self, peer: Peer) -> None:
         """A way is back: what goes through it is sent again at once, here and by those below us.
@@ -102,6 +113,34 @@ class Neighbours:
             for other in self._routing:
                 if other.is_ours and other.card.dials and other is not peer:
                     self._out.greet(other.link, "restored")
+
+    # Doors
+
+    def _tell_door(self, peer: Peer) -> None:
+        """Tell a neighbour where our inner node takes in what we would pass on, before it sends us anything."""
+        inner = self._routing.inner
+        is_there = bool(self.doors.inner) and inner in self._routing.names
+        if is_there and peer.name != inner and self._dependents.passes_streams_on():
+            self._out.greet(peer.link, "door", self.doors.inner)
+
+    def _hello(self, peer: Peer, text: str) -> None:
+        """A dialler asks to be known. Our inner node may tell its door: those who came before it are told, too."""
+        self._counts["hellos"] += 1
+        if not text or peer.name != self._routing.inner or peer.link not in self._routing.peers:
+            return
+        self.doors.inner = text
+        for other in self._routing:
+            if other.is_ours and other.card.dials:
+                self._tell_door(other)
+
+    def _follow(self, peer: Peer, text: str) -> None:
+        """Leave the station for the door that it told of, if it is for us."""
+        door = self.doors.to_follow(text)
+        if door is not None:
+            self._out.others.append(Follow(door))
+            peer.state = PeerState.GONE
+            self.hang_up(peer, "there is a straight way")
+            self._out.greet(peer.link, "bye")
 
     def _turn_away(self, peer: Peer, text: str) -> None:
         self._counts["turned away"] += 1
@@ -129,10 +168,11 @@ class Neighbours:
                         claimant, f"the name {peer.name!r} is held by a live peer of {self._routing.me}"
                     )
             case "hello":
-                self._counts["hellos"] += 1
+                self._hello(peer, greeting.text)
+            case "door" if not peer.card.dials:
+                self._follow(peer, greeting.text)
             case "welcome" if not peer.card.dials:
-                if peer.link not in self._routing.peers:
-                    self._welcome(peer)
+                self._welcomed(peer)
             case "restored" if peer.link in self._routing.peers and not peer.card.dials:
                 self._restore(peer)
             case "refused" if not peer.card.dials:

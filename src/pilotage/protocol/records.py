@@ -142,9 +142,9 @@ class Greeting(msgspec.Struct, array_like=True, gc=False):
     """What two neighbours say to each other about their link, never forwarded.
 
     Attributes:
-        word: "hello" (a dialler asks to be known), "welcome", "refused", "restored" (a way beyond us is back),
-            "ping", "pong" or "bye".
-        text: for "refused": why, for people.
+        word: "hello" (a dialler asks to be known), "door" (streams on one machine go there), "welcome",
+            "refused", "restored" (a way beyond us is back), "ping", "pong" or "bye".
+        text: for "refused": why, for people; for "door", and "hello" of an inner node: where.
     """
 
     word: str

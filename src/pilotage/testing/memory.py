@@ -171,6 +171,7 @@ class MemoryListening(_MemoryWire):
     """A port that others dial."""
 
     port: int = 0
+    door: tuple[str, int] = ("", 0)
     connections: dict[bytes, Connection] = field(default_factory=dict)
     ending: list[bytes] = field(default_factory=list)
     _gone: list[Link] = field(default_factory=list)
@@ -263,8 +264,11 @@ class MemoryWires:
 
     def __init__(self, network: MemoryNetwork) -> None:
         self.network = network
+        self.machine = "memory"
 
-    def listen(self, address: str, port: int, name: str, boot: int) -> MemoryListening:
+    def listen(
+        self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
+    ) -> MemoryListening:
         """Take a port.
 
         Raises:
@@ -272,6 +276,7 @@ class MemoryWires:
         """
         wire = MemoryListening(self.network, Card(Dialect.OWN, name, boot, dials=False))
         wire.port = self.network.bind(wire, port)
+        wire.door = ("memory", wire.port)
         return wire
 
     async def peek(self, host: str, port: int, upstream: str) -> Card:

@@ -20,6 +20,7 @@ from pilotage.protocol.instructions import (
     Delivery,
     Dialect,
     Drop,
+    Follow,
     HandOver,
     Hangup,
     Instruction,
@@ -297,7 +298,7 @@ class Process:
                     self._tell_disk(instruction)
                 case Hangup(link, text):
                     self._hang_up(link, text)
-                case PeerChanged() | Note():
+                case PeerChanged() | Note() | Follow():
                     self._say(f"is told {instruction}")
         self._rest()
 

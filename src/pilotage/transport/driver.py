@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 from tornado.ioloop import IOLoop
 
+from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.exchange import Exchange, HandlingResult
 from pilotage.protocol.instructions import (
@@ -25,6 +26,7 @@ from pilotage.protocol.instructions import (
     Card,
     Delivery,
     Drop,
+    Follow,
     HandOver,
     Hangup,
     Instruction,
@@ -59,6 +61,8 @@ class Places:
         dial_host: the station up the tree; None not to dial.
         dial_port: its port.
         upstream: its name, as far as we know it.
+        has_door: also listen where only processes of this machine can dial.
+        follows_doors: leave the station for the door of who takes in what it would pass on, where there is one.
     """
 
     listen_address: str | None = None
@@ -66,6 +70,8 @@ class Places:
     dial_host: str | None = None
     dial_port: int = 0
     upstream: str = ""
+    has_door: bool = False
+    follows_doors: bool = False
 
 
 class Driver:
@@ -100,6 +106,7 @@ class Driver:
         self._wake_at = 0.0
         self._dialling: asyncio.Task[None] | None = None
         self._hung_up = asyncio.Event()
+        self._door: Door | None = None
         self._closed = False
 
     # From any thread
@@ -146,11 +153,15 @@ class Driver:
         """
         self._thread = threading.get_ident()
         places, config = self._places, self.exchange.config
-        if places.listen_address is not None:
+        if places.listen_address is not None or places.has_door:
             self.listener = self._wires.listen(
-                places.listen_address, places.listen_port, config.me, config.boot
+                places.listen_address, places.listen_port, config.me, config.boot, has_door=places.has_door
             )
             self.listener.watch(self._loop, self._turn, self._turn)
+            if places.has_door:
+                self.exchange.doors.own = Door(self._wires.machine, config.boot, *self.listener.door).told()
+        if places.follows_doors:
+            self.exchange.doors.machine = self._wires.machine
         if places.dial_host is not None:
             self._dialling = self._loop.create_task(self._keep_dialled())
         self._turn()
@@ -251,8 +262,8 @@ class Driver:
                     self._tell_journal(instruction)
                 case PeerChanged():
                     self._shell.peer_changed(instruction)
-                case Hangup(link):
-                    self._hang_up(link)
+                case Hangup() | Follow():
+                    self._redirect(instruction)
                 case Note():
                     self._shell.note(instruction)
 
@@ -339,11 +350,12 @@ class Driver:
         places, config = self._places, self.exchange.config
         host, wait, said = str(places.dial_host), FIRST_REDIAL_S, ""
         while True:
+            await self._stay_behind_door()
             began = time.monotonic()
             try:
                 card = await self._wires.peek(host, places.dial_port, places.upstream)
                 said = ""
-                await self._stay_dialled(host, card)
+                await self._stay_dialled(host, places.dial_port, card)
             except (OSError, ValueError, MalformedFrame, zmq.ZMQError) as error:
                 text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
                 if text != said:
@@ -354,10 +366,29 @@ class Driver:
             await asyncio.sleep(wait)
             wait = min(wait * 1.6, LAST_REDIAL_S)
 
-    async def _stay_dialled(self, host: str, card: Card) -> None:
+    async def _stay_behind_door(self) -> None:
+        """Go through the door that we were told of, if we were; one that doesn't hold is not tried again."""
+        door, self._door = self._door, None
+        if door is None:
+            return
+        began, text = time.monotonic(), "its link ended"
+        try:
+            card = await self._wires.peek(door.host, door.port, "")
+            if card.boot == door.boot:
+                await self._stay_dialled(door.host, door.port, card)
+            else:
+                text = f"{card.name} answers there"
+        except (OSError, ValueError, MalformedFrame, zmq.ZMQError) as error:
+            text = str(error)
+        if time.monotonic() - began < LAST_REDIAL_S:
+            self.exchange.doors.shunned = door.told()
+            note = f"{self.exchange.config.me} goes by its station: {door.host} is no straight way ({text})"
+            self._shell.note(Note(Level.INFO, note))
+
+    async def _stay_dialled(self, host: str, port: int, card: Card) -> None:
         config = self.exchange.config
         self._hung_up.clear()
-        wire = self._wires.dial(config.upstream, host, self._places.dial_port, card, config.me, config.boot)
+        wire = self._wires.dial(config.upstream, host, port, card, config.me, config.boot)
         self.dialer = wire
         try:
             wire.watch(self._loop, self._turn, lambda: self._dialer_changed(card))
@@ -382,9 +413,11 @@ class Driver:
                 return
         self._turn()
 
-    def _hang_up(self, link: Link) -> None:
+    def _redirect(self, instruction: Hangup | Follow) -> None:
         """End a link that we dialled; on a listening socket forgetting the peer is all that there is to do."""
-        if self.dialer is not None and link == self.dialer.link:
+        if isinstance(instruction, Follow):
+            self._door = instruction.door
+        elif self.dialer is not None and instruction.link == self.dialer.link:
             self._hung_up.set()
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -31,6 +32,7 @@ from pilotage.protocol.zmtp import (
     read_card,
     ready_length,
 )
+from pilotage.transport.doors import LOOPBACK, door_path, machine_mark
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
@@ -194,10 +196,15 @@ class Listener(Endpoint):
 
     Args:
         context: ZeroMQ's.
-        address: to bind, such as "*" or "127.0.0.1".
+        address: to bind, such as "*" or "127.0.0.1"; None for no port.
         port: to bind; 0 for any free one.
         told: the metadata that we tell.
         rules: socket settings.
+        door: a name for a door that only this machine's processes can dial; "" for none.
+
+    Attributes:
+        port: on which it listens, 0 for none.
+        door: host and port of its door: a path and 0, or an address of this machine.
 
     Raises:
         PortInUse: another program listens there.
@@ -206,18 +213,23 @@ class Listener(Endpoint):
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        address: str,
+        address: str | None,
         port: int,
         name: str,
         told: Sequence[bytes],
         rules: SocketRules,
+        door: str = "",
     ) -> None:
         socket = open_socket(context, zmq.ROUTER, told, rules)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.IDENTITY, name.encode())
         super().__init__("listener", socket, int(zmq.EVENT_DISCONNECTED))
+        self.port, self.door = 0, ("", 0)
         try:
-            socket.bind(f"tcp://{address}:{port or '*'}")
+            if address is not None:
+                self.port = self._bind(address, port)
+            if door:
+                self.door = self._open_door(door)
         except zmq.ZMQError as error:
             self.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES, zmq.EADDRINUSE):
@@ -226,11 +238,30 @@ class Listener(Endpoint):
                     "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
                 ) from error
             raise
-        self.port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         self._cards: dict[bytes, tuple[Link, Card]] = {}
         self._by_fd: dict[int, bytes] = {}
         self._ending: list[bytes] = []
         self._gone: list[Link] = []
+
+    def close(self) -> None:
+        """Close socket and monitor, and take the door away."""
+        super().close()
+        if self.door[0] and not self.door[1]:
+            Path(self.door[0]).unlink(missing_ok=True)
+
+    def _bind(self, address: str, port: int) -> int:
+        self.socket.bind(f"tcp://{address}:{port or '*'}")
+        return int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+    def _open_door(self, name: str) -> tuple[str, int]:
+        path = door_path(name)
+        try:
+            if path:
+                self.socket.bind(f"ipc://{path}")
+                return path, 0
+        except zmq.ZMQError:
+            pass  # a file system without sockets: then a port
+        return LOOPBACK, self._bind(LOOPBACK, 0)
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""
@@ -392,11 +423,15 @@ class ZmqWires:
 
     def __init__(self, rules: SocketRules | None = None) -> None:
         self.rules = rules or SocketRules()
+        self.machine = machine_mark()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
-    def listen(self, address: str, port: int, name: str, boot: int) -> Listener:
+    def listen(
+        self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
+    ) -> Listener:
         """Bind; see `Listener`."""
-        return Listener(self.context, address, port, name, metadata(name, boot, WIRE_VERSION), self.rules)
+        told = metadata(name, boot, WIRE_VERSION)
+        return Listener(self.context, address, port, name, told, self.rules, f"{boot:x}" if has_door else "")
 
     async def peek(self, host: str, port: int, upstream: str) -> Card:
         """Look who listens; see `peek`."""
@@ -404,7 +439,8 @@ class ZmqWires:
 
     def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> Dialer:
         """Dial; see `Dialer`."""
-        return Dialer(self.context, name, f"tcp://{host}:{port}", card, me, boot, self.rules)
+        address = f"tcp://{host}:{port}" if port else f"ipc://{host}"
+        return Dialer(self.context, name, address, card, me, boot, self.rules)
 
     def close(self) -> None:
         """Let go of ZeroMQ, once all sockets are closed; waits for what they still send."""
@@ -412,7 +448,7 @@ class ZmqWires:
 
 
 async def peek(host: str, port: int, upstream: str) -> Card:
-    """Look who listens on a port, without leaving a trace there.
+    """Look who listens on a port, or at a path where that is 0, without leaving a trace there.
 
     Raises:
         OSError: nobody listens, or the host isn't reached.
@@ -420,7 +456,9 @@ async def peek(host: str, port: int, upstream: str) -> Card:
         TimeoutError: it doesn't speak.
     """
     async with asyncio.timeout(PEEK_TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = (
+            await asyncio.open_connection(host, port) if port else await asyncio.open_unix_connection(host)
+        )
         try:
             writer.write(GREETING)
             opening = b""

@@ -75,6 +75,7 @@ class ListeningWire(Wire, Protocol):
     """A socket that others dial."""
 
     port: int
+    door: tuple[str, int]
 
     def leave(self, link: Link) -> bool:
         """Have a link end that can't be written to; False if it is none of ours, or has ended."""
@@ -95,7 +96,11 @@ class DialledWire(Wire, Protocol):
 class Wires(Protocol):
     """A network: ZeroMQ's, or one in memory."""
 
-    def listen(self, address: str, port: int, name: str, boot: int) -> ListeningWire:
+    machine: str
+
+    def listen(
+        self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
+    ) -> ListeningWire:
         """Bind; raises PortInUse."""
 
     def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]:

@@ -1,0 +1,71 @@
+"""Where processes of one machine meet: sockets in a folder that only their user may enter; what tells machines apart.
+
+Law of this room: what is found in a folder that others may write to is not trusted; there is a way without it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+import uuid
+from functools import cache
+from pathlib import Path
+
+import zmq
+
+MAX_PATH_BYTES = 100
+"""The system allows a socket's path a few more."""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LOOPBACK = "127.0.0.1"
+
+
+@cache
+def machine_mark() -> str:
+    """Give what tells this machine from others, from one start of it to the next where the system says so."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return f"{uuid.getnode():012x}"
+
+
+def door_path(name: str) -> str:
+    """Give a free path for a socket that only this user's processes may dial; "" where there is none."""
+    if not (zmq.has("ipc") and hasattr(socket, "AF_UNIX") and hasattr(os, "getuid")):
+        return ""
+    try:
+        folder = _folder()
+        _sweep(folder)
+    except OSError:
+        return ""
+    path = str(folder / name)
+    return path if len(os.fsencode(path)) <= MAX_PATH_BYTES else ""
+
+
+def _folder() -> Path:
+    """Give this user's folder, made if it isn't there.
+
+    Raises:
+        OSError: it can't be made, or others may write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pilotage-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{str(folder)!r} is not a folder of this user's alone")
+    return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes have left that were killed: nobody answers there."""
+    for path in folder.iterdir():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
