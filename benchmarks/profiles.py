@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from .run import known_peers
 from .tables import wide_console
 
 SAMPLES_PER_S = 200
-SLACK_S = 20.0
+SLACK_S = 40.0
 TOP = 12
 FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
 
@@ -100,21 +102,55 @@ def record(processes: list[Process], folder: Path, seconds: float) -> list[tuple
     ]
 
 
-def profile(name: str, mode: str, seconds: float) -> tuple[dict[str, Shares], dict[str, float]]:
+def profile(
+    name: str, mode: str, seconds: float, roles: list[str] | None = None
+) -> tuple[dict[str, Shares], dict[str, float]]:
     """Measure one slice while py-spy looks; return each role's shares, and the slice's figures.
+
+    Args:
+        name: the peer.
+        mode: what is measured.
+        seconds: for how long.
+        roles: at which processes to look; at all if not given.
 
     Raises:
         BenchmarkFailed: a process of the peer or py-spy failed.
     """
     with tempfile.TemporaryDirectory() as folder, Session(load_peer(name)) as session:
         session.measure(mode, min(1.0, seconds))
-        watchers = record(session.processes, Path(folder), seconds)
-        figures = session.measure(mode, seconds + 1).figures
-        for role, watcher in watchers:
-            _, errors = watcher.communicate(timeout=SLACK_S)
-            if watcher.returncode:
-                raise BenchmarkFailed(f"py-spy could not look at {role}: {errors.strip()}")
-        return {role: read(Path(folder) / role) for role, _ in watchers}, figures
+        with ExitStack() as stack:
+            looked_at = [one for one in session.processes if not roles or one.role in roles]
+            watchers = record(looked_at, Path(folder), seconds)
+            for _, watcher in watchers:
+                stack.enter_context(ended(watcher))
+            figures = session.measure(mode, seconds + 1).figures
+            shares = {role: finish(role, watcher, Path(folder) / role) for role, watcher in watchers}
+        return shares, figures
+
+
+@contextmanager
+def ended(watcher: subprocess.Popen[str]) -> Iterator[None]:
+    """See to it that a py-spy doesn't outlive its use."""
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
+
+
+def finish(role: str, watcher: subprocess.Popen[str], file: Path) -> Shares:
+    """Wait for a py-spy and read what it has recorded.
+
+    Raises:
+        BenchmarkFailed: it could not look at the process, or takes too long.
+    """
+    try:
+        _, errors = watcher.communicate(timeout=SLACK_S)
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkFailed(f"py-spy does not come to an end with {role}") from error
+    if watcher.returncode:
+        raise BenchmarkFailed(f"py-spy could not look at {role}: {errors.strip()}")
+    return read(file)
 
 
 def show(console: Console, role: str, shares: Shares, cpu_pct: float) -> None:
@@ -137,13 +173,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("peer", choices=known_peers())
     parser.add_argument("--mode", help="the peer's first one if not given")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--roles", nargs="+", help="at which processes to look (router, receiver, sender)")
     arguments = parser.parse_args(words)
     console, modes = wide_console(), load_peer(arguments.peer).modes
     mode = arguments.mode or modes[0]
     if mode not in modes:
         parser.error(f"{arguments.peer} is measured in {', '.join(modes)}")
     try:
-        shares, figures = profile(arguments.peer, mode, arguments.seconds)
+        shares, figures = profile(arguments.peer, mode, arguments.seconds, arguments.roles)
     except BenchmarkFailed as error:
         console.print(f"failed: {error}", markup=False)
         return 1
