@@ -8,6 +8,7 @@ from typing import Any
 
 REFERENCE, ORIGINAL, OURS = "raw_pyzmq", "autopilot_051", "ours"
 JETSTREAM, OURS_DURABLE, OURS_ON_LOOP = "nats_jetstream", "ours_durable", "ours_on_loop"
+OURS_DIRECT = "ours_direct"
 
 CHUNK_BYTES, FRAME_BYTES = 8_192, 307_200
 STREAM_MB_PER_S = 300.0

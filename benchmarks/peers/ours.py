@@ -29,7 +29,7 @@ PEER = Peer(
     lambda: role_commands("ours", "router", "receiver", "sender"),
     modes=(
         *("acked", "rtt", "durable", "loaded", "fanin", "scale", "scale_10"),
-        *("chunks", "frames", "frames_direct", "idle_station"),
+        *("chunks", "frames", "idle_station"),
     ),
     promise="handled, in memory",
 )
@@ -70,7 +70,10 @@ class Router:
 class Receiver:
     """Count what comes, check arrays, and answer each ECHO with its number."""
 
+    direct = False
+
     def __init__(self, addresses: Addresses, declare: Declare = on_worker) -> None:
+        self.addresses: Addresses = {}
         self._lock = threading.Lock()
         self._arrivals = BulkArrivals()
         listens = {
@@ -78,10 +81,8 @@ class Receiver:
             "ECHO": declare(self._ping),
             "CONTINUOUS": declare(takes_batches(self._arrays)),
         }
-        # Who is on the same machine may dial it directly.
-        self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens, router_port=0)
+        self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens, direct=self.direct)
         self._node.wait_connected(MEETING_TIMEOUT_S)
-        self.addresses: Addresses = {"direct": self._node.router_port}
 
     def _data(self, value: dict[str, Any]) -> None:
         with self._lock:
@@ -135,12 +136,11 @@ class Sender(Sending):
     def __init__(self, addresses: Addresses) -> None:
         allow_many_sockets()
         self.addresses: Addresses = {}
-        self._places = addresses
         self._delivered = 0
         self._settled = threading.Condition()
         self._node = Net_Node(SENDER, STATION, addresses["port"])
         self._node.wait_connected(MEETING_TIMEOUT_S)
-        self._streams: dict[tuple[int, bool], Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._lanes = Lanes(STATION, addresses["port"])
         self._once(HELLO)
 
@@ -166,20 +166,14 @@ class Sender(Sending):
             raise ValueError(f"another answer than that to message {n}")
 
     def _bulk(self, size: int, window: int, direct: bool, hz: float) -> Pipeline:
-        if (size, direct) not in self._streams:
-            self._streams[size, direct] = self._open_stream(size, direct)
-        stream = Counted(self._streams[size, direct])
-        arrays = Arrays(size)
+        # Whether it goes directly is a matter of its receiver.
+        if size not in self._streams:
+            gathered = GATHERED.get(size, 1)
+            self._streams[size] = self._node.get_stream(f"of_{size}", "CONTINUOUS", gathered)
+        stream, arrays = Counted(self._streams[size]), Arrays(size)
         return Pipeline(
             lambda n: stream.put({"n": n, "array": arrays[n]}), stream.collect, window, stream.flush, hz
         )
-
-    def _open_stream(self, size: int, direct: bool) -> Stream:
-        name, gathered = f"{'direct' if direct else 'routed'}_{size}", GATHERED.get(size, 1)
-        if not direct:
-            return self._node.get_stream(name, "CONTINUOUS", gathered)
-        there = {"upstream": RECEIVER, "port": self._places["direct"]}
-        return self._node.get_stream(name, "CONTINUOUS", gathered, **there)
 
     def _open_lanes(self, senders: int) -> None:
         self._lanes.open(senders)

@@ -79,13 +79,13 @@ class Receiver:
     """Store what streams in as the Terminal does, and count each frame once it is committed."""
 
     def __init__(self, addresses: Addresses) -> None:
+        self.addresses: Addresses = {}
         self._lock = threading.Lock()
         self._arrivals = BulkArrivals()
         self._archive = FolderArchives(Path.home() / "sessions").create("bench", {})
         listens = {"CONTINUOUS": self._keep, "ECHO": lambda value: value["n"]}
-        self._node = ours.Net_Node(ours.RECEIVER, ours.STATION, addresses["port"], listens, router_port=0)
+        self._node = ours.Net_Node(ours.RECEIVER, ours.STATION, addresses["port"], listens, direct=True)
         self._node.wait_connected(ours.MEETING_TIMEOUT_S)
-        self.addresses: Addresses = {"direct": self._node.router_port}
 
     @takes_batches
     def _keep(self, items: Any) -> Future[None]:

@@ -16,7 +16,10 @@ LATER = re.compile(r"\b(?:[T]ODO|[F]IXME|[X]XX)\b")
 def list_files(root: Path) -> list[Path]:
     files = [path for path in root.iterdir() if path.is_file() and path.name != ".coverage"]
     for folder in FOLDERS:
-        files += [path for path in (root / folder).rglob("*") if path.is_file()]
+        # What a fuzzer has kept is bytes, not text.
+        files += [
+            path for path in (root / folder).rglob("*") if path.is_file() and "corpus" not in path.parts
+        ]
     return [path for path in files if path.suffix in ENDINGS and ".egg-info" not in str(path)]
 
 
