@@ -64,11 +64,13 @@ def packets() -> list[bytes]:
     verdict = Verdict(3, Outcome.REFUSED, Reason.INVALID, "no", b"\xc0")
     ack = Ack(["a", "S"], 7, 1, 9, 3, ranges, 2, ranges, 1, [verdict])
     many = [parcel(seq, body=body, trail=[]) for seq in (1, 2, 4, 3, 3)]
+    run = parcel(2, bodies=[body] * 4, trail=[])
     probe = parcel(9, floor=8, marks=Marks.ORDERED | Marks.PROBE, body=b"")
     return [
         joined(packet(*many)),
         joined(packet(parcel(1, path=["far", "b"], trail=["x", "y"], body=body))),
         joined(packet(parcel(1, path=["o1"], body=body), probe)),
+        joined(packet(run, parcel(1, body=body, trail=[]), run)),
         joined(packet(parcel(1, path=["o1"], marks=Marks.ORDERED | Marks.JSON, body=envelope(to="o1")))),
         joined(encode_packet(Packet([], [ack], []))),
         *(joined(encode_packet(Packet([], [], [Greeting(word, "")]))) for word in ("hello", "ping", "pong", "bye")),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pilotage.protocol.bodies import decode_body
 from pilotage.protocol.errors import MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
-from pilotage.protocol.records import Marks
+from pilotage.protocol.records import WIRE_VERSION, Marks
 from tests.protocol.builders import LISTENER, envelope, exchange, handed_over, original, own, packet, parcel
 
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -40,23 +40,24 @@ VALUES = st.recursive(
     ),
     max_leaves=10,
 )
-HEADS = st.builds(lambda value: b"\x02" + msgspec.msgpack.encode(value), st.lists(VALUES, max_size=3))
+VERSION = bytes([WIRE_VERSION])
+HEADS = st.builds(lambda value: VERSION + msgspec.msgpack.encode(value), st.lists(VALUES, max_size=3))
 PARCELS = st.builds(
-    lambda path, trail, boot, flow, seq, floor, verb, marks, body: packet(
-        parcel(seq, floor, marks, path=path, trail=trail, boot=boot, flow=flow, verb=verb, body=body)
+    lambda path, trail, boot, flow, seq, floor, verb, marks, bodies: packet(
+        parcel(seq, floor, marks, path=path, trail=trail, boot=boot, flow=flow, verb=verb, bodies=bodies)
     ),
     st.lists(NAMES, min_size=1, max_size=5), st.lists(NAMES, max_size=5), NUMBERS, NUMBERS, NUMBERS, NUMBERS,
-    NAMES, st.integers(0, 20), st.binary(max_size=30) | st.just(envelope()),
+    NAMES, st.integers(0, 20), st.lists(st.binary(max_size=30) | st.just(envelope()), max_size=4),
 )  # fmt: skip
 OUTCOMES = st.sampled_from(["delivered", "refused"])
 ACKS = st.builds(
-    lambda *fields: [b"\x02" + msgspec.msgpack.encode([[], [list(fields)], []])],
+    lambda *fields: [VERSION + msgspec.msgpack.encode([[], [list(fields)], []])],
     st.lists(NAMES, max_size=4), st.sampled_from([1, 2, 5]), NUMBERS, NUMBERS, NUMBERS, st.lists(NUMBERS, max_size=5),
     NUMBERS, st.lists(NUMBERS, max_size=5), NUMBERS,
     st.lists(st.tuples(NUMBERS, OUTCOMES, st.none(), st.text(max_size=3), st.binary(max_size=3)), max_size=3),
 )  # fmt: skip
 WORDS = st.sampled_from(["hello", "welcome", "refused", "ping", "pong", "bye"]) | st.text(max_size=5)
-GREETINGS = st.builds(lambda word: [b"\x02" + msgspec.msgpack.encode([[], [], [[word]]])], WORDS)
+GREETINGS = st.builds(lambda word: [VERSION + msgspec.msgpack.encode([[], [], [[word]]])], WORDS)
 RAW = st.lists(st.binary(max_size=40), max_size=5)
 OWN_FRAMES = RAW | PARCELS | ACKS | GREETINGS | st.builds(lambda head, rest: [head, *rest], HEADS, RAW)
 

@@ -12,7 +12,6 @@ import pytest
 from pilotage import Net_Node, Outcome, on_loop, takes_batches, takes_many
 from pilotage.net.dispatch import _origin
 from pilotage.net.listens import Origin, runs_on_loop, takes_origin, wants_batches
-from pilotage.protocol.instructions import Delivery
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Marks, Parcel
 
@@ -115,7 +114,7 @@ def test_an_originals_message_has_the_same_origin_whoever_stands_in_for_it() -> 
             {"id": "o_0", "sender": "o", "to": "keeper", "key": "DATA", "value": 1, "timestamp": text}
         )
         parcel = Parcel(["keeper"], ["o", "S"], boot, 1, 7, 1, "DATA", Marks.JSON, body.encode())
-        return _origin(Message(body), Delivery((boot, 1, 7), parcel))
+        return _origin(Message(body), parcel, 0)
 
     one, other, later = brought_by(5), brought_by(6), brought_by(5, "2026-11-22T05:00:00.000000")
     assert one == other != later and 0 < one.boot < 2**63

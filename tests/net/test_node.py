@@ -477,13 +477,13 @@ def test_a_send_that_a_release_overtakes_is_settled(node: MakeNode, monkeypatch:
     from pilotage.net import messenger
 
     cam = node("cam", node("rig", router_port=0))
-    encode = messenger.encode_body
+    make_receipt = messenger.Receipt
 
-    def encode_while_released(message: Message, **more: Any) -> Any:
+    def make_while_released(*fields: Any) -> Any:
         cam.release()
-        return encode(message, **more)
+        return make_receipt(*fields)
 
-    monkeypatch.setattr(messenger, "encode_body", encode_while_released)
+    monkeypatch.setattr(messenger, "Receipt", make_while_released)
     assert cam.send("rig", "K").wait_settled(2).reason is Reason.INTERRUPTED
 
 

@@ -229,7 +229,7 @@ class Silent:
         while self.socket.poll(300) or not receipt.is_settled:
             if self.socket.poll(0):
                 came += decode_packet(self.socket.recv_multipart()[1:]).parcels
-        return [parcel for parcel in came if parcel.body]
+        return [parcel for parcel in came if parcel.bodies]
 
 
 @pytest.mark.parametrize("ttl", [1, 2, 4])
@@ -243,7 +243,7 @@ def test_a_silent_peer_of_our_wire_gets_each_message_ttl_times(context: RawSocke
         receipt = cam.send(msg=message)
         came = silent.parcels(receipt)
         assert len(came) == ttl
-        assert len({(parcel.body, parcel.seq, parcel.flow, parcel.boot) for parcel in came}) == 1
+        assert len({(*parcel.bodies, parcel.seq, parcel.flow, parcel.boot) for parcel in came}) == 1
         assert receipt.wait_settled(1).outcome is Outcome.EXPIRED
         assert cam.statistics().resent == ttl - 1
 

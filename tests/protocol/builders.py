@@ -25,9 +25,11 @@ RULES = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0
 
 
 def parcel(seq: int, floor: int = 1, marks: int = Marks.ORDERED, **changes: Any) -> Parcel:
+    body = changes.pop("body", b"body")
+    bodies = [] if marks & Marks.PROBE else [body]
     fields = {
         "path": ["S"], "trail": ["a"], "boot": 7, "flow": 1, "seq": seq, "floor": floor, "verb": "DATA",
-        "marks": int(marks), "body": b"body", **changes,
+        "marks": int(marks), "bodies": bodies, **changes,
     }  # fmt: skip
     return Parcel(**fields)
 
@@ -81,7 +83,9 @@ def sent_packets(instructions: list[Instruction], link: Link) -> Packet:
 
 
 def handed_over(instructions: list[Instruction]) -> list[Parcel]:
-    return [d.parcel for one in instructions if isinstance(one, HandOver) for d in one.deliveries]
+    return [
+        parcel for one in instructions if isinstance(one, HandOver) for parcel in one.parcels + one.passing
+    ]
 
 
 def settled(instructions: list[Instruction]) -> list[tuple[Any, Settlement]]:

@@ -16,7 +16,13 @@ from pilotage.protocol.bounds import MAX_CONTAINERS, MAX_ITEMS, check_msgpack
 from pilotage.protocol.errors import MalformedFrame, PeerError
 from pilotage.protocol.message import Message
 from pilotage.protocol.original import MAX_FIELD_CHARS, read_envelope
-from pilotage.protocol.records import MAX_NAME_CHARS, MAX_NAMES, MAX_PACKET_PARCELS, decode_packet
+from pilotage.protocol.records import (
+    MAX_NAME_CHARS,
+    MAX_NAMES,
+    MAX_PACKET_PARCELS,
+    WIRE_VERSION,
+    decode_packet,
+)
 
 MIB = 2**20
 
@@ -99,9 +105,9 @@ def test_every_kind_of_item_is_stepped_over_rightly() -> None:
 
 def test_no_list_of_a_head_is_longer_than_its_bound() -> None:
     def head(parcels: object = (), acks: object = (), greetings: object = ()) -> list[bytes]:
-        return [b"\x02" + msgspec.msgpack.encode([parcels, acks, greetings])]
+        return [bytes([WIRE_VERSION]) + msgspec.msgpack.encode([parcels, acks, greetings])]
 
-    one = [["a"], [], 1, 1, 1, 1, "K", 0, b"", 0]
+    one = [["a"], [], 1, 1, 1, 1, "K", 0, [b""], 0]
     decode_packet(head([one] * MAX_PACKET_PARCELS))
     ack = [["a"], 1, 1, 1, 1, [], 1, []]
     too_long = {

@@ -67,7 +67,7 @@ def test_a_message_is_handled_confirmed_and_settled():
     assert settled(pair.taken("a")) == []
     pair.carry("S", pair.station.handled([((one.boot, one.flow, one.seq), DELIVERED, b"")], 0.2))
     assert settled(pair.taken("a")) == [("m", DELIVERED)]
-    assert (pair.station.counts["received"], pair.node.counts["sent"]) == (1, 1)
+    assert (pair.station.received, pair.node.sent) == (1, 1)
 
 
 def test_the_empty_name_is_the_station_up_the_tree_and_our_own_is_here():
@@ -85,7 +85,7 @@ def test_a_station_forwards_without_reading_and_the_trail_leads_back():
         [(LISTENER, own("a", 2), packet(parcel(1, path=["b"], trail=[], body=b"\xc1")))], 0.1
     )
     (one,) = sent_packets(out, b).parcels
-    assert (one.path, one.trail, one.body) == (["b"], ["a"], b"\xc1")
+    assert (one.path, one.trail, one.bodies[0]) == (["b"], ["a"], b"\xc1")
     ack = Ack(["S", "a"], 7, 1, 3, 1, [], 1, [])
     out = pair.station.frames_arrived([(b, own("b", 3), packet(acks=[ack]))], 0.2)
     assert [one.path for one in sent_packets(out, LISTENER).acks] == [["a"]]
@@ -135,7 +135,7 @@ def test_what_is_passed_on_reaches_the_inner_node_and_so_do_questions():
     (one,) = handed_over(out)
     out = pair.station.pass_on([(one, "_S")], 0.1)
     assert sent_packets(out, inner).parcels[0].path == ["_S"]
-    question = parcel(1, trail=[], marks=Marks.PROBE, body=b"")
+    question = parcel(1, trail=[], marks=Marks.PROBE)
     out = pair.station.frames_arrived([(LISTENER, own("a", 2), packet(question))], 0.2)
     assert handed_over(out) == [] and sent_packets(out, inner).parcels[0].marks == Marks.PROBE
 

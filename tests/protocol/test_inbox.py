@@ -124,3 +124,33 @@ def test_a_flow_whose_end_was_never_told_is_forgotten_after_a_day():
     with pytest.raises(NoRoom):
         inbox.arrived(parcel(1, flow=1, boot=8), 86_000.0)
     assert seqs(inbox.arrived(parcel(1, flow=1, boot=8), 86_500.0)) == [1]
+
+
+def run(first: int, last: int, **changes):
+    return parcel(first, bodies=[b"%d" % seq for seq in range(first, last + 1)], **changes)
+
+
+def bodies(ready) -> list[int]:
+    return [int(body) for one in ready for body in one.bodies]
+
+
+def test_a_run_is_taken_in_and_settled_as_one():
+    inbox = Inbox(1)
+    ready = inbox.arrived(run(1, 50), 0.0)
+    assert len(ready) == 1 and bodies(ready) == list(range(1, 51))
+    inbox.settle((7, 1, 1), DELIVERED, messages=20)
+    inbox.settle((7, 1, 22), DELIVERED, messages=29)
+    (said,) = inbox.acks()
+    assert (said.received, said.settled, said.settled_beyond, said.fresh) == (50, 20, [22, 50], 50)
+    inbox.settle((7, 1, 21), DELIVERED)
+    assert inbox.acks()[0].settled == 50
+
+
+@pytest.mark.parametrize(
+    "cuts", [[(1, 5), (3, 9)], [(4, 6), (1, 9)], [(6, 9), (2, 4), (1, 7), (1, 9)], [(2, 3), (1, 9)]]
+)
+def test_runs_that_overlap_are_handed_out_once_and_in_order(cuts):
+    inbox = Inbox(1)
+    given = [seq for first, last in cuts for seq in bodies(inbox.arrived(run(first, last), 0.0))]
+    assert given == list(range(1, 10))
+    assert inbox.duplicates == sum(last - first + 1 for first, last in cuts) - 9

@@ -10,6 +10,7 @@ import pytest
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.records import (
     MAX_NAMES,
+    MAX_RUN_READ,
     Ack,
     Attached,
     Greeting,
@@ -38,13 +39,14 @@ def full_packet() -> Packet:
         40,
         "DATA",
         marks,
-        b"\x93\x01\x02\x03",
+        [b"\x93\x01\x02\x03"],
         Attached([b"one", b"two"]),
     )
-    plain = Parcel(["T"], [], 1, 1, 1, 1, "PING", 0, b"")
+    run = Parcel(["T"], [], 1, 1, 1, 1, "PING", 0, [b"", b"\xc0"])
+    probe = Parcel(["T"], [], 1, 1, 2, 1, "PING", Marks.PROBE, [])
     verdict = Verdict(7, Outcome.REFUSED, Reason.LISTEN_FAILED, "ValueError: no such trial")
     ack = Ack(["S", "rig"], 9, 2, 77, 10, [12, 13], 6, [8, 8], 2, [verdict])
-    return Packet([parcel, plain], [ack], [Greeting("hello")])
+    return Packet([parcel, run, probe], [ack], [Greeting("hello")])
 
 
 def test_the_bytes_of_a_packet_stay_what_they_are():
@@ -67,10 +69,10 @@ def test_size_counts_the_body_and_its_frames():
 
 
 def head(packet: object) -> bytes:
-    return b"\x02" + msgspec.msgpack.encode(packet)
+    return b"\x03" + msgspec.msgpack.encode(packet)
 
 
-PARCEL = [["T"], [], 1, 1, 1, 1, "K", 0, b"", 0]
+PARCEL = [["T"], [], 1, 1, 1, 1, "K", 0, [b""], 0]
 
 
 @pytest.mark.parametrize(
@@ -78,25 +80,35 @@ PARCEL = [["T"], [], 1, 1, 1, 1, "K", 0, b"", 0]
     [
         [],
         [b""],
-        [b"\x02"],
-        [b"\x03" + head([[], [], []])[1:]],
-        [b"\x02\xc1"],
+        [b"\x03"],
+        [b"\x02" + head([[], [], []])[1:]],
+        [b"\x03\xc1"],
         [head({"parcels": []})],
         [head([[PARCEL]]), b"nobody's frame"],
         [head([[[*PARCEL[:9], 2]]]), b"only one"],
         [head([[[*PARCEL[:9], -1]]])],
+        [head([[[*PARCEL[:8], b"body", 0]]])],
+        [head([[[*PARCEL[:8], [], 0]]])],
+        [head([[[*PARCEL[:7], Marks.PROBE, [b""], 0]]])],
+        [head([[[*PARCEL[:8], [b""] * (MAX_RUN_READ + 1), 0]]])],
+        [head([[[*PARCEL[:8], [b"", b""], 1]]]), b"whose?"],
         [head([[[*PARCEL[:9], "1"]]]), b"x"],
         [head([[[[], *PARCEL[1:]]]])],
         [head([[[["a"] * (MAX_NAMES + 1), *PARCEL[1:]]]])],
         [head([[[["T"], ["a"] * (MAX_NAMES + 1), *PARCEL[2:]]]])],
         [head([[], [[["a"] * (MAX_NAMES + 1), 1, 1, 1, 0, [], 0, []]]])],
         [head([[], [[["a"], 1, 1, 1, 0, [], 0, [], 0, [[1, "vanished"]]]]])],
-        [b"\x02" + b"\x91" * 100_000],
+        [b"\x03" + b"\x91" * 100_000],
     ],
 )
 def test_what_is_no_packet_is_malformed(frames):
     with pytest.raises(MalformedFrame):
         decode_packet(frames)
+
+
+def test_the_messages_of_a_run_have_places_of_their_own():
+    run = full_packet().parcels[1]
+    assert [(one.place, one.bodies) for one in run.singles()] == [((1, 1, 1), [b""]), ((1, 1, 2), [b"\xc0"])]
 
 
 def test_ranges_hold_exactly_their_places():

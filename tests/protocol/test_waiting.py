@@ -38,7 +38,7 @@ def test_after_their_time_they_are_given_back_with_the_name_that_never_came():
 
 
 def test_too_many_or_too_heavy_ones_are_given_back_at_once():
-    few, light = WaitingRoom(5.0, max_parcels=1), WaitingRoom(5.0, max_bytes=7)
+    few, light = WaitingRoom(5.0, max_messages=1), WaitingRoom(5.0, max_bytes=7)
     for room in (few, light):
         room.hold(parcel(1), 0.0)
         late = parcel(2)

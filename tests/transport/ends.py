@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.net.loops import LoopThread, run_on
-from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
-from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState, Service
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.inbox import Handled
+from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Attached
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
-from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
+from pilotage.protocol.settlement import Outcome, Settlement
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.ports import PassOn, Wires
 
@@ -109,14 +110,11 @@ class End:
 
     # The driver's shell
 
-    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
-        results: list[HandlingResult] = []
-        for delivery in deliveries:
-            assert delivery.token is not None
-            parcel = delivery.parcel
-            self.got.append((parcel.verb, bytes(parcel.body), [bytes(frame) for frame in parcel.frames]))
-            results.append((delivery.token, DELIVERED, b""))
-        return results, []
+    def hand_over(self, messages: HandOver) -> tuple[list[Handled], list[PassOn]]:
+        for parcel in messages.parcels:
+            frames = [bytes(frame) for frame in parcel.frames]
+            self.got += [(parcel.verb, bytes(body), frames) for body in parcel.bodies]
+        return [Handled(parcel.place, messages=len(parcel.bodies)) for parcel in messages.parcels], []
 
     def counted(self, received: int) -> None:
         pass

@@ -71,7 +71,7 @@ def test_a_turn_comes_back_for_what_it_left(
     sends = []
     for number in range(200):
         sends.append(cam.send("hub", str(number).encode()))
-        eventually(lambda number=number: cam.exchange.counts["sent"] == number + 1, interval_s=0.0005)
+        eventually(lambda number=number: cam.exchange.sent == number + 1, interval_s=0.0005)
     gate.set()
     # Sooner than a heartbeat, which would wake the loop as well.
     eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=0.9)
@@ -169,7 +169,7 @@ def test_a_peer_that_dies_is_noticed_and_stays_gone(
     gate = _hold(hub)
     for number in range(50):
         cam.send("hub", str(number).encode())
-        eventually(lambda number=number: cam.exchange.counts["sent"] == number + 1, interval_s=0.0005)
+        eventually(lambda number=number: cam.exchange.sent == number + 1, interval_s=0.0005)
     world.ends.stop(cam, silently=True)
     gate.set()
     eventually(hub.is_gone("cam"))

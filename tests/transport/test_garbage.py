@@ -48,7 +48,7 @@ def test_ten_thousand_garbage_frames_harm_nobody(ends: Ends, eventually: Eventua
         bad.setsockopt(zmq.LINGER, 0)
         bad.setsockopt(zmq.SNDHWM, 0)
         if claims:
-            for told in (b"X-Pilotage:2", b"X-Name:bad", b"X-Boot:77"):
+            for told in (b"X-Pilotage:3", b"X-Name:bad", b"X-Boot:77"):
                 bad.setsockopt(zmq.METADATA, told)
         bad.connect(f"tcp://127.0.0.1:{hub.port}")
         sends = []

@@ -24,8 +24,8 @@ class Bench:
         self.gates: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
         self.together = 1
-        self.workers: Workers[Job, list[Job]] = Workers(
-            "bench", self._run, self._finished, max_threads=8, together=lambda job: self.together
+        self.workers: Workers[Job] = Workers(
+            "bench", self._run, max_threads=8, together=lambda job: self.together
         )
 
     def submit(self, lane: str, number: int) -> None:
@@ -37,7 +37,7 @@ class Bench:
     def of(self, lane: str) -> list[int]:
         return [number for name, number in list(self.done) if name == lane]
 
-    def _run(self, jobs: list[Job]) -> list[Job]:
+    def _run(self, jobs: list[Job]) -> None:
         job = jobs[0]
         with self._lock:
             assert job[0] not in self.running, "two threads in one lane"
@@ -47,9 +47,6 @@ class Bench:
             self.gates[job[0]].wait(10)
         with self._lock:
             self.running.discard(job[0])
-        return jobs
-
-    def _finished(self, jobs: list[Job]) -> None:
         self.done += jobs
         self.calls.append(len(jobs))
 

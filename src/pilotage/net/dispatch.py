@@ -7,13 +7,15 @@ Laws of this room: whatever a listen does, its message ends once (law 4); urgent
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from hashlib import blake2b
 
 from pilotage.net.listens import (
     URGENT,
     Listen,
     Origin,
+    encode_answer,
+    ends_later,
     failed,
     failure,
     finish_many_with,
@@ -27,9 +29,8 @@ from pilotage.net.listens import (
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.bodies import decode_body, read_value
 from pilotage.protocol.errors import InvalidMessage, PilotageError
-from pilotage.protocol.exchange import HandlingResult
-from pilotage.protocol.inbox import Token
-from pilotage.protocol.instructions import Delivery
+from pilotage.protocol.inbox import Handled, Token
+from pilotage.protocol.instructions import HandOver
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Marks, Parcel
 from pilotage.protocol.settlement import DELIVERED, Settlement
@@ -37,7 +38,14 @@ from pilotage.transport.workers import Workers
 
 URGENT_WORKERS = 8
 MANY = 256
-"""Messages that a `takes_many` listen is given at once, at most."""
+"""Messages that a `takes_many` listen is given at once, about."""
+TOLD_AFTER_S = 0.002
+"""How long the ends of a run's first messages may wait for those of the others."""
+
+End = tuple[Settlement, bytes]
+"""How a message has ended, and its listen's answer, encoded."""
+
+PLAIN: End = (DELIVERED, b"")
 
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
@@ -62,7 +70,7 @@ class Dispatch:
         self,
         name: str,
         listens: Mapping[str, Listen],
-        finished: Callable[[list[HandlingResult]], None],
+        finished: Callable[[list[Handled]], None],
         notes: NoteLog,
         *,
         gives_values: bool,
@@ -76,36 +84,29 @@ class Dispatch:
         self._gives_values = gives_values
         self._expands = expands
         self.wants_look: Callable[[Parcel], bool] = lambda parcel: True
-        self._urgent = Workers(f"{name}-urgent", self._work, self._done, URGENT_WORKERS)
-        self._workers = Workers(f"{name}-listen", self._work, self._done, max_workers, self._together)
-        self._jobs: list[tuple[Hashable, Delivery]] = []
-        self._urgent_jobs: list[tuple[Hashable, Delivery]] = []
+        self._urgent = Workers(f"{name}-urgent", self._work, URGENT_WORKERS)
+        self._workers = Workers(f"{name}-listen", self._work, max_workers, self._together)
+        self._jobs: list[tuple[Hashable, Parcel]] = []
+        self._urgent_jobs: list[tuple[Hashable, Parcel]] = []
 
     # On the loop's thread
 
-    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[Parcel]]:
-        """Call the listens that run on the loop, and keep the rest for the workers.
-
-        Returns:
-            What was handled at once, and the parcels that are to be passed on.
-        """
-        results: list[HandlingResult] = []
-        passed: list[Parcel] = []
-        for delivery in deliveries:
-            parcel = delivery.parcel
-            if delivery.token is None:
-                passed.append(parcel)
-                self._look(delivery)
-                continue
+    def hand_over(self, messages: HandOver) -> list[Handled]:
+        """Call the listens that run on the loop, and keep the rest for the workers; give what was handled at once."""
+        results: list[Handled] = []
+        for parcel in messages.parcels:
             listen = self._listens.get(parcel.verb)
             if listen is not None and runs_on_loop(listen):
-                result = self._listen(delivery)
-                if result is not None:
-                    results.append(result)
+                ends = _Ends(parcel)
+                for end in self._listen_to(parcel):
+                    ends.add(end)
+                results += ends.take()
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
-                jobs.append(((parcel.boot, parcel.flow), delivery))
-        return results, passed
+                jobs.append(((parcel.boot, parcel.flow), parcel))
+        for parcel in messages.passing:
+            self._look(parcel)
+        return results
 
     def turn_over(self) -> None:
         """Give the workers what was kept for them: the loop lets go of the interpreter now."""
@@ -128,83 +129,119 @@ class Dispatch:
         self._urgent.close(timeout_s / 2)
         self._workers.close(max(0.0, deadline - time.monotonic()))
 
-    def _together(self, delivery: Delivery) -> int:
+    def _together(self, parcel: Parcel) -> int:
         """Tell how many messages of a flow may be given to its listen at once."""
-        listen = self._listens.get(delivery.parcel.verb)
+        listen = self._listens.get(parcel.verb)
         return MANY if listen is not None and wants_many(listen) else 1
 
-    def _work(self, deliveries: list[Delivery]) -> list[HandlingResult]:
-        """Call the listen of a flow, on a worker's thread; give what has ended."""
-        listen = self._listens.get(deliveries[0].parcel.verb)
+    def _work(self, parcels: list[Parcel]) -> None:
+        """Call the listen of a flow, on a worker's thread."""
+        listen = self._listens.get(parcels[0].verb)
         if listen is not None and wants_many(listen):
-            return self._listen_to_many(listen, deliveries)
-        results = [self._listen(delivery) for delivery in deliveries]
-        return [result for result in results if result is not None]
+            self._listen_to_many(listen, parcels)
+            return
+        tell_at = time.monotonic() + TOLD_AFTER_S
+        for parcel in parcels:
+            ends = _Ends(parcel)
+            for end in self._listen_to(parcel):
+                ends.add(end)
+                if (now := time.monotonic()) > tell_at:
+                    tell_at = now + TOLD_AFTER_S
+                    self._finished(ends.take())
+            self._finished(ends.take())
 
-    def _listen_to_many(self, listen: Listen, deliveries: list[Delivery]) -> list[HandlingResult]:
+    def _listen_to_many(self, listen: Listen, parcels: list[Parcel]) -> None:
         """Give a listen all these messages; what can't be read is refused by itself."""
         given: list[tuple[object, Origin]] = []
         tokens: list[Token] = []
-        unread: list[HandlingResult] = []
-        for delivery in deliveries:
-            token = _token(delivery)
-            try:
-                given.append(self._given_of_many(delivery))
-            except PilotageError as error:
-                unread.append((token, failure(error), b""))
-            else:
-                tokens.append(token)
+        unread: list[Handled] = []
+        for parcel in parcels:
+            for at in range(len(parcel.bodies)):
+                token = _token(parcel, at)
+                try:
+                    given.append(self._given_of_many(parcel, at))
+                except PilotageError as error:
+                    unread.append(Handled(token, failure(error)))
+                else:
+                    tokens.append(token)
 
         def finish(ends: list[Settlement]) -> None:
-            self._finished([(token, end, b"") for token, end in zip(tokens, ends, strict=True)])
+            self._finished(_joined(tokens, ends))
 
         try:
             finish_many_with(listen(given) if given else [], finish, len(given))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - law 4
             if not isinstance(error, PilotageError):
-                self._notes.listen_failed(self._name, deliveries[0].parcel.verb, error)
+                self._notes.listen_failed(self._name, parcels[0].verb, error)
             finish([failure(error)] * len(given))
-        return unread
+        if unread:
+            self._finished(unread)
 
-    def _given_of_many(self, delivery: Delivery) -> tuple[object, Origin]:
+    def _given_of_many(self, parcel: Parcel, at: int) -> tuple[object, Origin]:
         """Give one of many messages with its origin: a value needs no message made around it."""
-        parcel = delivery.parcel
         if self._gives_values and not self._notes.tells_all and not parcel.marks & Marks.JSON:
-            read = read_value(parcel.body, parcel.frames)
+            read = read_value(parcel.bodies[at], parcel.frames)
             if read is not None:
-                origin = Origin(parcel.boot, parcel.flow, parcel.seq, read[1], tuple(parcel.trail))
-                return read[0], origin
-        message = self._message(delivery)
+                return read[0], Origin(
+                    parcel.boot, parcel.flow, parcel.seq + at, read[1], tuple(parcel.trail)
+                )
+        message = self._message(parcel, at)
         if self._notes.tells_all:
             self._notes.passing("RECEIVED", message)
-        return self._given(message), _origin(message, delivery)
+        return self._given(message), _origin(message, parcel, at)
 
     def _given(self, message: Message) -> object:
         return _value_with_headers(message) if self._gives_values else message
 
-    def _listen(self, delivery: Delivery) -> HandlingResult | None:
-        """Call a listen; None if it ends later."""
-        token, parcel = _token(delivery), delivery.parcel
+    def _listen_to(self, parcel: Parcel) -> Iterator[End | None]:
+        """Call the listen for each message of a parcel; give its end, or None where that comes later."""
+        call = self._way_to_call(parcel)
+        for at in range(len(parcel.bodies)):
+            yield self._end_of(call, parcel, at)
+
+    def _way_to_call(self, parcel: Parcel) -> Callable[[int], object]:
+        """Choose how the listen is called, which is the same for all messages of a parcel."""
+        listen = self._listens.get(parcel.verb)
+        if listen is None or not self._gives_values or self._notes.tells_all:
+            return lambda at: self.call(self._message(parcel, at), parcel, at)
+        if wants_many(listen) or wants_origin(listen):
+            return lambda at: self.call(self._message(parcel, at), parcel, at)
+        return lambda at: listen(self._value(parcel, at))
+
+    def _end_of(self, call: Callable[[int], object], parcel: Parcel, at: int) -> End | None:
         try:
-            result = self.call(self._message(delivery), delivery)
+            result = call(at)
             if result is None:
-                return token, DELIVERED, b""
-            finish_with(result, lambda settlement, answer: self._finished([(token, settlement, answer)]))
+                return PLAIN
+            if not ends_later(result):
+                return DELIVERED, encode_answer(result)
+            token = _token(parcel, at)
+            finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Law 4: whatever a listen does, it ends as one refused message.
             if parcel.verb in self._listens and not isinstance(error, PilotageError):
                 self._notes.listen_failed(self._name, parcel.verb, error)
-            return token, failure(error), b""
+            return failure(error), b""
         return None
 
-    def _message(self, delivery: Delivery) -> Message:
-        parcel = delivery.parcel
-        if parcel.marks & Marks.JSON:
-            return Message(bytes(parcel.body), expand_arrays=self._expands)
-        return decode_body(parcel.verb, parcel.body, parcel.frames)
+    def _value(self, parcel: Parcel, at: int) -> object:
+        """Give a message's value: it needs no message made around it, usually."""
+        read = None if parcel.marks & Marks.JSON else read_value(parcel.bodies[at], parcel.frames)
+        return read[0] if read is not None else self._given(self._message(parcel, at))
 
-    def call(self, message: Message, delivery: Delivery | None = None) -> object:
+    def _message(self, parcel: Parcel, at: int) -> Message:
+        body = parcel.bodies[at]
+        if parcel.marks & Marks.JSON:
+            return Message(bytes(body), expand_arrays=self._expands)
+        return decode_body(parcel.verb, body, parcel.frames)
+
+    def call(self, message: Message, parcel: Parcel | None = None, at: int = 0) -> object:
         """Call the listen for a message.
+
+        Args:
+            message: what it is given, or whose value.
+            parcel: the one that brought it; None if it came some other way.
+            at: its place in the parcel.
 
         Raises:
             InvalidMessage: there is none for its key.
@@ -214,17 +251,17 @@ class Dispatch:
             self._notes.passing("RECEIVED", message)
         listen = self._listens.get(key)
         if listen is None and key == "STREAM":
-            return self.unpack_stream(message, delivery)
+            return self.unpack_stream(message, parcel, at)
         if listen is None:
             raise InvalidMessage(
                 f"{self._name} has no listen for key {key!r} (it has {', '.join(sorted(self._listens))})"
             )
         given = self._given(message)
         if wants_many(listen):
-            return listen([(given, _origin(message, delivery))])
-        return listen(given, _origin(message, delivery)) if wants_origin(listen) else listen(given)
+            return listen([(given, _origin(message, parcel, at))])
+        return listen(given, _origin(message, parcel, at)) if wants_origin(listen) else listen(given)
 
-    def unpack_stream(self, message: Message, delivery: Delivery | None = None) -> object:
+    def unpack_stream(self, message: Message, parcel: Parcel | None = None, at: int = 0) -> object:
         """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
 
         Raises:
@@ -240,7 +277,7 @@ class Dispatch:
         if listen is None:
             raise InvalidMessage(f"{self._name} has no listen for the stream's key {inner!r}")
         items = [{**headers, **item} if isinstance(item, dict) else item for item in value["payload"]]
-        origin = (_origin(message, delivery),) if wants_origin(listen) else ()
+        origin = (_origin(message, parcel, at),) if wants_origin(listen) else ()
         if wants_batches(listen):
             return listen(items, *origin)
         given = items if self._gives_values else [_inner(message, str(inner), item) for item in items]
@@ -255,24 +292,61 @@ class Dispatch:
                 self._notes.listen_failed(self._name, "an item of a stream", error)
             return failed(error)
 
-    def _look(self, delivery: Delivery) -> None:
+    def _look(self, parcel: Parcel) -> None:
         """Let a station's listen look at what it passes on, if it wants to."""
-        if not self.wants_look(delivery.parcel):
+        if not self.wants_look(parcel):
             return
-        try:
-            self._listens[delivery.parcel.verb](self._message(delivery))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on
-            self._notes.listen_failed(self._name, delivery.parcel.verb, error)
-
-    def _done(self, results: list[HandlingResult]) -> None:
-        if results:
-            self._finished(results)
+        for at in range(len(parcel.bodies)):
+            try:
+                self._listens[parcel.verb](self._message(parcel, at))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on
+                self._notes.listen_failed(self._name, parcel.verb, error)
 
 
-def _token(delivery: Delivery) -> Token:
-    if delivery.token is None:
-        raise AssertionError("what is passed on has no token and is not handled here")
-    return delivery.token
+def _token(parcel: Parcel, at: int) -> Token:
+    return parcel.boot, parcel.flow, parcel.seq + at
+
+
+class _Ends:
+    """How the messages of a parcel have ended so far; plain deliveries that follow each other are told as one."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        self._parcel = parcel
+        self._told: list[Handled] = []
+        self._at = 0
+        self._plain = 0
+
+    def add(self, end: End | None) -> None:
+        """Note the end of the next message; None for one that ends later."""
+        if end is PLAIN:
+            self._plain += 1
+        else:
+            self._join()
+            if end is not None:
+                self._told.append(Handled(_token(self._parcel, self._at), *end))
+        self._at += 1
+
+    def take(self) -> list[Handled]:
+        """Give what has not been given yet."""
+        self._join()
+        told, self._told = self._told, []
+        return told
+
+    def _join(self) -> None:
+        if self._plain:
+            first = _token(self._parcel, self._at - self._plain)
+            self._told.append(Handled(first, messages=self._plain))
+            self._plain = 0
+
+
+def _joined(tokens: list[Token], ends: list[Settlement]) -> list[Handled]:
+    """Give the ends of messages; where all are plain and follow each other, as one."""
+    count = len(tokens)
+    if count > 1 and all(end is DELIVERED for end in ends):
+        boot, flow, first = tokens[0]
+        if tokens[-1] == (boot, flow, first + count - 1):
+            return [Handled(tokens[0], messages=count)]
+    return list(map(Handled, tokens, ends))
 
 
 def _value_with_headers(message: Message) -> object:
@@ -283,11 +357,10 @@ def _value_with_headers(message: Message) -> object:
     return {**{name: fields[name] for name in STREAM_HEADERS if name in fields}, **message.value}
 
 
-def _origin(message: Message, delivery: Delivery | None) -> Origin:
-    if delivery is None:
+def _origin(message: Message, parcel: Parcel | None, at: int) -> Origin:
+    if parcel is None:
         return Origin(0, 0, 0, message.timestamp, ())
-    parcel = delivery.parcel
-    boot, flow, seq = parcel.boot, parcel.flow, parcel.seq
+    boot, flow, seq = _token(parcel, at)
     if parcel.marks & Marks.JSON:
         # The place is that of whoever stood in for an original, which sends again to another one; what tells an
         # original's message from all others, whoever brings it, is its sender, id and timestamp.

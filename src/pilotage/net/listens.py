@@ -130,10 +130,17 @@ def finish_with(result: object, finish: Finish) -> None:
         result.add_callback(lambda receipt: _finish_like(receipt, finish))
     elif isinstance(result, Future):
         result.add_done_callback(lambda future: _finish_future(future, finish))
-    elif isinstance(result, list) and result and all(isinstance(one, Receipt | Future) for one in result):
+    elif isinstance(result, list) and ends_later(result):
         finish_with(join_results(result), finish)
     else:
         finish(DELIVERED, encode_answer(result))
+
+
+def ends_later(result: object) -> bool:
+    """Tell whether what a listen returned says itself when it ends."""
+    if isinstance(result, list):
+        return bool(result) and all(isinstance(one, Receipt | Future) for one in result)
+    return isinstance(result, Receipt | Future)
 
 
 def finish_many_with(result: object, finish: Callable[[list[Settlement]], None], count: int) -> None:

@@ -29,16 +29,17 @@ from pilotage.net.listens import (
     service_of,
 )
 from pilotage.net.notes import NoteLog
-from pilotage.net.receipt import Receipt
-from pilotage.protocol.bodies import decode_body, decode_value, encode_body
+from pilotage.net.receipt import Draft, Receipt
+from pilotage.protocol.bodies import decode_body, decode_value, encode_body, encode_value
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
-from pilotage.protocol.exchange import Exchange, ExchangeConfig, HandlingResult
-from pilotage.protocol.instructions import Delivery, Note, PeerChanged, PeerState
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.inbox import Handled
+from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
-from pilotage.protocol.settlement import Outcome, Reason, Settlement, Stage, refused
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
 from pilotage.transport.links import ZmqWires
@@ -48,6 +49,10 @@ T = TypeVar("T")
 
 LAST_SYNC_S = 1.0
 """What the disk is given, at least, to take what waits when we are released."""
+
+DEFAULT_TTL = Message.ttl
+_NOREPEAT = Flag.NOREPEAT.value
+_NO_EXTRA: dict[str, Any] = {}
 
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
@@ -233,24 +238,34 @@ class Messenger:
         Raises:
             InvalidMessage: no key, or a recipient that is no name.
         """
-        if not key:
-            raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
-        if not isinstance(flags, Mapping | None):
-            raise InvalidMessage(f"flags must be a dictionary, not {type(flags).__name__}")
-        all_flags = dict(flags) if flags else {}
-        if not repeat:
-            all_flags[Flag.NOREPEAT.value] = True
-        name = self.config.name
-        return Message.from_parts(
-            id=f"{name}_{next(self.counter)}",
-            to=(to[-1] if isinstance(to, list) else to) or "",
-            sender=name,
-            key=key,
-            value=value,
-            flags=all_flags,
-            timestamp=_stamp(),
-            ttl=Message.ttl,
-        )
+        recipient = (to[-1] if isinstance(to, list) else to) or ""
+        return self._draft(recipient, key, value, repeat=repeat, flags=flags).message()
+
+    def post(
+        self,
+        path: tuple[str, ...],
+        to: str,
+        key: str,
+        value: object,
+        *,
+        repeat: bool,
+        flags: Mapping[str, Any] | None,
+        durable: bool | None = None,
+        deadline_s: float | None = None,
+    ) -> Receipt:
+        """Make a message that originates here and put it on its way. Any thread; see `prepare` and `send`.
+
+        Raises:
+            InvalidMessage: no key, or a value that can't be sent.
+            Closed: we were released.
+        """
+        draft = self._draft(to, key, value, repeat=repeat, flags=flags)
+        content = (draft.id, draft.sender, to, value, draft.timestamp, draft.ttl, draft.flags, _NO_EXTRA)
+        body, frames = encode_value(content)
+        if draft.flags and Flag.NOREPEAT in draft.flags:
+            repeat = False
+        request = SendRequest(path, draft.key, body, frames, None, draft.id, repeat, tries=draft.ttl)
+        return self._launch(draft, request, durable=durable, deadline_s=deadline_s)
 
     def send(
         self,
@@ -280,30 +295,48 @@ class Messenger:
         """
         if not message.validate():
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
-        driver = self.driver
         body, frames = encode_body(message, hand_over=hand_over)
-        if self._notes.tells_all:
-            self._notes.passing("SENT", message)
-        receipt = Receipt(message, self._loop_thread)
-        self._open[id(receipt)] = receipt
-        key = str(message.key)
-        if durable is None:
-            durable = repeat and key in DURABLE_KEYS
-        driver.send(
-            SendRequest(
-                path,
-                key,
-                body,
-                frames,
-                receipt,
-                str(message.id),
-                repeat or durable,
-                durable,
-                max(1, message.ttl),
-                kept=kept and durable and self._keeping.file is not None,
-                deadline_s=deadline_s if durable else None,
-            )
+        tries = max(1, message.ttl)
+        request = SendRequest(
+            path, str(message.key), body, frames, None, str(message.id), repeat, tries=tries
         )
+        return self._launch(message, request, durable=durable, kept=kept, deadline_s=deadline_s)
+
+    def _draft(
+        self, to: str, key: str, value: object, *, repeat: bool, flags: Mapping[str, Any] | None
+    ) -> Draft:
+        if not key:
+            raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
+        if flags is not None and not isinstance(flags, Mapping):
+            raise InvalidMessage(f"flags must be a dictionary, not {type(flags).__name__}")
+        all_flags = dict(flags) if flags else {}
+        if not repeat:
+            all_flags[_NOREPEAT] = True
+        name = self.config.name
+        return Draft(
+            f"{name}_{next(self.counter)}", name, to, str(key), value, _stamp(), DEFAULT_TTL, all_flags
+        )
+
+    def _launch(
+        self,
+        message: Message | Draft,
+        request: SendRequest,
+        *,
+        durable: bool | None,
+        deadline_s: float | None,
+        kept: bool = True,
+    ) -> Receipt:
+        """Give a send its receipt, and leave it in the loop's mailbox."""
+        driver = self.driver
+        if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
+            request.durable = request.ordered = True
+            request.kept = kept and self._keeping.file is not None
+            request.deadline_s = deadline_s
+        receipt = request.handle = Receipt(message, self._loop_thread)
+        self._open[id(receipt)] = receipt
+        if self._notes.tells_all:
+            self._notes.passing("SENT", receipt.message)
+        driver.send(request)
         if self._driver is None:
             self._interrupt(receipt)  # we were released while it was on its way into the mailbox
         return receipt
@@ -461,15 +494,14 @@ class Messenger:
         counts = {**exchange.counts, **self._notes.counts}
         if self._driver is not None:
             counts.update(self._driver.counts)
-        received = counts.pop("received", 0)
         counts["listens waiting"] = self._dispatch.waiting()
         return Statistics(
             self.config.name,
             {peer.name: str(peer.state) for peer in exchange.routing},
-            counts.pop("sent", 0),
+            exchange.sent,
             dict(self._settled),
             exchange.outbox.resent,
-            received,
+            exchange.received,
             exchange.inbox.duplicates + exchange.edge.duplicates,
             len(self._open),
             len(exchange.waiting),
@@ -479,11 +511,10 @@ class Messenger:
 
     # The driver's shell (on the loop's thread)
 
-    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+    def hand_over(self, messages: HandOver) -> tuple[list[Handled], list[PassOn]]:
         """Give messages to their listens."""
-        results, passed = self._dispatch.hand_over(deliveries)
         inner = self.exchange.routing.inner
-        return results, [(parcel, inner) for parcel in passed]
+        return self._dispatch.hand_over(messages), [(parcel, inner) for parcel in messages.passing]
 
     def turn_over(self) -> None:
         """Wake the workers, now that the loop lets go of the interpreter."""
@@ -497,8 +528,14 @@ class Messenger:
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
+        delivered, still_open = 0, self._open
         for handle, settlement in ended:
-            self._end(handle, settlement)
+            if settlement is not DELIVERED:
+                self._end(handle, settlement)
+            elif still_open.pop(id(handle), None) is not None:
+                delivered += 1
+                handle.settle(settlement)
+        self._settled["delivered"] += delivered
 
     def progress(self, handles: list[Any]) -> None:
         """Tell senders that their message was received."""
@@ -550,7 +587,7 @@ class Messenger:
     def _say_trouble(self, trouble: Trouble) -> None:
         self.logger.log(logging.INFO if trouble.is_over else logging.ERROR, "%s", trouble.text)
 
-    def _finished(self, results: list[HandlingResult]) -> None:
+    def _finished(self, results: list[Handled]) -> None:
         """Listens have ended; on any thread."""
         driver = self._driver
         if driver is not None:

@@ -247,18 +247,23 @@ class Net_Node:
         """
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to send {key or msg!r}")
-        if msg is None:
-            msg = self.prepare_message(to, key or "", value, repeat, flags)
-        else:
-            to = checked_message(msg).to if to is None else to
+        if msg is not None and to is None:
+            to = checked_message(msg).to
         path = path_of(to) or (self.upstream,)
-        return self._messenger.send(
-            msg,
-            ("",) if force_to else path,
-            repeat=repeat and Flag.NOREPEAT not in msg.flags,
-            durable=durable,
-            deadline_s=deadline_s,
-        )
+        way = ("",) if force_to else path
+        if msg is None:
+            return self._messenger.post(
+                way,
+                path[-1],
+                key or "",
+                value,
+                repeat=repeat,
+                flags=flags,
+                durable=durable,
+                deadline_s=deadline_s,
+            )
+        repeat = repeat and Flag.NOREPEAT not in checked_message(msg).flags
+        return self._messenger.send(msg, way, repeat=repeat, durable=durable, deadline_s=deadline_s)
 
     def get_stream(
         self,

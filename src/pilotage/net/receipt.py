@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+import msgspec
+
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
@@ -18,25 +20,53 @@ _lock = threading.Lock()
 Callback = Callable[["Receipt"], None]
 
 
+class Draft(msgspec.Struct):
+    """The fields of a message that is made when somebody asks for it: hardly any receipt is asked."""
+
+    id: str
+    sender: str
+    to: str
+    key: str
+    value: Any
+    timestamp: str
+    ttl: int
+    flags: dict[str, Any]
+
+    def message(self) -> Message:
+        """Make the message."""
+        return Message.from_parts(**msgspec.structs.asdict(self))
+
+
 class Receipt:
     """The state of one send. Any thread may hold it.
 
     Attributes:
-        message: what was sent.
         stage: how far it has come.
         settlement: its end, or None while it is open.
     """
 
-    __slots__ = ("_accepted", "_callbacks", "_event", "_settled_by", "message", "settlement", "stage")
+    __slots__ = ("_accepted", "_callbacks", "_gate", "_message", "_settled_by", "settlement", "stage")
 
-    def __init__(self, message: Message, settled_by: int = 0) -> None:
-        self.message = message
+    def __init__(self, message: Message | Draft, settled_by: int = 0) -> None:
+        self._message = message
         self._settled_by = settled_by
         self.stage = Stage.SENT
         self.settlement: Settlement | None = None
-        self._event: threading.Event | None = None
+        self._gate: threading.Lock | None = None
         self._accepted: threading.Event | bool = False
-        self._callbacks: list[Callback] = []
+        self._callbacks: list[Callback] | None = None
+
+    @property
+    def message(self) -> Message:
+        """What was sent."""
+        message = self._message
+        if isinstance(message, Draft):
+            message = self._message = message.message()
+        return message
+
+    @message.setter
+    def message(self, message: Message) -> None:
+        self._message = message
 
     def __repr__(self) -> str:
         """Show the message and how far it is."""
@@ -66,8 +96,13 @@ class Receipt:
         with _lock:
             if self.settlement is not None:
                 return self.settlement
-            event = self._event = self._event or threading.Event()
-        if not event.wait(timeout_s) or self.settlement is None:
+            gate = self._gate
+            if gate is None:
+                gate = self._gate = threading.Lock()
+                gate.acquire()
+        if gate.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
+            gate.release()  # for whoever waits beside us
+        if self.settlement is None:
             raise TimeoutError(f"{self.message.id} ({self.message.key}) has not settled within {timeout_s} s")
         return self.settlement
 
@@ -134,7 +169,7 @@ class Receipt:
         """Call with this receipt once it has ended: on the loop's thread, or at once if it has already."""
         with _lock:
             if self.settlement is None:
-                self._callbacks.append(callback)
+                self._callbacks = [*(self._callbacks or ()), callback]
                 return
         callback(self)
 
@@ -160,13 +195,13 @@ class Receipt:
                 return
             self.stage = Stage.SETTLED
             self.settlement = settlement
-            event, callbacks = self._event, self._callbacks
-            self._callbacks = []
-        if event is not None:
-            event.set()
+            gate, callbacks = self._gate, self._callbacks
+            self._callbacks = None
+        if gate is not None:
+            gate.release()
         if isinstance(self._accepted, threading.Event):
             self._accepted.set()
-        for callback in callbacks:
+        for callback in callbacks or ():
             try:
                 callback(self)
             except Exception:

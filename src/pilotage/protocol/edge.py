@@ -66,6 +66,9 @@ class Edge:
     Args:
         me: our name.
         rules: patience towards peers that don't confirm.
+
+    Attributes:
+        is_used: an original has sent something.
     """
 
     def __init__(self, me: str, rules: DeliveryRules) -> None:
@@ -75,6 +78,7 @@ class Edge:
         self._peers: dict[Link, Peer] = {}
         self._forms: dict[Link, ArrayForm] = {}
         self._confirms = 0
+        self.is_used = False
 
     def __len__(self) -> int:
         return len(self._awaiting)
@@ -99,6 +103,7 @@ class Edge:
         Raises:
             MalformedFrame: they are no message.
         """
+        self.is_used = True
         if frames and not len(frames[-1]):
             return Taken(0, [(peer.link, frames)])
         if frames and frames[-1] == CLOSING:

@@ -18,11 +18,10 @@ from pilotage.protocol.admission import Admission
 from pilotage.protocol.doors import Doors
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
-from pilotage.protocol.inbox import Inbox, NoRoom, Token
+from pilotage.protocol.inbox import Handled, Inbox, NoRoom
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
-    Delivery,
     Dialect,
     Drop,
     Instruction,
@@ -60,9 +59,6 @@ Arrival = tuple[Link, Card, Sequence[Frame]]
 STREAM_VERBS = ("STREAM", "CONTINUOUS")
 """Keys of what a stream sends: batches, and single items."""
 
-HandlingResult = tuple[Token, Settlement, bytes]
-"""How a message that was handed over has ended, and the listen's answer, encoded."""
-
 
 @dataclass(frozen=True, slots=True)
 class ExchangeConfig:
@@ -99,10 +95,17 @@ class Exchange:
     Args:
         config: who we are.
         serves: tells what we do with a key.
+
+    Attributes:
+        sent: messages that we were asked to send.
+        received: messages and confirmations that have arrived.
+        counts: everything else that is counted, by what it is.
     """
 
     def __init__(self, config: ExchangeConfig, serves: Callable[[str], Service]) -> None:
         self.config = config
+        self.sent = 0
+        self.received = 0
         self.counts: Counter[str] = Counter()
         self.routing = Routing(config.me, config.upstream)
         self.outbox = Outbox(config.boot, self._emit, config.delivery)
@@ -147,49 +150,46 @@ class Exchange:
     def turn(
         self,
         arrivals: Sequence[Arrival],
-        results: Iterable[HandlingResult],
-        requests: Iterable[SendRequest],
+        results: Iterable[Handled],
+        requests: Sequence[SendRequest],
         now: float,
     ) -> list[Instruction]:
         """Take in all that one turn of a loop has found, and answer it together."""
         self._begin(now)
-        self._arrive(arrivals)
-        self._settle(results)
-        self._send(requests)
+        if arrivals:
+            self._arrive(arrivals)
+        for result in results:
+            self.inbox.settle(*result)
+        if requests:
+            self._send(requests)
         return self._finish()
 
     def frames_arrived(self, arrivals: Sequence[Arrival], now: float) -> list[Instruction]:
         """Transmissions arrived, on any links, in order for each."""
-        self._begin(now)
-        self._arrive(arrivals)
-        return self._finish()
+        return self.turn(arrivals, (), (), now)
 
-    def send(self, requests: Iterable[SendRequest], now: float) -> list[Instruction]:
+    def send(self, requests: Sequence[SendRequest], now: float) -> list[Instruction]:
         """Messages of ours are to be sent."""
-        self._begin(now)
-        self._send(requests)
-        return self._finish()
+        return self.turn((), (), requests, now)
 
-    def handled(self, results: Iterable[HandlingResult], now: float) -> list[Instruction]:
+    def handled(self, results: Iterable[Handled], now: float) -> list[Instruction]:
         """Listens have ended: these messages are over."""
-        self._begin(now)
-        self._settle(results)
-        return self._finish()
+        return self.turn((), results, (), now)
 
     def _arrive(self, arrivals: Sequence[Arrival]) -> None:
         taken = self._patience.within(arrivals, self._now)
         if len(taken) < len(arrivals):
             self.counts["over the rate"] += len(arrivals) - len(taken)
         for link, card, frames in taken:
-            peer = self.routing.peers.get(link) or self.admission.candidate(link)
-            if peer is None:
-                peer = self._newcomer(link, card, frames)
-                if peer is None:
-                    continue
-            self._frames(peer, frames)
+            peer = self.routing.peers.get(link) or self._newcomer(link, card, frames)
+            if peer is not None:
+                self._frames(peer, frames)
 
     def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:
-        """Meet somebody; None if nothing of that link is read now."""
+        """Meet whoever isn't in yet; None if nothing of that link is read now."""
+        peer = self.admission.candidate(link)
+        if peer is not None:
+            return peer
         if link in self._stale:
             self.counts["too old to be read"] += 1
             return None
@@ -200,13 +200,14 @@ class Exchange:
             self.edge.met(link, frames)
         return self._neighbours.meet(link, card, self._now)
 
-    def _send(self, requests: Iterable[SendRequest]) -> None:
-        for request in requests:
-            self.counts["sent"] += 1
-            if self.admission.refusal and not request.durable:
-                self._out.ended.append((request.handle, refused(Reason.NAME_TAKEN, self.admission.refusal)))
-            else:
-                self._out.ended += self.outbox.send(request, self._now)
+    def _send(self, requests: Sequence[SendRequest]) -> None:
+        self.sent += len(requests)
+        refusal = self.admission.refusal
+        if refusal:
+            turned = [request for request in requests if not request.durable]
+            self._out.ended += [(request.handle, refused(Reason.NAME_TAKEN, refusal)) for request in turned]
+            requests = [request for request in requests if request.durable]
+        self._out.ended += self.outbox.send(requests, self._now)
 
     def restore(
         self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float
@@ -223,10 +224,6 @@ class Exchange:
         if accepted:
             self._out.others.append(Accepted(accepted))
         return self._finish()
-
-    def _settle(self, results: Iterable[HandlingResult]) -> None:
-        for token, settlement, answer in results:
-            self.inbox.settle(token, settlement, answer)
 
     def pass_on(self, parcels: Iterable[tuple[Parcel, str]], now: float) -> list[Instruction]:
         """Send parcels that came to us on to somebody else, who will settle them in our stead."""
@@ -304,12 +301,14 @@ class Exchange:
         return all(self._serves(verb) is Service.PASS_ON for verb in STREAM_VERBS)
 
     def _leads_through(self, path: tuple[str, ...], peer: Peer) -> bool:
-        return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, b"")) is peer
+        return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, [])) is peer
 
     # Frames in
 
     def _frames(self, peer: Peer, frames: Sequence[Frame]) -> None:
-        self._neighbours.heard(peer, self._now)
+        peer.heard = self._now
+        if peer.state is PeerState.SUSPECT:
+            self._neighbours.recovered(peer)
         try:
             if peer.is_ours:
                 self._packet(peer, decode_packet(frames))
@@ -337,19 +336,17 @@ class Exchange:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
             self._take_offence(peer, ())
             return
-        name = peer.name
         for ack in packet.acks:
-            self.counts["received"] += ack.fresh
+            self.received += ack.fresh
             ack.fresh = 0
             self._route_ack(ack)
         for parcel in packet.parcels:
-            parcel.trail.append(name)
-            if not parcel.marks & Marks.PROBE:
-                self.counts["received"] += 1
+            parcel.trail.append(peer.name)
+            self.received += len(parcel.bodies)
             if len(parcel.trail) > 1:
                 self.routing.learn(parcel.trail)
             self._forward_or_hold(parcel)
-        if any(greeting.word == "bye" for greeting in packet.greetings):
+        if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
 
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
@@ -359,7 +356,7 @@ class Exchange:
             self._take_offence(peer, ())
             return
         taken = self.edge.arrived(peer, frames)
-        self.counts["received"] += taken.counts
+        self.received += taken.counts
         self._out.raw += taken.replies
         if taken.note is not None:
             self._out.others.append(taken.note)
@@ -368,7 +365,7 @@ class Exchange:
         if taken.sender and taken.sender != peer.name:
             self.routing.learn([taken.sender, peer.name])
         if taken.request is not None:
-            self._out.ended += self.outbox.send(taken.request, self._now)
+            self._out.ended += self.outbox.send((taken.request,), self._now)
 
     # Routes
 
@@ -381,7 +378,7 @@ class Exchange:
             self._refuse(parcel, Reason.INVALID, f"it went through more than {MAX_HOPS} stations: a loop?")
         elif not self._forward(parcel) and not parcel.marks & Marks.PROBE:
             for unwanted in self.waiting.hold(parcel, self._now):
-                self.counts["waiting room full"] += 1
+                self.counts["waiting room full"] += len(unwanted.bodies)
                 self._refuse(unwanted, Reason.QUEUE_FULL, f"too many messages wait at {self.config.me}")
 
     def _forward(self, parcel: Parcel) -> bool:
@@ -417,10 +414,9 @@ class Exchange:
                 parcel.path = [self.routing.inner]
                 self._forward(parcel)
                 return
-            self._out.deliveries.append(Delivery(None, parcel))
+            self._out.passing.append(parcel)
             return
-        for ready in self._arrived(parcel):
-            self._out.deliveries.append(Delivery((ready.boot, ready.flow, ready.seq), ready))
+        self._out.parcels += self._arrived(parcel)
 
     def _arrived(self, parcel: Parcel) -> list[Parcel]:
         """Take a parcel in, as its recipient or an original's stand-in; give those that may be handled now."""
@@ -435,20 +431,21 @@ class Exchange:
     def _to_original(self, peer: Peer, parcel: Parcel) -> None:
         """Hand a parcel to an original peer, as its recipient in the peer's stead."""
         for ready in self._arrived(parcel):
-            token = (ready.boot, ready.flow, ready.seq)
-            transmission, settlement = self.edge.post(peer, ready, token, self._now)
-            if transmission is not None:
-                self._out.raw.append(transmission)
-            if settlement is not None:
-                self.inbox.settle(token, settlement)
+            for one in ready.singles():
+                transmission, settlement = self.edge.post(peer, one, one.place, self._now)
+                if transmission is not None:
+                    self._out.raw.append(transmission)
+                if settlement is not None:
+                    self.inbox.settle(one.place, settlement)
 
     def _refuse(self, parcel: Parcel, reason: Reason, text: str) -> None:
         """Answer in the recipient's stead that a parcel can't reach it. Durable ones come again by themselves."""
-        self.counts["refused"] += 1
+        self.counts["refused"] += len(parcel.bodies)
         self._out.note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
         if not parcel.marks & Marks.DURABLE:
-            verdict = Verdict(parcel.seq, Outcome.REFUSED, reason, text)
-            self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, [verdict]))
+            places = range(parcel.seq, parcel.seq + len(parcel.bodies))
+            verdicts = [Verdict(seq, Outcome.REFUSED, reason, text) for seq in places]
+            self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, verdicts))
 
     def _route_ack(self, ack: Ack) -> None:
         path = ack.path
@@ -475,11 +472,13 @@ class Exchange:
         if outbox.over:
             out.others.append(Drop(outbox.over))
             outbox.over = []
-        received, outbox.received = outbox.received, []
-        told = [handle for handle in received if not self._stands_in_received(handle)]
-        if told:
-            out.others.append(Progress(told))
-        out.ended = [pair for pair in out.ended if not self._stands_in_ended(*pair)]
+        if outbox.received:
+            received, outbox.received = outbox.received, []
+            told = [handle for handle in received if not self._stands_in_received(handle)]
+            if told:
+                out.others.append(Progress(told))
+        if out.ended and self.edge.is_used:
+            out.ended = [pair for pair in out.ended if not self._stands_in_ended(*pair)]
         return out.take(self._spoken)
 
     def _spoken(self, link: Link) -> None:

@@ -10,16 +10,33 @@ its way; or nothing of it came for a day (decision 0010). Where nothing may be f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pilotage.protocol.records import Ack, Marks, Parcel, Verdict, as_ranges
 from pilotage.protocol.sends import WINDOW
-from pilotage.protocol.settlement import Outcome, Settlement
+from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
 
 FlowId = tuple[int, int]
 """The originator's life and its number for the flow."""
 
 Token = tuple[int, int, int]
 """A message handed out: its flow, and its place in it."""
+
+
+class Handled(NamedTuple):
+    """How messages that were handed out have ended.
+
+    Attributes:
+        token: the first of them.
+        settlement: their end.
+        answer: the listen's answer, encoded; only where it is one message.
+        messages: how many of the flow, from that one on.
+    """
+
+    token: Token
+    settlement: Settlement = DELIVERED
+    answer: bytes = b""
+    messages: int = 1
 
 
 FORGET_AFTER_S = 600.0
@@ -105,6 +122,18 @@ class Inbox:
         if parcel.marks & Marks.PROBE:
             self.hurries = True
             return ready
+        count = len(parcel.bodies)
+        if parcel.seq == flow.received + 1 and not flow.beyond:
+            flow.received += count
+            flow.fresh += count
+            ready.append(parcel)
+        else:
+            for one in parcel.singles():
+                self._place(flow, one, ready)
+        return ready
+
+    def _place(self, flow: InFlow, parcel: Parcel, ready: list[Parcel]) -> None:
+        """Take one message in that may have come before, or before its elders."""
         seq = parcel.seq
         if seq == flow.received + 1:
             flow.received = seq
@@ -119,13 +148,23 @@ class Inbox:
             self.beyond_window += 1
         else:
             self._hold(flow, parcel, ready)
-        return ready
 
-    def settle(self, token: Token, settlement: Settlement, answer: bytes = b"") -> None:
-        """Note how a message that was handed out has ended."""
-        flow = self._flows.get((token[0], token[1]))
-        seq = token[2]
-        if flow is None or seq <= flow.settled or seq in flow.settled_beyond:
+    def settle(self, token: Token, settlement: Settlement, answer: bytes = b"", messages: int = 1) -> None:
+        """Note how messages that were handed out have ended; see `Handled`."""
+        boot, number, first = token
+        flow = self._flows.get((boot, number))
+        if flow is None:
+            return
+        if first == flow.settled + 1 and not (answer or flow.settled_beyond) and settlement is DELIVERED:
+            flow.settled += messages
+        else:
+            for seq in range(first, first + messages):
+                self._settle_one(flow, seq, settlement, answer)
+        self._unsaid[boot, number] = flow
+        self.hurries = True
+
+    def _settle_one(self, flow: InFlow, seq: int, settlement: Settlement, answer: bytes) -> None:
+        if seq <= flow.settled or seq in flow.settled_beyond:
             return
         if answer or settlement.outcome is not Outcome.DELIVERED:
             flow.verdicts[seq] = Verdict(seq, settlement.outcome, settlement.reason, settlement.text, answer)
@@ -136,8 +175,6 @@ class Inbox:
                 flow.settled_beyond.discard(flow.settled)
         else:
             flow.settled_beyond.add(seq)
-        self._unsaid[token[0], token[1]] = flow
-        self.hurries = True
 
     @property
     def has_news(self) -> bool:

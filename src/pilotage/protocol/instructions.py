@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
 
-import msgspec
-
 from pilotage.protocol.doors import Door
-from pilotage.protocol.inbox import Token
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.sends import Kept, Place
 from pilotage.protocol.settlement import Settlement
@@ -76,18 +73,17 @@ class Transmit:
     batch: list[tuple[Link, Sequence[Frame]]]
 
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A message for a listen, with the token to answer with; None for one that is only to be passed on."""
-
-    token: Token | None
-    parcel: Parcel
-
-
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Give these messages to their listens, and answer each with `Exchange.handled`."""
+    """Give messages to their listens.
 
-    deliveries: list[Delivery]
+    Attributes:
+        parcels: each of their messages is to be answered with `Exchange.handled`.
+        passing: those of others, which a listen may look at; they go on with `Exchange.pass_on`.
+    """
+
+    parcels: list[Parcel]
+    passing: list[Parcel]
 
 
 @dataclass(frozen=True, slots=True)

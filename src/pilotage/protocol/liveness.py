@@ -38,24 +38,20 @@ class LivenessRules:
 
 
 class Peer:
-    """A neighbour: one that a link leads to."""
+    """A neighbour: one that a link leads to. `is_ours`: it speaks our own wire."""
 
-    __slots__ = ("boot", "card", "heard", "link", "name", "spoken", "state", "value")
+    __slots__ = ("boot", "card", "heard", "is_ours", "link", "name", "spoken", "state", "value")
 
     def __init__(self, link: Link, card: Card, now: float) -> None:
         self.link = link
         self.card = card
         self.name = card.name
         self.boot = card.boot
+        self.is_ours = card.dialect is Dialect.OWN
         self.heard = now
         self.spoken = now
         self.state = PeerState.JOINING
         self.value = ""
-
-    @property
-    def is_ours(self) -> bool:
-        """Tell whether it speaks our own wire."""
-        return self.card.dialect is Dialect.OWN
 
     def judge(self, now: float, rules: LivenessRules) -> PeerState:
         """Tell the state that its silence puts it in."""

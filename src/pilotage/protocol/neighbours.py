@@ -150,11 +150,9 @@ class Neighbours:
 
     # Speaking
 
-    def heard(self, peer: Peer, now: float) -> None:
-        """Something came from a neighbour."""
-        peer.heard = now
-        if peer.state is PeerState.SUSPECT:
-            self._change(peer, PeerState.ALIVE)
+    def recovered(self, peer: Peer) -> None:
+        """Something came from a suspect."""
+        self._change(peer, PeerState.ALIVE)
 
     def greeted(self, peer: Peer, greeting: Greeting) -> None:
         """A neighbour says something about its link."""

@@ -161,12 +161,12 @@ def write_letter(parcel: Parcel, form: ArrayForm) -> Letter:
         InvalidMessage: it holds what JSON can't say.
     """
     if parcel.marks & Marks.JSON:
-        message = Message(bytes(parcel.body))
-        if b"NUMPY_ARRAY" not in parcel.body or form_of(message) is form:
-            return _letter(message, bytes(parcel.body))
+        message = Message(bytes(parcel.bodies[0]))
+        if b"NUMPY_ARRAY" not in parcel.bodies[0] or form_of(message) is form:
+            return _letter(message, bytes(parcel.bodies[0]))
         message.value = collapse_arrays(expand_arrays(message.value), form)
     else:
-        message = decode_body(parcel.verb, parcel.body, parcel.frames)
+        message = decode_body(parcel.verb, parcel.bodies[0], parcel.frames)
         message.value = collapse_arrays(message.value, form)
     return _letter(message, message.serialize().encode())
 

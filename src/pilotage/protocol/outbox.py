@@ -11,11 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any
 
-from pilotage.protocol.records import MAX_HOPS, Ack, Attached, Marks, Parcel, Verdict, in_ranges
+from pilotage.protocol.records import (
+    MAX_HOPS,
+    MAX_RUN,
+    MAX_RUN_BYTES,
+    Ack,
+    Attached,
+    Marks,
+    Parcel,
+    Verdict,
+    in_ranges,
+)
 from pilotage.protocol.sends import (
     FOREVER,
     DeliveryRules,
     Emit,
+    FlowKey,
     Kept,
     OutFlow,
     Pending,
@@ -52,7 +63,7 @@ class Outbox:
         self.over: list[Place] = []
         self._numbers = 0
         self._emit = emit
-        self._flows: dict[tuple[tuple[str, ...], str, bool], OutFlow] = {}
+        self._flows: dict[FlowKey, OutFlow] = {}
         self._by_number: dict[tuple[int, int], OutFlow] = {}
         self._agenda: list[tuple[float, int, int]] = []
 
@@ -64,23 +75,50 @@ class Outbox:
         for flow in self._by_number.values():
             yield from flow.under_way()
 
-    def send(self, request: SendRequest, now: float) -> Settled:
-        """Take a send; answer with its settlement if it ends at once (a path too long, a full queue)."""
-        if len(request.path) > MAX_HOPS:
-            text = f"{request.name}: {len(request.path)} names on its way; {MAX_HOPS} are the most"
-            return [(request.handle, refused(Reason.INVALID, text))]
-        flow = self._flows.get((request.path, request.verb, request.ordered))
-        if flow is None or flow.boot != self.boot:
-            flow = self._begin(request)
+    def send(self, requests: Iterable[SendRequest], now: float) -> Settled:
+        """Take sends; answer with the settlements of those that end at once (a path too long, a full queue).
+
+        What follows each other in a flow goes out together.
+        """
+        ended: Settled = []
+        touched: dict[int, OutFlow] = {}
+        flow: OutFlow | None = None
+        room = 0
+        for request in requests:
+            if flow is None or request.verb != flow.verb or request.key != flow.key:
+                flow, room = self._flow_of(request), 0
+                if flow is None:
+                    text = f"{request.name}: {len(request.path)} names on its way; {MAX_HOPS} are the most"
+                    ended.append((request.handle, refused(Reason.INVALID, text)))
+                    continue
+                touched[flow.number] = flow
+            if room <= 0 and (room := self._room(flow, now)) <= 0:
+                text = (
+                    f"{request.name}: {-room} messages to {flow.path[-1]} with key {flow.verb} wait already"
+                )
+                ended.append((request.handle, refused(Reason.QUEUE_FULL, text)))
+                continue
+            room -= 1
+            self._take(flow, request, now)
+        for flow in touched.values():
+            self._let_through(flow, now)
+        return ended
+
+    def _flow_of(self, request: SendRequest) -> OutFlow | None:
+        """Give the flow of a send, or None where its path is too long."""
+        flow = self._flows.get(request.key)
+        if flow is not None and flow.boot == self.boot:
+            return flow
+        return self._begin(request) if len(request.path) <= MAX_HOPS else None
+
+    def _room(self, flow: OutFlow, now: float) -> int:
+        """Tell for how many more sends a flow has room; else, negative, how many wait in it."""
+        most = self.rules.max_waiting
         waiting = flow.next_seq - 1 - flow.sent
-        if waiting >= self.rules.max_waiting and (waiting := flow.count_waiting()) >= self.rules.max_waiting:
-            text = f"{request.name}: {waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
-            return [(request.handle, refused(Reason.QUEUE_FULL, text))]
-        pending = self._take(flow, request, now)
-        self._let_through(flow, now)
-        if flow.waits and not request.durable:
-            self._give_until(flow, pending, now + self.rules.patience_s)
-        return []
+        if waiting >= most:
+            self._let_through(flow, now)
+            waiting = flow.count_waiting()
+        return most - waiting if waiting < most else -waiting
 
     def restore(self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float) -> None:
         """Go on with what earlier lives have kept, in the order in which they had sent it.
@@ -103,9 +141,17 @@ class Outbox:
                 if self._flows.get(flow.key) is ours.get(flow.key):
                     self._flows.pop(flow.key, None)
                 self._queue_behind(flow)
-            parcel = Parcel([], [], boot, number, seq, flow.floor, one.verb, one.marks, one.body)
-            parcel.attached = Attached(one.frames) if one.frames else 0
-            pending = Pending(parcel, handle_for(one), one.name, FOREVER, self.rules.repeat_interval_s)
+            attached = Attached(one.frames) if one.frames else 0
+            pending = Pending(
+                seq,
+                one.marks,
+                one.body,
+                attached,
+                handle_for(one),
+                one.name,
+                FOREVER,
+                self.rules.repeat_interval_s,
+            )
             pending.kept = pending.safe = True
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
@@ -145,9 +191,8 @@ class Outbox:
             if pending is not None and (ack.life or not pending.received):
                 self._end(flow, verdict.seq, _settlement(verdict, pending, ack.life), ended)
         if ack.life:
-            for seq in self._settled_places(flow, ack):
-                self._end(flow, seq, DELIVERED, ended)
-        self.received += [pending.handle for pending in heard if pending.parcel.seq in flow.open]
+            self._end_settled(flow, ack, ended)
+        self.received += [pending.handle for pending in heard if pending.seq in flow.open]
         self._advance(flow, now)
         if ack.life and ack.received_beyond and ack.received < flow.floor - 1:
             self._probe(flow)
@@ -171,9 +216,7 @@ class Outbox:
         """Resend at once what may have been lost with a link, for the paths that it concerns."""
         for flow in self._by_number.values():
             if flow.open and concerns(flow.path):
-                for pending in flow.under_way():
-                    if not pending.received:
-                        self._transmit(flow, pending, now)
+                self._transmit(flow, [pending for pending in flow.under_way() if not pending.received], now)
                 self._schedule(flow)
 
     def interrupt(self, reason: Reason, text: str, *, durable_too: bool) -> Settled:
@@ -200,7 +243,7 @@ class Outbox:
         if len(self._flows) >= self.rules.max_flows:
             self._forget_unused()
         self._numbers += 1
-        flow = OutFlow(self.boot, self._numbers, request.path, request.verb, request.ordered)
+        flow = OutFlow(self.boot, self._numbers, *request.key)
         self._by_number[self.boot, flow.number] = flow
         self._queue_behind(flow)
         return flow
@@ -220,87 +263,106 @@ class Outbox:
                 del self._flows[key], self._by_number[flow.boot, flow.number]
                 return
 
-    def _take(self, flow: OutFlow, request: SendRequest, now: float) -> Pending:
+    def _take(self, flow: OutFlow, request: SendRequest, now: float) -> None:
         """Give a send its place; it is transmitted when the window lets it through."""
-        marks = (
-            (Marks.ORDERED if request.ordered else 0)
-            | (Marks.DURABLE if request.durable else 0)
-            | (Marks.JSON if request.is_json else 0)
-        )
+        marks = Marks.ORDERED if request.ordered else 0
+        if request.durable:
+            marks |= Marks.DURABLE
+        if request.is_json:
+            marks |= Marks.JSON
+        tries = FOREVER if request.durable else request.tries if request.ordered else 1
         seq = flow.next_seq
         flow.next_seq = seq + 1
-        parcel = Parcel(
-            [], [], flow.boot, flow.number, seq, flow.floor, flow.verb, marks, request.body, request.frames
+        pending = flow.open[seq] = Pending(
+            seq,
+            marks,
+            request.body,
+            request.frames,
+            request.handle,
+            request.name,
+            tries,
+            self.rules.repeat_interval_s,
         )
-        tries = FOREVER if request.durable else max(1, request.tries if request.ordered else 1)
-        pending = Pending(parcel, request.handle, request.name, tries, self.rules.repeat_interval_s)
         if request.deadline_s is not None:
             self._give_until(flow, pending, now + request.deadline_s)
+        if flow.after is not None and flow.waits and not request.durable:
+            self._give_until(flow, pending, now + self.rules.patience_s)
         if request.kept:
             pending.kept = True
-            self.unkept.append(kept_from(pending, flow.path))
-        flow.open[seq] = pending
-        return pending
+            self.unkept.append(kept_from(pending, flow))
 
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
         """Have a send expire at a time, wherever it is by then."""
         pending.deadline = min(pending.deadline, deadline)
-        heappush(flow.deadlines, (deadline, pending.parcel.seq))
+        heappush(flow.deadlines, (deadline, pending.seq))
         if deadline < flow.due:
             self._set_due(flow, deadline)
 
     def _let_through(self, flow: OutFlow, now: float) -> None:
         """Transmit what the window has room for."""
-        if flow.waits:
+        first = flow.sent + 1
+        last = min(flow.next_seq - 1, flow.floor + self.rules.window - 1)
+        if last < first or flow.waits:
             return
-        due = flow.due
-        while flow.sent < flow.next_seq - 1 and flow.sent + 1 - flow.floor < self.rules.window:
-            flow.sent += 1
-            pending = flow.open.get(flow.sent)
-            if pending is not None:
-                pending.since = now
-                pending.due = min(now + pending.wait, pending.deadline)
-                if pending.deadline > now:
-                    self._transmit(flow, pending, now)
-                due = min(due, pending.due)
+        flow.sent = last
+        going = [pending for seq in range(first, last + 1) if (pending := flow.open.get(seq)) is not None]
+        for pending in going:
+            pending.since = now
+            pending.due = now + pending.wait
+        self._transmit(flow, going, now)
+        due = min((pending.due for pending in going), default=FOREVER)
         if due < flow.due:
             self._set_due(flow, due)
 
-    def _transmit(self, flow: OutFlow, pending: Pending, now: float) -> bool:
-        """Put a parcel on its way if it has tries left and a link; else leave it waiting, and say False."""
-        if pending.tries < 1:
-            return False
-        parcel = pending.parcel
-        # A way of one name is never shortened, so that all parcels of the flow may share it.
-        parcel.path = flow.way if len(flow.way) == 1 else flow.way[:]
-        parcel.floor = flow.floor
-        if not self._emit(parcel):
-            return False
-        flow.told = flow.floor
-        self.resent += pending.asked > 0
-        pending.asked += 1
-        pending.tries -= 1
-        pending.due = min(now + self._wait(pending), pending.deadline)
-        return True
+    def _transmit(self, flow: OutFlow, sends: list[Pending], now: float) -> None:
+        """Put sends on their way, in runs, while there is a link; those without tries or time left stay as they are."""
+        for run in _runs(sends, now):
+            first = run[0]
+            parcel = Parcel(
+                list(flow.path),
+                [],
+                flow.boot,
+                flow.number,
+                first.seq,
+                flow.floor,
+                flow.verb,
+                first.marks,
+                [pending.body for pending in run],
+                first.attached,
+            )
+            if not self._emit(parcel):
+                return
+            flow.told = flow.floor
+            if first.asked:
+                self.resent += len(run)
+            due = now + self._wait(first)
+            for pending in run:
+                pending.asked += 1
+                pending.wait = first.wait
+                pending.due = due
 
     def _wait(self, pending: Pending) -> float:
         """Give the wait after a transmission: constant, or growing and jittered where durable."""
         wait = pending.wait
-        if pending.parcel.marks & Marks.DURABLE:
+        if pending.durable:
             pending.wait = min(wait * 2, self.rules.longest_wait_s)
             # A spread of ±12 % that differs from message to message, without asking for chance.
-            wait *= 0.88 + 0.24 * ((pending.parcel.seq * 0.6180339887 + pending.asked * 0.37) % 1.0)
+            wait *= 0.88 + 0.24 * ((pending.seq * 0.6180339887 + pending.asked * 0.37) % 1.0)
         return wait
 
     def _sweep(self, flow: OutFlow, now: float, ended: Settled) -> None:
         before = len(ended)
         self._end_late(flow, now, ended)
         soon = now + TOGETHER_S
-        for pending in [pending for pending in flow.under_way() if pending.due <= soon]:
-            if pending.deadline > soon:
-                self._look_at(flow, pending, now, ended)
+        due = [pending for pending in flow.under_way() if pending.due <= soon < pending.deadline]
+        unheard = [pending for pending in due if not pending.received]
+        self._transmit(flow, unheard, now)
+        for pending in unheard:
+            if pending.due <= now:
+                self._wait_on(flow, pending, now, ended)
+        asks = self._question(flow, [pending for pending in due if pending.received], now, ended)
         self._advance(flow, now)
-        if len(ended) > before if flow.open else flow.told < flow.floor:
+        if asks or (len(ended) > before if flow.open else flow.told < flow.floor):
             self._probe(flow)
         self._schedule(flow)
 
@@ -309,29 +371,31 @@ class Outbox:
         while flow.deadlines and flow.deadlines[0][0] <= now:
             pending = flow.open.get(heappop(flow.deadlines)[1])
             if pending is not None and pending.deadline <= now:
-                self._end(flow, pending.parcel.seq, expired(_lateness(flow, pending)), ended)
+                self._end(flow, pending.seq, expired(_lateness(flow, pending)), ended)
 
-    def _look_at(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
-        """Ask, transmit again, wait on or expire: it is due."""
-        if pending.received:
-            self._question(flow, pending, now, ended)
-        elif self._transmit(flow, pending, now):
-            return
-        elif pending.tries >= 1 and (pending.durable or now - pending.since < self.rules.patience_s):
-            pending.due = min(now + self.rules.repeat_interval_s, pending.deadline)
+    def _wait_on(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
+        """Wait for a link, or expire: it is due, and couldn't be transmitted again."""
+        if pending.asked < pending.tries and (pending.durable or now - pending.since < self.rules.patience_s):
+            pending.due = now + self.rules.repeat_interval_s
         else:
-            self._end(flow, pending.parcel.seq, _expiry(flow, pending, self.rules), ended)
+            self._end(flow, pending.seq, _expiry(flow, pending, self.rules), ended)
 
-    def _question(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
-        """Ask about a message that was received, unless its recipient has been silent for too long."""
-        if not pending.durable and now - flow.asked_at > self.rules.patience_s:
-            text = f"{pending.name}: {flow.path[-1]} received it and has not been heard of since"
-            self._end(flow, pending.parcel.seq, refused(Reason.INTERRUPTED, text), ended)
-            return
-        pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
-        pending.due = min(now + pending.wait, pending.deadline)
+    def _question(self, flow: OutFlow, sends: list[Pending], now: float, ended: Settled) -> bool:
+        """Tell whether to ask about received messages; end them if their recipient was silent for too long."""
+        if not sends:
+            return False
+        is_silent = now - flow.asked_at > self.rules.patience_s
         flow.asked_at = min(flow.asked_at, now)
-        self._probe(flow)
+        asks = False
+        for pending in sends:
+            if is_silent and not pending.durable:
+                text = f"{pending.name}: {flow.path[-1]} received it and has not been heard of since"
+                self._end(flow, pending.seq, refused(Reason.INTERRUPTED, text), ended)
+                continue
+            pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
+            pending.due = now + pending.wait
+            asks = True
+        return asks
 
     # What recipients say
 
@@ -339,22 +403,26 @@ class Outbox:
         """Notice that the recipient was started anew: what the old one had only received is in doubt."""
         if flow.life and flow.life != ack.life:
             flow.heard = 0
-            for pending in list(flow.under_way()):
-                if pending.received and pending.durable:
+            doubtful = [pending for pending in flow.under_way() if pending.received]
+            for pending in doubtful:
+                if pending.durable:
                     pending.received = False
-                    self._transmit(flow, pending, now)
-                elif pending.received:
+                else:
                     text = f"{pending.name}: {flow.path[-1]} ended before it had handled it"
-                    self._end(flow, pending.parcel.seq, refused(Reason.INTERRUPTED, text), ended)
+                    self._end(flow, pending.seq, refused(Reason.INTERRUPTED, text), ended)
+            self._transmit(flow, [pending for pending in doubtful if pending.durable], now)
         flow.life = ack.life
 
     def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> list[Pending]:
-        places: list[int] = list(range(max(flow.floor, flow.heard + 1), min(ack.received, flow.sent) + 1))
+        """Note what has arrived there and isn't over yet, by what this acknowledgement says."""
+        places: list[int] = list(
+            range(max(flow.floor, flow.heard + 1, ack.settled + 1), min(ack.received, flow.sent) + 1)
+        )
         if ack.received_beyond:
             places += [
-                pending.parcel.seq
+                pending.seq
                 for pending in flow.under_way()
-                if pending.parcel.seq > ack.received and in_ranges(ack.received_beyond, pending.parcel.seq)
+                if pending.seq > ack.received and in_ranges(ack.received_beyond, pending.seq)
             ]
         flow.heard = max(flow.heard, ack.received)
         heard = [
@@ -363,13 +431,23 @@ class Outbox:
         for pending in heard:
             pending.received = True
             pending.wait = self.rules.repeat_interval_s
-            pending.due = min(now + pending.wait, pending.deadline)
+            pending.due = now + pending.wait
         return heard
+
+    def _end_settled(self, flow: OutFlow, ack: Ack, ended: Settled) -> None:
+        """End what is delivered, by what an acknowledgement says."""
+        take = flow.open.pop
+        for seq in self._settled_places(flow, ack):
+            pending = take(seq, None)
+            if pending is not None:
+                ended.append((pending.handle, DELIVERED))
+                if pending.kept:
+                    self.over.append((flow.boot, flow.number, seq))
 
     def _settled_places(self, flow: OutFlow, ack: Ack) -> Iterable[int]:
         if not ack.settled_beyond:
             return range(flow.floor, min(ack.settled, flow.sent) + 1)
-        places = [pending.parcel.seq for pending in flow.under_way()]
+        places = [pending.seq for pending in flow.under_way()]
         return [seq for seq in places if seq <= ack.settled or in_ranges(ack.settled_beyond, seq)]
 
     def _end(self, flow: OutFlow, seq: int, settlement: Settlement, ended: Settled) -> None:
@@ -412,7 +490,7 @@ class Outbox:
             flow.floor,
             flow.verb,
             Marks.PROBE,
-            b"",
+            [],
         )
         if self._emit(parcel):
             flow.told = flow.floor
@@ -433,6 +511,33 @@ def _lateness(flow: OutFlow, pending: Pending) -> str:
     if flow.waits:
         return f"{pending.name}: what an earlier life sent to {flow.path[-1]} with key {flow.verb} isn't over yet"
     return f"{pending.name}: its deadline passed, and nothing had confirmed it"
+
+
+def _runs(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
+    """Cut what may be transmitted into runs: messages that follow each other and may share a parcel."""
+    run: list[Pending] = []
+    size = place = marks = asked = 0
+    for pending in sends:
+        if pending.asked >= pending.tries or pending.deadline <= now:
+            continue
+        size += len(pending.body)
+        if (
+            pending.seq == place
+            and pending.marks == marks
+            and pending.asked == asked
+            and size <= MAX_RUN_BYTES
+            and len(run) < MAX_RUN
+            and not pending.attached
+        ):
+            run.append(pending)
+            place += 1
+            continue
+        if run:
+            yield run
+        run, size, asked = [pending], len(pending.body), pending.asked
+        place, marks = (pending.seq + 1, pending.marks) if not pending.attached else (0, 0)
+    if run:
+        yield run
 
 
 def _settlement(verdict: Verdict, pending: Pending, life: int) -> Settlement:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pilotage.protocol.instructions import (
-    Delivery,
     HandOver,
     Instruction,
     Level,
@@ -37,14 +36,16 @@ class Outgoing:
 
     Attributes:
         raw: transmissions to originals.
-        deliveries: messages for listens.
+        parcels: messages for listens.
+        passing: messages that listens may look at before they go on.
         ended: sends that have ended.
         others: instructions of other kinds, in their order.
     """
 
     def __init__(self) -> None:
         self.raw: list[tuple[Link, Sequence[Frame]]] = []
-        self.deliveries: list[Delivery] = []
+        self.parcels: list[Parcel] = []
+        self.passing: list[Parcel] = []
         self.ended: list[tuple[Any, Settlement]] = []
         self.others: list[Instruction] = []
         self._packets: dict[Link, Packet] = {}
@@ -83,9 +84,9 @@ class Outgoing:
         instructions, self.others = self.others, []
         if self._packets or self.raw:
             instructions.append(Transmit(self._transmissions(spoken)))
-        if self.deliveries:
-            instructions.append(HandOver(self.deliveries))
-            self.deliveries = []
+        if self.parcels or self.passing:
+            instructions.append(HandOver(self.parcels, self.passing))
+            self.parcels, self.passing = [], []
         if self.ended:
             instructions.append(Settle(self.ended))
             self.ended = []
@@ -109,9 +110,9 @@ class Outgoing:
 def _split(packet: Packet) -> Iterable[Packet]:
     """Cut a packet where it is too long for one transmission."""
     parcels = packet.parcels
-    if len(parcels) < 2 or (
-        len(parcels) <= MAX_PACKET_PARCELS and sum(p.size for p in parcels) <= MAX_PACKET_BYTES
-    ):
+    if len(parcels) < 2:
+        return (packet,)
+    if len(parcels) <= MAX_PACKET_PARCELS and sum(parcel.size for parcel in parcels) <= MAX_PACKET_BYTES:
         return (packet,)
     parts = [Packet([], packet.acks, packet.greetings)]
     size = 0

@@ -1,7 +1,9 @@
 """What travels on our own wire: parcels, acknowledgements and the packet that gathers them.
 
 A transmission is one packet: a head frame (a version byte, then MessagePack) and, behind it, the raw frames of
-the arrays that its parcels carry. Every field of a head is described in `docs/reference/wire.md`.
+the arrays that its parcels carry. A parcel is a run: messages of one flow that follow each other and travel, are
+forwarded and are taken in together, for what costs is not the message but the step. Every field of a head is
+described in `docs/reference/wire.md`.
 
 Law of this room: a station reads a parcel's header and never its body.
 """
@@ -9,7 +11,7 @@ Law of this room: a station reads a parcel's header and never its body.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,7 +19,7 @@ import msgspec
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.settlement import Outcome, Reason
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_HOPS = 16
 MAX_NAMES = 256
 MAX_NAME_CHARS = 1024
@@ -25,6 +27,9 @@ MAX_RANGES = 2 * 65_536
 MAX_HEAD_BYTES = 64 * 2**20
 MAX_PACKET_PARCELS = 1024
 MAX_PACKET_ACKS = 65_536
+MAX_RUN = 256
+MAX_RUN_BYTES = 128 * 1024
+MAX_RUN_READ = 4096
 MAX_PACKET_BYTES = 512 * 1024
 
 Frame = bytes | memoryview
@@ -32,6 +37,7 @@ Frame = bytes | memoryview
 # Lists are bounded by what their heads say, before anything is built of them.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_NAMES)]
+Bodies = Annotated[list[bytes], msgspec.Meta(max_length=MAX_RUN_READ)]
 Ranges = Annotated[list[int], msgspec.Meta(max_length=MAX_RANGES)]
 
 
@@ -54,19 +60,20 @@ class Attached:
 
 
 class Parcel(msgspec.Struct, array_like=True, gc=False):
-    """One message under way.
+    """Messages under way: one, or several of a flow that follow each other.
 
     Attributes:
         path: names still to be reached; the last one is the recipient.
         trail: names of the peers it came through, oldest first; each receiver appends its neighbour's name.
         boot: the life (one process run) of the originator, a random 63-bit number.
         flow: the originator's number for (recipient, key, ordered or not).
-        seq: place in the flow, from 1.
+        seq: place of its first message in the flow, from 1.
         floor: the lowest place whose outcome the originator still awaits; all below are over.
-        verb: the message's key.
+        verb: the messages' key.
         marks: see `Marks`.
-        body: the message itself, opaque to everyone but the recipient.
-        attached: on the wire the number of raw frames behind the head that belong to it; `Attached` in memory.
+        bodies: the messages themselves, in order, opaque to everyone but the recipient; none in a probe.
+        attached: on the wire the number of raw frames behind the head that belong to it; `Attached` in memory. A
+            message with frames travels in a parcel of its own.
     """
 
     path: Names
@@ -77,7 +84,7 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
     floor: int
     verb: Name
     marks: int
-    body: bytes
+    bodies: Bodies
     attached: Any = 0
 
     @property
@@ -87,9 +94,33 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes of body and frames."""
-        size = len(self.body)
+        """Bytes of bodies and frames."""
+        size = sum(map(len, self.bodies))
         return size + sum(map(len, self.attached.frames)) if self.attached else size
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Which message its first one is: the originator's life, its number for the flow, the place in it."""
+        return self.boot, self.flow, self.seq
+
+    def alone(self, at: int) -> Parcel:
+        """Give one of its messages as a parcel of its own, on the same way."""
+        return Parcel(
+            self.path,
+            self.trail,
+            self.boot,
+            self.flow,
+            self.seq + at,
+            self.floor,
+            self.verb,
+            self.marks,
+            [self.bodies[at]],
+            self.attached,
+        )
+
+    def singles(self) -> Iterable[Parcel]:
+        """Give its messages one by one."""
+        return (self,) if len(self.bodies) == 1 else map(self.alone, range(len(self.bodies)))
 
 
 class Verdict(msgspec.Struct, array_like=True, gc=False):
@@ -160,18 +191,16 @@ class Packet(msgspec.Struct, array_like=True, gc=False):
 
 
 _VERSION = bytes([WIRE_VERSION])
+_encoder = msgspec.msgpack.Encoder(enc_hook=lambda attached: len(attached.frames))
 _decoder = msgspec.msgpack.Decoder(Packet)
 
 
 def encode_packet(packet: Packet) -> list[Frame]:
     """Turn a packet into the frames of one transmission."""
-    frames: list[Frame] = [b""]
-
-    def gather(attached: Attached) -> int:
-        frames.extend(attached.frames)
-        return len(attached.frames)
-
-    frames[0] = _VERSION + msgspec.msgpack.Encoder(enc_hook=gather).encode(packet)
+    frames: list[Frame] = [_VERSION + _encoder.encode(packet)]
+    for parcel in packet.parcels:
+        if parcel.attached:
+            frames += parcel.attached.frames
     return frames
 
 
@@ -204,11 +233,21 @@ def _attach(packet: Packet, frames: Sequence[Frame]) -> None:
             raise MalformedFrame("a parcel with frames that the transmission doesn't carry")
         if not 0 < len(parcel.path) <= MAX_NAMES or len(parcel.trail) > MAX_NAMES:
             raise MalformedFrame(f"a parcel without a path, or with more than {MAX_NAMES} names in it")
+        messages = len(parcel.bodies)
+        if messages != 1 or parcel.marks & Marks.PROBE:
+            _check_run(parcel, messages)
         if count:
             parcel.attached = Attached(frames[at : at + count])
             at += count
     if at != len(frames):
         raise MalformedFrame(f"{len(frames) - at} frames of a transmission belong to no parcel")
+
+
+def _check_run(parcel: Parcel, messages: int) -> None:
+    if bool(parcel.marks & Marks.PROBE) is bool(messages):
+        raise MalformedFrame(f"a parcel of {messages} messages; a probe has none, others have")
+    if parcel.attached:
+        raise MalformedFrame("a parcel of several messages with frames: each such message travels alone")
 
 
 def as_ranges(places: Sequence[int]) -> list[int]:

@@ -27,6 +27,9 @@ Settled = list[tuple[Any, Settlement]]
 Place = tuple[int, int, int]
 """Which message it is: the originator's life, its number for the flow, the place in it."""
 
+FlowKey = tuple[tuple[str, ...], str, bool]
+"""What the messages of a flow have in common: their path, their key, and whether they are ordered."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRules:
@@ -81,6 +84,11 @@ class SendRequest(msgspec.Struct, gc=False):
     kept: bool = False
     deadline_s: float | None = None
 
+    @property
+    def key(self) -> FlowKey:
+        """Which flow it belongs to."""
+        return self.path, self.verb, self.ordered
+
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
     """A durable send as the journal keeps it.
@@ -110,10 +118,13 @@ class Pending(msgspec.Struct, gc=False):
     """A send that has not ended.
 
     Attributes:
-        parcel: what goes out.
+        seq: its place in its flow.
+        marks: see `Marks`.
+        body: its encoded body.
+        attached: raw frames of its arrays, 0 for none.
         handle: whatever its settlement is to be given to.
         name: the message's id.
-        tries: transmissions that are left.
+        tries: transmissions at most.
         wait: seconds until the next one.
         deadline: when it is given up.
         due: when it is looked at.
@@ -124,7 +135,10 @@ class Pending(msgspec.Struct, gc=False):
         safe: the journal has it.
     """
 
-    parcel: Parcel
+    seq: int
+    marks: int
+    body: bytes
+    attached: Attached | int
     handle: Any
     name: str
     tries: float
@@ -140,7 +154,7 @@ class Pending(msgspec.Struct, gc=False):
     @property
     def durable(self) -> bool:
         """Tell whether it is sent again until it is settled."""
-        return bool(self.parcel.marks & Marks.DURABLE)
+        return bool(self.marks & Marks.DURABLE)
 
 
 @dataclass(slots=True)
@@ -155,7 +169,6 @@ class OutFlow:
         told: the highest floor that went out.
         sent: the highest place that the window has let through.
         deadlines: a heap of the deadlines that some of its sends have, each with a place.
-        way: the path as a parcel carries it.
         after: the flow of an earlier life that must be over before anything of this one goes.
     """
 
@@ -176,14 +189,10 @@ class OutFlow:
     after: OutFlow | None = None
     then: list[OutFlow] = field(default_factory=list)
     open: dict[int, Pending] = field(default_factory=dict)
-    way: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.way = list(self.path)
 
     def under_way(self) -> Iterator[Pending]:
         """Iterate over the open sends that the window has let through, oldest first."""
-        return takewhile(lambda pending: pending.parcel.seq <= self.sent, self.open.values())
+        return takewhile(lambda pending: pending.seq <= self.sent, self.open.values())
 
     def count_waiting(self) -> int:
         """Count the open sends that wait for the window."""
@@ -195,14 +204,15 @@ class OutFlow:
         return self.after is not None and bool(self.after.open or self.after.waits)
 
     @property
-    def key(self) -> tuple[tuple[str, ...], str, bool]:
+    def key(self) -> FlowKey:
         """What its messages have in common."""
         return self.path, self.verb, self.ordered
 
 
-def kept_from(pending: Pending, path: tuple[str, ...]) -> Kept:
+def kept_from(pending: Pending, flow: OutFlow) -> Kept:
     """Give a send as the journal keeps it."""
-    parcel = pending.parcel
-    place = (parcel.boot, parcel.flow, parcel.seq)
-    frames = tuple(parcel.frames)
-    return Kept(place, path, parcel.verb, pending.name, parcel.marks, parcel.body, frames, pending.deadline)
+    place = (flow.boot, flow.number, pending.seq)
+    frames = tuple(pending.attached.frames) if isinstance(pending.attached, Attached) else ()
+    return Kept(
+        place, flow.path, flow.verb, pending.name, pending.marks, pending.body, frames, pending.deadline
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import FOREVER
 
-MAX_PARCELS = 10_000
+MAX_MESSAGES = 10_000
 MAX_BYTES = 64 * 2**20
 
 
@@ -20,29 +20,34 @@ class WaitingRoom:
 
     Args:
         holds_s: how long each may wait.
-        max_parcels: how many may wait.
+        max_messages: how many may wait.
         max_bytes: how much they may weigh.
     """
 
-    def __init__(self, holds_s: float, max_parcels: int = MAX_PARCELS, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, holds_s: float, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self._holds_s = holds_s
-        self._max_parcels = max_parcels
+        self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._messages = 0
         self._parcels: deque[tuple[float, Parcel]] = deque()
         self._known: set[tuple[int, int, int]] = set()
 
     def __len__(self) -> int:
-        return len(self._parcels)
+        return self._messages
 
     def hold(self, parcel: Parcel, now: float) -> list[Parcel]:
         """Let a parcel wait; give back those for which there is no room. A second copy adds nothing."""
-        place = (parcel.boot, parcel.flow, parcel.seq)
+        place = parcel.place
         if place in self._known:
             return []
-        if len(self._parcels) >= self._max_parcels or self._bytes + parcel.size > self._max_bytes:
+        if (
+            self._messages + len(parcel.bodies) > self._max_messages
+            or self._bytes + parcel.size > self._max_bytes
+        ):
             return [parcel]
         self._known.add(place)
+        self._messages += len(parcel.bodies)
         self._bytes += parcel.size
         self._parcels.append((now + self._holds_s, parcel))
         return []
@@ -70,6 +75,7 @@ class WaitingRoom:
         return self._parcels[0][0] if self._parcels else FOREVER
 
     def _leave(self, parcel: Parcel) -> Parcel:
-        self._known.discard((parcel.boot, parcel.flow, parcel.seq))
+        self._known.discard(parcel.place)
+        self._messages -= len(parcel.bodies)
         self._bytes -= parcel.size
         return parcel

@@ -13,11 +13,10 @@ from msgspec.structs import replace
 
 from pilotage.protocol.bodies import decode_body, encode_body
 from pilotage.protocol.exchange import Arrival, Exchange, ExchangeConfig
-from pilotage.protocol.inbox import Token
+from pilotage.protocol.inbox import Handled, Token
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
-    Delivery,
     Dialect,
     Drop,
     Follow,
@@ -101,6 +100,7 @@ class Process:
         self._skew = around.chance.random() * 1000.0
         self._links: dict[Link, Connection] = {}
         self._arrivals: list[Arrival] = []
+        self._requests: list[SendRequest] = []
         self._turning = False
         self._alarm = FOREVER
         self._sent = 0
@@ -166,7 +166,8 @@ class Process:
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
         request = SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable, kept=durable)
-        self._run(self.exchange.send([request], self._now))
+        self._requests.append(request)
+        self._turn_soon()
         return sent
 
     # Its disk
@@ -228,9 +229,7 @@ class Process:
         """Keep a transmission for the next turn, so that some come as batches."""
         self._arrivals.append((connection.link_at(self), connection.card_at(self), frames))
         self._links[connection.link_at(self)] = connection
-        if not self._turning:
-            self._turning = True
-            self._around.agenda.after(self._around.chance.random() * 0.002, self._turn)
+        self._turn_soon()
 
     def connected(self, connection: Connection) -> None:
         """Our dialling has led to a connection."""
@@ -259,8 +258,15 @@ class Process:
             return
         self._turning = False
         arrivals, self._arrivals = self._arrivals, []
+        requests, self._requests = self._requests, []
         known = [one for one in arrivals if one[0] in self._links]
-        self._run(self.exchange.frames_arrived(known, self._now))
+        self._run(self.exchange.turn(known, (), requests, self._now))
+
+    def _turn_soon(self) -> None:
+        """Have a turn in a moment, so that some of what comes by then is taken in together."""
+        if not self._turning:
+            self._turning = True
+            self._around.agenda.after(self._around.chance.random() * 0.002, self._turn)
 
     def _redial(self) -> None:
         self.dialled = None
@@ -287,8 +293,8 @@ class Process:
             match instruction:
                 case Transmit(batch):
                     self._transmit(batch)
-                case HandOver(deliveries):
-                    self._hand_over(deliveries)
+                case HandOver(parcels, passing):
+                    self._hand_over(parcels, passing)
                 case Settle(ended):
                     self._settle(ended)
                 case Progress(received):
@@ -332,21 +338,21 @@ class Process:
             self._around.network.close(connection, self)
             self._redial()
 
-    def _hand_over(self, deliveries: list[Delivery]) -> None:
-        results: list[tuple[Token, Settlement, bytes]] = []
-        passed: list[tuple[Parcel, str]] = []
-        for delivery in deliveries:
-            if delivery.token is None:
-                identity_of(delivery.parcel)
-                passed.append((delivery.parcel, self.exchange.routing.inner))
-            else:
-                results += self._listen(delivery.token, delivery.parcel)
+    def _hand_over(self, parcels: list[Parcel], passing: list[Parcel]) -> None:
+        results: list[Handled] = []
+        for parcel in parcels:
+            for one in parcel.singles():
+                results += self._listen(one.place, one)
         if results:
             self._run(self.exchange.handled(results, self._now))
-        if passed:
-            self._run(self.exchange.pass_on(passed, self._now))
+        for parcel in passing:
+            for one in parcel.singles():
+                identity_of(one)
+        if passing:
+            inner = self.exchange.routing.inner
+            self._run(self.exchange.pass_on([(parcel, inner) for parcel in passing], self._now))
 
-    def _listen(self, token: Token, parcel: Parcel) -> list[tuple[Token, Settlement, bytes]]:
+    def _listen(self, token: Token, parcel: Parcel) -> list[Handled]:
         """Handle a message as its key says; answer with its end, unless that comes later."""
         identity = identity_of(parcel)
         self._around.recorder.handle(self.boot, identity)
@@ -363,14 +369,12 @@ class Process:
             return []
         return [result]
 
-    def _committed(
-        self, message: Hashable, identity: Identity, result: tuple[Token, Settlement, bytes]
-    ) -> None:
+    def _committed(self, message: Hashable, identity: Identity, result: Handled) -> None:
         if not self._postponed(self._committed, message, identity, result):
             self._disk.store(message, identity)
             self._listened(result)
 
-    def _listened(self, result: tuple[Token, Settlement, bytes]) -> None:
+    def _listened(self, result: Handled) -> None:
         if not self._postponed(self._listened, result):
             self._run(self.exchange.handled([result], self._now))
 
@@ -391,7 +395,9 @@ def identity_of(parcel: Parcel) -> Identity:
     """Read which message a parcel is."""
     is_json = parcel.marks & Marks.JSON
     return _identity(
-        Message(bytes(parcel.body)) if is_json else decode_body(parcel.verb, parcel.body, parcel.frames)
+        Message(bytes(parcel.bodies[0]))
+        if is_json
+        else decode_body(parcel.verb, parcel.bodies[0], parcel.frames)
     )
 
 
@@ -399,11 +405,11 @@ def _identity(message: Message) -> Identity:
     return (str(message.sender), str(message.id), str(message.timestamp))
 
 
-def result_of(token: Token, verb: str, identity: Identity) -> tuple[Token, Settlement, bytes]:
+def result_of(token: Token, verb: str, identity: Identity) -> Handled:
     """Give what a listen makes of a message."""
     if verb == "FAIL":
-        return token, refused(Reason.LISTEN_FAILED, identity[1]), b""
-    return token, DELIVERED, answer_to(identity) if verb == "ASK" else b""
+        return Handled(token, refused(Reason.LISTEN_FAILED, identity[1]))
+    return Handled(token, DELIVERED, answer_to(identity) if verb == "ASK" else b"")
 
 
 def answer_to(identity: Identity) -> bytes:

@@ -84,6 +84,9 @@ def mixed() -> Scene:
     return Scene(roles, ways, ((Role("o1", "S"), ("a", "S", "T")), (Role("o2", "S"), ("a", "o1", "T"))))
 
 
+CUT_AFTER_DATA = 0.04
+"""How often a process dies right after it has sent data: before, while, or just after its disk syncs."""
+
 SCENES: tuple[Callable[[], Scene], ...] = (star, chain, terminal, mixed)
 
 
@@ -148,6 +151,8 @@ def send_burst(world: World, name: str, path: tuple[str, ...], count: int) -> No
     if sender.runs:
         for _ in range(count):
             sender.send(path, verb, ordered=ordered, durable=verb == "DATA")
+        if verb == "DATA" and chance.random() < CUT_AFTER_DATA:
+            world.agenda.after(chance.random() * 0.02, world.crash, name, chance.choice((0.05, 3.0)))
 
 
 def original_sends(world: World, name: str, to: str) -> None:

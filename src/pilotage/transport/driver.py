@@ -20,11 +20,11 @@ from tornado.ioloop import IOLoop
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import MalformedFrame
-from pilotage.protocol.exchange import Exchange, HandlingResult
+from pilotage.protocol.exchange import Exchange
+from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
-    Delivery,
     Drop,
     Follow,
     HandOver,
@@ -41,6 +41,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.records import Frame
 from pilotage.protocol.sends import FOREVER, Kept, Place, SendRequest
+from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 
 log = logging.getLogger(__name__)
@@ -95,11 +96,13 @@ class Driver:
         self._places = places
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
         self._requests: deque[SendRequest] = deque()
-        self._results: deque[HandlingResult] = deque()
+        self._results: deque[Handled] = deque()
         self._persisted: deque[list[Place]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
+        self._ended: list[tuple[Any, Settlement]] = []
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
+        self._most = 1
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
@@ -121,7 +124,7 @@ class Driver:
         self._persisted.append(places)
         self._wake()
 
-    def handled_all(self, results: list[HandlingResult]) -> None:
+    def handled_all(self, results: list[Handled]) -> None:
         """Leave the ends of many listens in the mailbox."""
         self._results.extend(results)
         self._wake()
@@ -173,6 +176,7 @@ class Driver:
         self._turn()
         self._closed = True
         self._run(self.exchange.release(time.monotonic()))
+        self._turn_over()
         if self._dialling is not None:
             self._dialling.cancel()
         if self._alarm is not None:
@@ -185,10 +189,12 @@ class Driver:
     def restore(self, kept: list[Kept], handle_for: Callable[[Kept], Any]) -> None:
         """Go on with what earlier lives have kept, before `start`."""
         self._run(self.exchange.restore(kept, handle_for, time.monotonic()))
+        self._turn_over()
 
     def tick(self) -> None:
         """Let the exchange look at what is due, now."""
         self._run(self.exchange.time_passed(time.monotonic()))
+        self._turn_over()
 
     def _turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
@@ -203,21 +209,30 @@ class Driver:
             log.exception("%s: a turn of the loop failed", self.exchange.config.me)
         if not self._closed:
             self._rest(now)
+        self._turn_over()
+
+    def _turn_over(self) -> None:
+        """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self._shell.settle(ended)
         self._shell.turn_over()
 
     def _work(self, now: float) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
         is_time = now >= self._wake_at
-        arrivals = self.listener.drain(ARRIVALS_A_TURN) if self.listener is not None else []
+        arrivals = self.listener.drain(self._most) if self.listener is not None else []
         if self.dialer is not None:
-            arrivals += self.dialer.drain(ARRIVALS_A_TURN)
+            arrivals += self.dialer.drain(self._most)
         results, requests = _take_all(self._results), _take_all(self._requests)
         if arrivals or results or requests:
             self._run(self.exchange.turn(arrivals, results, requests, now))
-            self._shell.counted(self.exchange.counts["received"])
-        for places in _take_all(self._persisted):
-            self._run(self.exchange.persisted(places, now))
-        self._take_leave(now)
+            self._shell.counted(self.exchange.received)
+        if self._persisted:
+            for places in _take_all(self._persisted):
+                self._run(self.exchange.persisted(places, now))
+        if self.listener is not None:
+            self._take_leave(self.listener, now)
         while self._calls:
             self._calls.popleft()()
         if self._backlog:
@@ -230,6 +245,8 @@ class Driver:
         readable = (self.listener is not None and self.listener.readable()) or (
             self.dialer is not None and self.dialer.readable()
         )
+        # Where one transmission at a time comes, the look for a second one would cost more than it finds.
+        self._most = ARRIVALS_A_TURN if readable else 1
         self._wake_at = self.exchange.wake_at()
         due = now + BUSY_RETRY_S if self._backlog else self._wake_at
         if (readable or due <= now) and not self._awake:
@@ -252,10 +269,10 @@ class Driver:
             match instruction:
                 case Transmit(batch):
                     self._transmit_all(batch)
-                case HandOver(deliveries):
-                    self._hand_over(deliveries)
+                case HandOver():
+                    self._hand_over(instruction)
                 case Settle(ended):
-                    self._shell.settle(ended)
+                    self._ended += ended
                 case Progress(received):
                     self._shell.progress(received)
                 case Keep() | Drop() | Accepted():
@@ -276,8 +293,8 @@ class Driver:
             case Accepted(handles):
                 self._shell.accepted(handles)
 
-    def _hand_over(self, deliveries: list[Delivery]) -> None:
-        results, passed = self._shell.hand_over(deliveries)
+    def _hand_over(self, messages: HandOver) -> None:
+        results, passed = self._shell.hand_over(messages)
         now = time.monotonic()
         if results:
             # What the listens sent goes out together with what is said of their messages.
@@ -338,8 +355,8 @@ class Driver:
             self._awake = True
             self._loop.call_soon(self._turn)
 
-    def _take_leave(self, now: float) -> None:
-        for link in self.listener.gone() if self.listener is not None else ():
+    def _take_leave(self, listener: ListeningWire, now: float) -> None:
+        for link in listener.gone():
             self._backlog.pop(link, None)
             self._run(self.exchange.link_down(link, now))
 
@@ -410,7 +427,7 @@ class Driver:
                 self._backlog.pop(link, None)
                 self._run(self.exchange.link_down(link, time.monotonic()))
                 self._hung_up.set()
-                return
+                break
         self._turn()
 
     def _redirect(self, instruction: Hangup | Follow) -> None:
@@ -423,4 +440,4 @@ class Driver:
 
 def _take_all(box: deque[Any]) -> list[Any]:
     """Empty a mailbox that other threads may be filling."""
-    return [box.popleft() for _ in range(len(box))]
+    return [box.popleft() for _ in range(len(box))] if box else []

@@ -148,36 +148,28 @@ class Endpoint:
         self.monitor.close(0)
         self.socket.close()
 
-    def _transmissions(self, most: int) -> Iterator[list[zmq.Frame]]:
-        """Read up to so many transmissions."""
-        for number in range(most):
-            frames = self._read()
-            if frames is None:
-                self._stirred = False
-                return
-            yield frames
-            # One look after the first: alone it came, usually, and being told so by an error costs more.
-            if not number:
-                self._stirred = False
-                self._touched = True
-                if not self.readable():
-                    return
-        self._stirred = True
+    def _read_all(self, most: int, *, is_routed: bool) -> list[tuple[bytes, list[zmq.Frame]]]:
+        """Read up to so many transmissions, each with the routing id before it, if there is one.
 
-    def _read(self) -> list[zmq.Frame] | None:
+        Whether there are more, `readable` finds out: to be told so by an error costs more.
+        """
+        found: list[tuple[bytes, list[zmq.Frame]]] = []
         socket = self.socket
-        self._touched = True
-        try:
-            frame = _recv(socket, NOBLOCK, False)
-        except zmq.Again:
-            return None
-        frames = [frame]
-        while frame.more:
-            frame = _recv(socket, NOBLOCK, False)
-            frames.append(frame)
-            if len(frames) > MAX_FRAMES:
-                del frames[1:]  # what is left of it is read off, and what is left of that is malformed
-        return frames
+        self._stirred, self._touched = False, True
+        with contextlib.suppress(zmq.Again):
+            while len(found) < most:
+                routing_id = _recv(socket, NOBLOCK, True) if is_routed else b""
+                frame = _recv(socket, NOBLOCK, False)
+                frames = [frame]
+                while frame.more:
+                    frame = _recv(socket, NOBLOCK, False)
+                    frames.append(frame)
+                    if len(frames) > MAX_FRAMES:
+                        del frames[
+                            1:
+                        ]  # what is left of it is read off, and what is left of that is malformed
+                found.append((routing_id, frames))
+        return found
 
     def _write(self, frames: Sequence[Frame]) -> None:
         socket = self.socket
@@ -270,13 +262,10 @@ class Listener(Endpoint):
         arrivals: list[Arrival] = []
         if self._connections_changed:
             self._note_ends()
-        for frames in self._transmissions(most):
-            routing_id = frames[0].bytes
-            known = self._cards.get(routing_id)
-            if known is None:
-                known = self._meet(routing_id, frames[0])
-            arrivals.append((*known, _contents(frames[1:])))
-        if self._ending and not self._stirred:
+        for routing_id, frames in self._read_all(most, is_routed=True):
+            link, card = self._cards.get(routing_id) or self._meet(routing_id, frames[0])
+            arrivals.append((link, card, _contents(frames)))
+        if self._ending and not self.readable():
             self._end()
         return arrivals
 
@@ -391,7 +380,9 @@ class Dialer(Endpoint):
         """Read up to so many transmissions; fewer means that there are no more for now."""
         if not self._stirred:
             return []
-        return [(self.link, self.card, _contents(frames)) for frames in self._transmissions(most)]
+        return [
+            (self.link, self.card, _contents(frames)) for _, frames in self._read_all(most, is_routed=False)
+        ]
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
         """Queue a transmission.

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from pilotage.protocol.exchange import Arrival, HandlingResult
-from pilotage.protocol.instructions import Card, Delivery, Link, Note, PeerChanged
+from pilotage.protocol.exchange import Arrival
+from pilotage.protocol.inbox import Handled
+from pilotage.protocol.instructions import Card, HandOver, Link, Note, PeerChanged
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.sends import Kept, Place
 from pilotage.protocol.settlement import Settlement
@@ -19,7 +20,7 @@ PassOn = tuple[Parcel, str]
 class Shell(Protocol):
     """What the objects on the floor above do with an exchange's word. All on the loop's thread."""
 
-    def hand_over(self, deliveries: list[Delivery]) -> tuple[list[HandlingResult], list[PassOn]]:
+    def hand_over(self, messages: HandOver) -> tuple[list[Handled], list[PassOn]]:
         """Give messages to their listens; return what was handled or passed on at once."""
 
     def counted(self, received: int) -> None:

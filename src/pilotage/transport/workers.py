@@ -13,7 +13,6 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 IDLE_S = 10.0
 
@@ -31,13 +30,12 @@ _Bell = SimpleQueue["_Lane[Job] | None"]
 """Where a thread that rests is given its next lane; None to end."""
 
 
-class Workers(Generic[Job, Result]):
+class Workers(Generic[Job]):
     """A pool that grows while lanes wait and shrinks when idle.
 
     Args:
         name: of its threads.
         run: does the next jobs of a lane; must not raise.
-        done: is given each result, in order for each lane, on a worker's thread.
         max_threads: bound; further lanes wait for a thread.
         together: how many jobs of a lane that begins with this one may be done at once.
     """
@@ -45,14 +43,12 @@ class Workers(Generic[Job, Result]):
     def __init__(
         self,
         name: str,
-        run: Callable[[list[Job]], Result],
-        done: Callable[[Result], None],
+        run: Callable[[list[Job]], None],
         max_threads: int = 64,
         together: Callable[[Job], int] = lambda job: 1,
     ) -> None:
         self._name = name
         self._run = run
-        self._done = done
         self._together = together
         self._max_threads = max_threads
         self._lock = threading.Lock()
@@ -152,4 +148,4 @@ class Workers(Generic[Job, Result]):
                     return
                 count = min(len(lane.jobs), self._together(lane.jobs[0]))
                 jobs = [lane.jobs.popleft() for _ in range(count)]
-            self._done(self._run(jobs))
+            self._run(jobs)
