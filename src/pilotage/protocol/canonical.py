@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -91,8 +92,15 @@ def _timestamp(stamp: object) -> bytes:
     raise InvalidMessage(f"a timestamp is a number or text, not {type(stamp).__name__}")
 
 
-def canonical_items(data: Array) -> tuple[bytes, bytes | memoryview]:
-    """Give the form (dtype and shape) of a stream's items, and their bytes one after the other.
+DIGESTED_FROM_BYTES = 4096
+"""Of an item of as many bytes its digest stands for them: it can be made before it is known what came before it."""
+
+Content = tuple[bytes, bytes | memoryview]
+"""The form of items, and what stands for them, one after the other."""
+
+
+def canonical_items(data: Array) -> Content:
+    """Give the form (dtype and shape) of a stream's items, and their bytes, or of large ones their digests.
 
     Raises:
         InvalidMessage: The dtype holds objects.
@@ -101,7 +109,10 @@ def canonical_items(data: Array) -> tuple[bytes, bytes | memoryview]:
         form = f"{data.dtype.kind}{data.shape[1:]}".encode()
         return form, b"".join(canonical(item) for item in data.ravel().tolist())
     plain = _little_endian(data)
-    return f"{plain.dtype.str}{plain.shape[1:]}".encode(), plain.reshape(-1).view(np.uint8).data
+    form, content = f"{plain.dtype.str}{plain.shape[1:]}".encode(), plain.reshape(-1).view(np.uint8)
+    if len(data) and content.nbytes // len(data) >= DIGESTED_FROM_BYTES:
+        return form, b"".join([sha256(item.data).digest() for item in content.reshape(len(data), -1)])
+    return form, content.data
 
 
 def _little_endian(array: Array) -> Array:

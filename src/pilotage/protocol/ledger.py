@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pilotage.protocol.canonical import canonical, canonical_items, canonical_timestamps
+from pilotage.protocol.canonical import Content, canonical, canonical_items, canonical_timestamps
 from pilotage.protocol.errors import InvalidMessage
 
 Array = np.ndarray[Any, Any]
@@ -241,15 +241,15 @@ class Ledger:
             raise InvalidMessage(
                 f"stream {stream!r}: {len(timestamps)} timestamps for an array of shape {data.shape}"
             )
-        self.add_items_canonical(pilot, stream, canonical_timestamps(timestamps), data, source)
+        stamps = canonical_timestamps(timestamps)
+        self.add_items_canonical(pilot, stream, len(data), stamps, canonical_items(data), source)
 
     def add_items_canonical(
-        self, pilot: str, stream: str, stamps: bytes, data: Array, source: str = ""
+        self, pilot: str, stream: str, count: int, stamps: bytes, content: Content, source: str = ""
     ) -> None:
-        """Count a stream's items whose timestamps' canonical bytes were made already."""
-        form, content = canonical_items(data)
-        self._extend(LedgerKey(pilot, Kind.STREAM, stream, source), len(data), content, form)
-        self._extend(LedgerKey(pilot, Kind.TIMESTAMP, stream, source), len(data), stamps, b"")
+        """Count a stream's items whose canonical bytes, and their timestamps', were made already."""
+        self._extend(LedgerKey(pilot, Kind.STREAM, stream, source), count, content[1], content[0])
+        self._extend(LedgerKey(pilot, Kind.TIMESTAMP, stream, source), count, stamps, b"")
 
     def count(self, key: LedgerKey) -> int:
         """Give how many entries of a table or stream were counted."""

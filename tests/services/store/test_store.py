@@ -247,6 +247,21 @@ def test_chunks_are_synced_before_done(tmp_path: Path) -> None:
             assert sum(path.split(os.sep + "hr" + os.sep)[-1].startswith(part) for path in story[:told]) >= 2
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names descriptors by /proc")
+def test_zarrs_metadata_is_synced_on_closing_and_no_thread_is_left(tmp_path: Path) -> None:
+    story: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        story.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        os.fsync(descriptor)
+
+    with new(tmp_path, chunk_bytes=1000, sync=sync) as store:
+        put(store, StreamItems("rig", None, "hr", list(range(300)), np.arange(300.0)))
+        assert ".zarr.json.new" not in story
+    assert story.count(".zarr.json.new") >= 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("store-sync")]
+
+
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

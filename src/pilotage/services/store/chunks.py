@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from io import BufferedIOBase, RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,11 @@ Sync = Callable[[int], None]
 """Puts a file descriptor's content on the disk: `os.fsync`, or a test's recorder around it."""
 
 COMPRESSORS = ("none", "zstd", "blosc")
+
+SYNC_THREADS = 2
+
+MAX_UNSYNCED = 64
+"""Files that are held open at most until they are synced."""
 
 _LARGE_PIECE = 65_536
 """Bytes from which a call to the system costs less than a copy."""
@@ -55,18 +62,19 @@ class Layout(NamedTuple):
         for array in ("data", "timestamp"):
             (self.folder / array).mkdir(parents=True)
 
-    def write(self, index: int, stamps: Sequence[Array], items: Sequence[Array], sync: Sync) -> None:
-        """Write chunk number `index` of both arrays and put it on the disk.
+    def write(self, index: int, stamps: Sequence[Array], items: Sequence[Array], unsynced: Unsynced) -> None:
+        """Write chunk number `index` of both arrays.
 
         Args:
             index: The chunk's number, from 0.
             stamps: Pieces of timestamps, together `chunk_rows`.
             items: The pieces of data that belong to them.
-            sync: Puts a file on the disk.
+            unsynced: Puts it on the disk, with others.
         """
-        _write_chunk(self._chunk("timestamp", index), [_as_integers(piece) for piece in stamps], "none", sync)
+        integers = [_as_integers(piece) for piece in stamps]
+        _write_chunk(self._chunk("timestamp", index), integers, "none", unsynced)
         if self.form.item_bytes():
-            _write_chunk(self._chunk("data", index), items, self.compressor, sync)
+            _write_chunk(self._chunk("data", index), items, self.compressor, unsynced)
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Read chunk number `index`: timestamps and data.
@@ -109,17 +117,66 @@ def _as_integers(stamps: Array) -> Array:
     return stamps.view("<i8") if stamps.dtype.kind == "M" else stamps
 
 
-def _write_chunk(path: Path, pieces: Sequence[Array], compressor: str, sync: Sync) -> None:
-    new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb", buffering=0) as file:
+class Unsynced:
+    """Files that were written and may not be on the disk yet: it takes them while others are being written.
+
+    Args:
+        sync: Puts a file descriptor's content on the disk; called on threads of ours.
+    """
+
+    def __init__(self, sync: Sync) -> None:
+        """Start with none."""
+        self._sync = sync
+        self._threads = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="store-sync")
+        self._files: list[tuple[BufferedIOBase | RawIOBase, Future[None]]] = []
+        self._folders: dict[Path, None] = {}
+
+    def add(self, file: BufferedIOBase | RawIOBase, *folders: Path) -> None:
+        """Take a file, which is closed in the end, and the folders whose entries have changed."""
+        self._files.append((file, self._threads.submit(self._sync, file.fileno())))
+        self._folders.update(dict.fromkeys(folders))
+        if len(self._files) >= MAX_UNSYNCED:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all of them are on the disk, the folders after what is in them.
+
+        Raises:
+            OSError: The disk doesn't take them; none counts as synced.
+        """
+        try:
+            for _, synced in self._files:
+                synced.result()
+            for synced in [self._threads.submit(sync_folder, folder, self._sync) for folder in self._folders]:
+                synced.result()
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of them as they are."""
+        files, self._files, self._folders = self._files, [], {}
+        for file, synced in files:
+            wait((synced,))
+            file.close()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self.drop()
+        self._threads.shutdown()
+
+
+def _write_chunk(path: Path, pieces: Sequence[Array], compressor: str, unsynced: Unsynced) -> None:
+    folder = path.parent
+    folders = (folder,) if folder.exists() else (folder, folder.parent, folder.parent.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = path.open("wb", buffering=0)
+    try:
         for content in _encoded(pieces, compressor):
             _write_all(file.write, content)
-        sync(file.fileno())
-    sync_folder(path.parent, sync)
-    if new:
-        for parent in (path.parent.parent, path.parent.parent.parent):
-            sync_folder(parent, sync)
+    except BaseException:
+        file.close()
+        raise
+    unsynced.add(file, *folders)
 
 
 def _encoded(pieces: Sequence[Array], compressor: str) -> Iterator[memoryview]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from pilotage.protocol.canonical import canonical, canonical_timestamps
+from pilotage.protocol.canonical import Content, canonical, canonical_items, canonical_timestamps
 from pilotage.protocol.errors import PilotageError, StoreError
 from pilotage.protocol.ledger import row_digest
 from pilotage.services.store import entries
@@ -36,6 +36,7 @@ class Job(msgspec.Struct, gc=False):
         values: A trial's values as JSON can say them.
         digest: For the ledger: a row's digest, or the canonical bytes of timestamps.
         block: A stream's items.
+        content: What stands for them in the ledger, made here, for it takes time that the writer hasn't.
         size: Bytes that it takes, about.
         failure: Why it can't be stored, when that shows already.
     """
@@ -46,6 +47,7 @@ class Job(msgspec.Struct, gc=False):
     values: Mapping[str, Any] | None = None
     digest: bytes = b""
     block: Block | None = None
+    content: Content = (b"", b"")
     size: int = _OVERHEAD
     failure: StoreError | None = None
 
@@ -155,6 +157,7 @@ def _pack(job: Job) -> None:
         case entries.StreamItems():
             job.block = block_of(entry.subject, entry.timestamps, entry.data)
             job.digest = canonical_timestamps(entry.timestamps)
+            job.content = canonical_items(job.block.data)
             job.size += job.block.data.nbytes + job.block.timestamps.nbytes
         case entries.Provenance():
             job.fields = (entry.key, to_text(plain(entry.value)))

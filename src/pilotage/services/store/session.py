@@ -413,6 +413,12 @@ class SessionStore:
 
     def _let_go(self) -> None:
         try:
+            self._streams.close()
+        except (sqlite3.Error, OSError) as cause:
+            _logger.warning(
+                "%s: Zarr's metadata isn't synced: %s; it is made anew next time", self._folder, cause
+            )
+        try:
             schema.close_writer(self._connection)
         except sqlite3.Error as cause:
             _logger.warning(

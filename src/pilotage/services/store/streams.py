@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pilotage.protocol.errors import StoreError
-from pilotage.services.store.chunks import Layout, Sync, sync_folder
+from pilotage.services.store.chunks import Layout, Sync, Unsynced, sync_folder
 from pilotage.services.store.forms import Array, Block, Form, TimestampForm
 from pilotage.services.store.mirror import Mirror, drop_unknown
 
@@ -71,6 +71,7 @@ class StreamWriter:
         self._chunk_bytes = chunk_bytes
         self._compressor = compressor
         self._sync = sync
+        self._unsynced = Unsynced(sync)
         self._segments: dict[tuple[str, str], Segment] = {}
         self._touched: dict[str, Segment] = {}
         self._mirror = Mirror(root, sync)
@@ -88,6 +89,7 @@ class StreamWriter:
 
     def reload(self) -> None:
         """Forget what isn't committed, in memory and in files."""
+        self._unsynced.drop()
         uncommitted, self._touched, self._segments = self._touched, {}, {}
         self._mirror.clear()
         for row in stream_rows(self._connection, self._root):
@@ -102,7 +104,8 @@ class StreamWriter:
             shutil.rmtree(segment.layout.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Put the mirror on the disk."""
+        """Put the mirror on the disk, and let go."""
+        self._unsynced.close()  # first: what follows may fail
         for row in stream_rows(self._connection, self._root):
             self._mirror.show(row.layout, row.chunked, safe=True)
         self._mirror.show_tree(safe=True)
@@ -128,6 +131,10 @@ class StreamWriter:
         before = {path: segment.shown for path, segment in self._touched.items()}
         for segment in self._touched.values():
             self._write_segment(segment)
+        self._unsynced.sync()
+        for path, segment in self._touched.items():
+            if segment.shown != before[path]:
+                self._mirror.show(segment.layout, segment.shown)
         if any(
             segment.shown != before[path] or not segment.listed for path, segment in self._touched.items()
         ):
@@ -155,10 +162,11 @@ class StreamWriter:
         first = segment.chunked // layout.chunk_rows
         for index in range(first, first + rows // layout.chunk_rows):
             chunk, pieces = _split(pieces, layout.chunk_rows)
-            layout.write(index, [stamps for stamps, _ in chunk], [items for _, items in chunk], self._sync)
+            layout.write(
+                index, [stamps for stamps, _ in chunk], [items for _, items in chunk], self._unsynced
+            )
         segment.chunked += rows - rows % layout.chunk_rows
         segment.shown = segment.chunked
-        self._mirror.show(layout, segment.shown)
         self._connection.execute("DELETE FROM stream_tail WHERE stream = ?", (segment.id,))
         segment.tail, segment.tail_rows = [], 0
         return pieces

@@ -198,10 +198,11 @@ class BatchWriter:
         if job.block is not None:
             self._streams.add(entry.pilot, entry.stream, job.block)
             self._items.add(entry, len(job.block.data))
+            count = len(job.block.data)
             self._ledger.add_items_canonical(
-                entry.pilot, entry.stream, job.digest, job.block.data, entry.source
+                entry.pilot, entry.stream, count, job.digest, job.content, entry.source
             )
-            counts.items += len(job.block.data)
+            counts.items += count
 
     def _roll_back(self) -> None:
         try:
