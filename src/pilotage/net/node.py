@@ -17,6 +17,7 @@ from pilotage.net.checks import (
     checked_port,
     path_of,
 )
+from pilotage.net.compression import Compression
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
@@ -278,6 +279,7 @@ class Net_Node:
         lane: str = "record",
         spool: str | Path | None = None,
         spool_bytes: int = SPOOL_BYTES,
+        compression: str | None = "auto",
     ) -> Stream:
         """Make a queue; what is put into it is sent in batches, on a socket of its own.
 
@@ -294,19 +296,25 @@ class Net_Node:
                 drops the oldest, which `statistics().counts["items dropped"]` tells.
             spool: a folder in which a record's items wait instead of making `put` block; gone with the process.
             spool_bytes: that they may take there, about; beyond it `put` blocks.
+            compression: "auto" compresses arrays while that gets more of them through, measured, if blosc2 is
+                installed; "blosc2" always, where it makes them smaller; None never.
 
         Returns:
             A queue: put items (or "END" to flush) from any thread. It blocks while too much is on its way.
 
         Raises:
             Closed: the node was released.
-            MisuseError: there is no such lane, or a preview is to be spooled.
+            MisuseError: there is no such lane or compression, or a preview is to be spooled.
         """
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to stream {id!r}")
         if lane not in list(Lane) or (spool and lane != Lane.RECORD):
             raise MisuseError(
                 f"stream {id!r}: lane is 'record', or 'preview' without a spool, not {lane!r:.40}"
+            )
+        if compression is not None and compression not in list(Compression):
+            raise MisuseError(
+                f"stream {id!r}: compression is 'auto', 'blosc2' or None, not {compression!r:.40}"
             )
         places = Places(
             dial_host=ip or self.upstream_ip,
@@ -325,6 +333,7 @@ class Net_Node:
             headers_from_prefs(subject, pilot),
             lane=Lane(lane),
             spool=Spool(Path(spool), spool_bytes) if spool else None,
+            compression=Compression(compression) if compression else None,
         )
         self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream

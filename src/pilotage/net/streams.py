@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pilotage.net.compression import Compression, Squeezer
 from pilotage.net.loops import run_on
 from pilotage.net.messenger import Messenger, MessengerConfig
 from pilotage.net.prefs import prefs
@@ -27,6 +28,7 @@ from pilotage.net.spool import Spool
 from pilotage.protocol.errors import Closed, MachineError, MisuseError, PilotageError
 from pilotage.protocol.message import Flag
 from pilotage.protocol.settlement import Outcome
+from pilotage.protocol.squeezed import Squeezed
 from pilotage.transport.driver import Places
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class Stream(Queue[Any]):
         max_wait_s: seconds that an item waits for its batch at most.
         lane: what becomes of items when their recipient is too slow.
         spool: where a record's batches wait that don't fit into memory; None to have `put` wait.
+        compression: what is done with its arrays.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Stream(Queue[Any]):
         max_wait_s: float = MAX_WAIT_S,
         lane: Lane = Lane.RECORD,
         spool: Spool | None = None,
+        compression: Compression | None = None,
     ) -> None:
         super().__init__(max_on_the_way if lane is Lane.RECORD else 0)
         self.name = name
@@ -107,6 +111,7 @@ class Stream(Queue[Any]):
         self._spool_failed = False
         self._abandoned = False
         self._draining: threading.Thread | None = None
+        self._squeezer = Squeezer(compression)
         self._counts = Counter[str]()
         self._batches_on_the_way = 0
         self._on_the_way = 0
@@ -154,7 +159,9 @@ class Stream(Queue[Any]):
         """Tell what was sent so far; `counts` has the items that were dropped or spooled, and are spooled now."""
         found = self._messenger.statistics()
         spooled = {"items in the spool": self._spool.items} if self._spool is not None else {}
-        return replace(found, counts={**found.counts, **self._counts, **spooled})
+        squeezed = {"arrays compressed": self._squeezer.squeezed, "bytes saved": self._squeezer.saved_bytes}
+        counts = {**found.counts, **self._counts, **spooled, **(squeezed if self._squeezer.squeezed else {})}
+        return replace(found, counts=counts)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Send the rest, wait for it, and close. What has not settled by then ends as interrupted."""
@@ -302,6 +309,8 @@ class Stream(Queue[Any]):
     # Sending
 
     def _send_batch(self, batch: list[Any]) -> None:
+        is_held_up = self._bytes_on_the_way * 2 >= self._max_bytes
+        batch = self._squeezer.apply(batch, is_held_up=is_held_up)
         together = self.min_size > 1
         try:
             if together:
@@ -362,6 +371,7 @@ class Stream(Queue[Any]):
             self._batches_on_the_way -= 1
             self._on_the_way -= items
             self._bytes_on_the_way -= weight
+            self._squeezer.moved(weight, is_busy=self._on_the_way > 0)
             self._over(items, failed=refusal)
             if self._lane is Lane.PREVIEW:
                 self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
@@ -401,16 +411,20 @@ def _weight(item: Any) -> int:
     """Estimate an item's bytes: its arrays are what weighs."""
     if isinstance(item, np.ndarray):
         return item.nbytes
+    if isinstance(item, Squeezed):
+        return item.size
     if isinstance(item, dict):
         weight = 64
         for part in item.values():
             if isinstance(part, np.ndarray):
                 weight += part.nbytes
+            elif isinstance(part, Squeezed):
+                weight += part.size
             elif isinstance(part, dict | list | tuple | str | bytes):
                 weight += _weight(part)
         return weight
     if isinstance(item, str | bytes):
         return len(item)
-    if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict):
+    if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict | Squeezed):
         return sum(_weight(part) for part in item)
     return 64

@@ -3,7 +3,8 @@
 A body is the array [id, sender, to, value, timestamp, ttl, flags, extra]. A numpy array in it is the MessagePack
 extension 1, holding [dtype, shape, order, data]: `data` is the raw bytes, or the number of the frame behind the head
 that they are, or [number, first byte] where several arrays share a frame, for a frame costs more than a copy of a
-few kilobytes. A numpy scalar is extension 2 with the same content and no shape.
+few kilobytes. A numpy scalar is extension 2 with the same content and no shape. Extension 3 is an array whose bytes are
+compressed, in a blosc2 container.
 
 Law of this room: sizes are compared before anything is built from them, and nothing here can hold an object.
 """
@@ -23,8 +24,9 @@ from pilotage.protocol.dtypes import MAX_FIELDS, parse_dtype
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Attached, Frame
+from pilotage.protocol.squeezed import Inflation, Squeezed
 
-ARRAY, SCALAR = 1, 2
+ARRAY, SCALAR, SQUEEZED = 1, 2, 3
 BESIDE_FROM_BYTES = 4096
 """An array of fewer bytes is part of the body."""
 
@@ -145,6 +147,8 @@ def _encode_with_arrays(value: object, beside: _Beside) -> tuple[bytes, Attached
     def hook(item: object) -> object:
         if isinstance(item, np.ndarray):
             return msgspec.msgpack.Ext(ARRAY, _pack(item, beside))
+        if isinstance(item, Squeezed):
+            return msgspec.msgpack.Ext(SQUEEZED, _pack(item.array, beside, item.content))
         if isinstance(item, np.generic):
             return msgspec.msgpack.Ext(SCALAR, _pack(np.asarray(item), beside))
         raise InvalidMessage(
@@ -208,10 +212,12 @@ def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
 
 
 def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
+    inflation = Inflation()
+
     def hook(code: int, data: memoryview) -> object:
-        if code not in (ARRAY, SCALAR):
+        if code not in (ARRAY, SCALAR, SQUEEZED):
             raise MalformedArray(f"MessagePack extension {code} is not known here")
-        array = _unpack(data, frames)
+        array = _unpack(data, frames, inflation if code == SQUEEZED else None)
         return array[()] if code == SCALAR else array
 
     try:
@@ -220,7 +226,7 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
         raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
 
-def _pack(array: np.ndarray, beside: _Beside) -> bytes:
+def _pack(array: np.ndarray, beside: _Beside, content: np.ndarray | None = None) -> bytes:
     dtype = array.dtype
     if dtype.kind == "V" and dtype.names is None:
         raise ArrayRefused(
@@ -229,14 +235,18 @@ def _pack(array: np.ndarray, beside: _Beside) -> bytes:
     if dtype.hasobject:
         raise ArrayRefused(f"an array of dtype {dtype} holds Python objects; send numbers, or a list")
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    data = beside.place(array.T if order == "F" else array)
-    return _plain_encoder.encode((dtype.descr if dtype.names else dtype.str, array.shape, order, data))
+    described = (dtype.descr if dtype.names else dtype.str, array.shape, order)
+    if content is not None:
+        return _plain_encoder.encode((*described, beside.place(content), content.nbytes))
+    return _plain_encoder.encode((*described, beside.place(array.T if order == "F" else array)))
 
 
-def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
+def _unpack(
+    description: memoryview, frames: Sequence[Frame], inflation: Inflation | None = None
+) -> np.ndarray:
     check_msgpack(description)
     try:
-        written, shape, order, data = msgspec.msgpack.decode(description)
+        written, shape, order, data, *stored = msgspec.msgpack.decode(description)
         if len(shape) > MAX_NDIM:
             raise MalformedArray(f"an array with {len(shape)} dimensions is not accepted")
         dtype = _dtype(written)
@@ -246,12 +256,14 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
             data = frames[data] if data >= 0 else None
         elif type(data) is list:
             number, begin = data
-            data = _part(frames, number, begin, size)
+            data = _part(frames, number, begin, *(stored or (size,)))
     except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
     spread = prod([max(1, one) for one in shape]) * max(1, dtype.itemsize)
     if min(shape, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
         raise MalformedArray(f"an array of {dtype} with {len(shape)} dimensions is not accepted")
+    if inflation is not None and isinstance(data, (bytes, memoryview)):
+        data = inflation.inflate(data, size)
     if not isinstance(data, (bytes, memoryview)) or size != len(data):
         raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")
     if dtype.itemsize == 0 or not size:
@@ -261,9 +273,11 @@ def _unpack(description: memoryview, frames: Sequence[Frame]) -> np.ndarray:
     return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
 
-def _part(frames: Sequence[Frame], number: object, begin: object, size: int) -> memoryview | None:
+def _part(frames: Sequence[Frame], number: object, begin: object, size: object) -> memoryview | None:
     """Give an array's part of a frame that it shares; None where there can't be one."""
-    if type(number) is not int or type(begin) is not int or number < 0 or begin < 0:
+    if type(number) is not int or type(begin) is not int or type(size) is not int:
+        return None
+    if number < 0 or begin < 0 or size < 0:
         return None
     return memoryview(frames[number])[begin : begin + size]
 

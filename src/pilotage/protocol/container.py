@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from pilotage.protocol.errors import ArrayRefused, MachineError, MalformedArray
 
+Buffer = bytes | memoryview
+
 V1_FORMAT = 2
 V2_FORMAT = 5
 V1_HEADER_BYTES = 16
@@ -41,7 +43,7 @@ class ChunkHeader:
     nbytes: int
 
 
-def is_chunk(data: bytes) -> bool:
+def is_chunk(data: Buffer) -> bool:
     """Tell whether `data` starts as a blosc container that spans it exactly."""
     if len(data) < V1_HEADER_BYTES:
         return False
@@ -49,7 +51,7 @@ def is_chunk(data: bytes) -> bool:
     return version in (V1_FORMAT, V2_FORMAT) and lz_version == 1 and typesize > 0 and cbytes == len(data)
 
 
-def read_header(data: bytes) -> ChunkHeader:
+def read_header(data: Buffer) -> ChunkHeader:
     """Read and check a container's header without touching its content.
 
     Args:
@@ -78,7 +80,16 @@ def read_header(data: bytes) -> ChunkHeader:
     return ChunkHeader(version, stored, header_bytes, nbytes)
 
 
-def _check_features(data: bytes, flags: int, extended: bool) -> None:
+def is_plain(data: Buffer) -> bool:
+    """Tell whether a container of ours has no feature that `read_header` refuses: one of zeros alone has."""
+    try:
+        read_header(data)
+    except MalformedArray:
+        return False
+    return True
+
+
+def _check_features(data: Buffer, flags: int, extended: bool) -> None:
     codec = flags >> _CODEC_SHIFT
     if codec > _LAST_CODEC or (extended and data[_CODEC_BYTE] > _LAST_CODEC_ID):
         raise MalformedArray(f"a blosc container names codec {codec}, which is none of blosc's own")
@@ -91,7 +102,7 @@ def _check_features(data: bytes, flags: int, extended: bool) -> None:
         raise MalformedArray(f"a blosc container uses feature bits {data[_FLAGS2_BYTE]:#04x}, unknown here")
 
 
-def decompress(data: bytes, max_bytes: int) -> memoryview:
+def decompress(data: Buffer, max_bytes: int) -> memoryview:
     """Give a container's content; the bound is checked before anything is allocated.
 
     Args:
@@ -114,7 +125,7 @@ def decompress(data: bytes, max_bytes: int) -> memoryview:
     return memoryview(_inflate(data, header.nbytes))
 
 
-def _inflate(data: bytes, nbytes: int) -> bytes | bytearray:
+def _inflate(data: Buffer, nbytes: int) -> bytes | bytearray:
     try:
         import blosc2  # noqa: PLC0415 heavy, and optional
     except ImportError as cause:
@@ -128,7 +139,7 @@ def _inflate(data: bytes, nbytes: int) -> bytes | bytearray:
     return content
 
 
-def store(content: bytes, typesize: int) -> bytes:
+def store(content: Buffer, typesize: int) -> bytes:
     """Wrap bytes in a version 1 container without compressing them: every blosc reads it.
 
     Args:
@@ -148,7 +159,7 @@ def store(content: bytes, typesize: int) -> bytes:
     return header + content
 
 
-def compress(content: bytes, typesize: int) -> bytes:
+def compress(content: Buffer, typesize: int) -> bytes:
     """Wrap bytes in a version 2 container if blosc2 is installed, else in a stored version 1 one.
 
     Args:
