@@ -9,7 +9,8 @@ import pytest
 
 from pilotage import takes_batches
 from pilotage.net.compression import LOOK_EVERY_S, Compression, Squeezer
-from pilotage.protocol.errors import MisuseError
+from pilotage.protocol.container import NO_BLOSC
+from pilotage.protocol.errors import MachineError, MisuseError
 from pilotage.protocol.squeezed import Squeezed
 from tests.net.conftest import MakeNode
 
@@ -99,3 +100,31 @@ def test_frames_arrive_as_they_were_put(node: MakeNode, min_size: int) -> None:
     assert stream.statistics().counts["arrays compressed"] == 8
     with pytest.raises(MisuseError, match="compression"):
         cam.get_stream("t", "K", compression="zip")
+
+
+@pytest.mark.parametrize("min_size", [1, 4])
+def test_a_recipient_without_blosc2_gets_everything_as_it_was_put(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch, min_size: int
+) -> None:
+    def refuse(content: object, size: int) -> memoryview:
+        raise MachineError(f"{NO_BLOSC}: pip install it")
+
+    monkeypatch.setattr("pilotage.protocol.squeezed.decompress", refuse)
+    got: list[Any] = []
+
+    @takes_batches
+    def take(items: Any) -> None:
+        got.extend(items if isinstance(items, list) else [items])
+
+    sink = node("sink", router_port=0, listens={"K": take})
+    stream = node("cam", sink).get_stream("s", "K", min_size=min_size, compression="blosc2")
+    for number in range(12):
+        stream.put({"n": number, "frame": SMOOTH})
+    stream.put("END")
+    stream.join()
+    assert sorted(item["n"] for item in got) == list(range(12)) and stream.failed == 0
+    assert all(np.array_equal(item["frame"], SMOOTH) for item in got)
+    squeezed = stream.statistics().counts["arrays compressed"]
+    stream.put({"n": 12, "frame": SMOOTH})
+    stream.join()
+    assert stream.statistics().counts["arrays compressed"] == squeezed, "it isn't tried again"

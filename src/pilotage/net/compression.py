@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pilotage.protocol.squeezed import squeeze
+from pilotage.protocol.squeezed import Squeezed, squeeze
 
 SQUEEZED_FROM_BYTES = 16_384
 """A smaller array is sent as it is: there is nothing to gain."""
@@ -78,6 +78,10 @@ class Squeezer:
             self.is_on = self._would_pay(batch)
         return [self._item(item) for item in batch] if self.is_on else batch
 
+    def give_up(self) -> None:
+        """Leave all arrays from now on: the recipient can't read what was made of them."""
+        self.is_on = self._auto = False
+
     def _would_pay(self, batch: list[Any]) -> bool:
         """Try one array: does the link move more of it when it is smaller, and are we quicker than the link?"""
         array = next((found for item in batch for found in _arrays(item) if _is_large(found)), None)
@@ -107,6 +111,13 @@ class Squeezer:
         self.squeezed += 1
         self.saved_bytes += part.nbytes - small.size
         return small
+
+
+def unsqueezed(item: Any) -> Any:
+    """Give an item as it was put."""
+    if isinstance(item, dict):
+        return {key: part.array if isinstance(part, Squeezed) else part for key, part in item.items()}
+    return item.array if isinstance(item, Squeezed) else item
 
 
 def _arrays(item: Any) -> list[np.ndarray[Any, Any]]:

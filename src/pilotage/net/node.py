@@ -18,13 +18,14 @@ from pilotage.net.checks import (
     path_of,
 )
 from pilotage.net.compression import Compression
+from pilotage.net.items import headers_from_prefs
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.prefs import journal_folder
 from pilotage.net.receipt import Receipt
 from pilotage.net.spool import Spool
-from pilotage.net.streams import SPOOL_BYTES, Lane, Stream, headers_from_prefs
+from pilotage.net.streams import SPOOL_BYTES, Lane, Stream
 from pilotage.protocol.errors import Closed, MalformedFrame, MisuseError
 from pilotage.protocol.exchange import STREAM_VERBS
 from pilotage.protocol.message import Flag, Message

@@ -17,18 +17,16 @@ from enum import StrEnum
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pilotage.net.compression import Compression, Squeezer
+from pilotage.net.compression import Compression, Squeezer, unsqueezed
+from pilotage.net.items import weight_of
 from pilotage.net.loops import run_on
 from pilotage.net.messenger import Messenger, MessengerConfig
-from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.spool import Spool
+from pilotage.protocol.container import NO_BLOSC
 from pilotage.protocol.errors import Closed, MachineError, MisuseError, PilotageError
-from pilotage.protocol.message import Flag
+from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.settlement import Outcome
-from pilotage.protocol.squeezed import Squeezed
 from pilotage.transport.driver import Places
 
 if TYPE_CHECKING:
@@ -51,13 +49,6 @@ class Lane(StrEnum):
 
     RECORD = "record"
     PREVIEW = "preview"
-
-
-def headers_from_prefs(subject: str | None, pilot: str | None) -> dict[str, Any]:
-    """Give the headers of a stream: who is recorded, and under whose name."""
-    now = prefs.snapshot()
-    owner = now.parentid if str(now.lineage) == "CHILD" and now.parentid else now.name
-    return {"subject": subject or now.subject or "", "pilot": pilot or owner or "", "continuous": True}
 
 
 class Stream(Queue[Any]):
@@ -211,7 +202,7 @@ class Stream(Queue[Any]):
             self._began = time.monotonic()
             self._watch()
         self._batch.append(item)
-        self._bytes += _weight(item)
+        self._bytes += weight_of(item)
         if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
             self._flush()
         if self._lane is Lane.PREVIEW and len(self._batch) > self.min_size:
@@ -234,7 +225,7 @@ class Stream(Queue[Any]):
                 self._send_batch(batch)
             elif not self._put_aside(batch):
                 left = batch + items[begin + self.min_size :]
-                self._batch, self._bytes = left, _weight(left)
+                self._batch, self._bytes = left, weight_of(left)
                 return
 
     @property
@@ -247,7 +238,7 @@ class Stream(Queue[Any]):
         return items
 
     def _drop_oldest(self) -> None:
-        self._bytes -= _weight(self._batch.pop(0))
+        self._bytes -= weight_of(self._batch.pop(0))
         self._counts["items dropped"] += 1
         self._over(1, failed=False)
 
@@ -350,7 +341,7 @@ class Stream(Queue[Any]):
         receipt = self._messenger.send(
             message, ("",), repeat=True, durable=durable, kept=False, hand_over=True
         )
-        weight = _weight(value)
+        weight = weight_of(value)
         self._batches_on_the_way += 1
         self._on_the_way += items
         self._bytes_on_the_way += weight
@@ -372,10 +363,21 @@ class Stream(Queue[Any]):
             self._on_the_way -= items
             self._bytes_on_the_way -= weight
             self._squeezer.moved(weight, is_busy=self._on_the_way > 0)
+            if refusal and NO_BLOSC in str(receipt.settlement):
+                self._send_uncompressed(receipt.message)
+                return
             self._over(items, failed=refusal)
             if self._lane is Lane.PREVIEW:
                 self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
                 self._flush_if_due()
+
+    def _send_uncompressed(self, message: Message) -> None:
+        """Send again, as it was put, what its recipient can't read; its listen has seen nothing of it."""
+        self._squeezer.give_up()
+        if message.key == "STREAM":
+            self._send_together([unsqueezed(item) for item in message.value["payload"]])
+        else:
+            self._send_alone(unsqueezed(message.value))
 
     def _flush_if_due(self) -> None:
         """Send a batch that has had to wait, if it is a whole one; its time is looked after elsewhere."""
@@ -405,26 +407,3 @@ class Stream(Queue[Any]):
             if left <= 0 and self._started and not self._overflows:  # the loop waits for no disk
                 self._flush()
             self._loop.call_later(max(left, 0.005) if self._batch else self._max_wait_s, self._look_after)
-
-
-def _weight(item: Any) -> int:
-    """Estimate an item's bytes: its arrays are what weighs."""
-    if isinstance(item, np.ndarray):
-        return item.nbytes
-    if isinstance(item, Squeezed):
-        return item.size
-    if isinstance(item, dict):
-        weight = 64
-        for part in item.values():
-            if isinstance(part, np.ndarray):
-                weight += part.nbytes
-            elif isinstance(part, Squeezed):
-                weight += part.size
-            elif isinstance(part, dict | list | tuple | str | bytes):
-                weight += _weight(part)
-        return weight
-    if isinstance(item, str | bytes):
-        return len(item)
-    if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict | Squeezed):
-        return sum(_weight(part) for part in item)
-    return 64

@@ -14,6 +14,9 @@ from pilotage.protocol.errors import ArrayRefused, MachineError, MalformedArray
 
 Buffer = bytes | memoryview
 
+NO_BLOSC = "a compressed array came, but blosc2 is not installed"
+"""What a recipient says that can't read what was compressed for it."""
+
 V1_FORMAT = 2
 V2_FORMAT = 5
 V1_HEADER_BYTES = 16
@@ -129,8 +132,7 @@ def _inflate(data: Buffer, nbytes: int) -> bytes | bytearray:
     try:
         import blosc2  # noqa: PLC0415 heavy, and optional
     except ImportError as cause:
-        hint = 'a compressed array came, but blosc2 is not installed: pip install "pilotage[blosc]"'
-        raise MachineError(hint) from cause
+        raise MachineError(f'{NO_BLOSC}: pip install "pilotage[blosc]"') from cause
     content = bytearray(nbytes)
     try:
         blosc2.decompress2(data, dst=content, nthreads=_THREADS)
