@@ -134,6 +134,30 @@ interop: setup original  ## talk with the original Autopilot, both ways
 original: setup
 	$(BIN)/python tests/interop/original/make_venv.py
 
+# Tools and what ships get environments of their own: neither may change the other's versions.
+TOOLS := build/tools
+SHIPPED := build/shipped
+
+$(TOOLS)/.ready:
+	$(call make_venv,$(TOOLS),--clear)
+	$(call pip_in,$(TOOLS)) install --quiet --disable-pip-version-check 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+	@touch $@
+
+# Strict: a version that could not be looked up counts as a finding, so that no network gives no all-clear.
+.PHONY: audit-deps
+audit-deps: $(TOOLS)/.ready  ## look up known vulnerabilities of every version in constraints.txt
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt $(AUDIT_DEPS)
+
+.PHONY: sbom
+sbom: $(TOOLS)/.ready  ## write build/sbom.json: what an installation with all extras consists of (CycloneDX)
+	$(call make_venv,$(SHIPPED),--clear)
+	$(call pip_in,$(SHIPPED)) install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
+	$(call pip_in,$(SHIPPED)) install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--no-build-isolation '.[all]'
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file build/sbom.json $(SHIPPED)/bin/python
+	@echo "build/sbom.json lists $$(grep -c '"bom-ref"' build/sbom.json) components"
+
 .PHONY: constraints
 constraints:  ## write constraints.txt anew from the newest versions
 	$(call make_venv,build/constraints,--clear)

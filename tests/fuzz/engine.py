@@ -81,7 +81,7 @@ class Account:
 
     def _keep(self, data: bytes) -> str:
         self._findings.mkdir(parents=True, exist_ok=True)
-        place = self._findings / hashlib.sha256(data).hexdigest()[:16]
+        place = self._findings / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
         place.write_bytes(data)
         return place.name
 

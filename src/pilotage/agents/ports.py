@@ -138,3 +138,32 @@ class Archives(Protocol):
             told: called with the record's place, what is wrong, and whether it is over; from any thread. It must not
                 wait for a record.
         """
+
+
+class Who(NamedTuple):
+    """Who has asked for something, as far as it is known; "" for what isn't.
+
+    Attributes:
+        key: its key's fingerprint.
+        name: the name that it goes by.
+        address: where it connected from.
+        via: names of the peers that its message came through.
+    """
+
+    key: str
+    name: str
+    address: str
+    via: tuple[str, ...]
+
+
+class Audit(Protocol):
+    """Where it is kept who did what. Any thread may call, and doesn't wait."""
+
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """Add an entry."""
+
+    def anchor(self) -> dict[str, Any] | None:
+        """Give the newest entry's `number` and `digest`, once all that was noted is written; None if that fails."""
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits, and let go."""

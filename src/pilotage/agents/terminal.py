@@ -17,8 +17,9 @@ from pilotage.agents.account import number_of, values_of
 from pilotage.agents.backlog import all_of
 from pilotage.agents.coherence import Coherence
 from pilotage.agents.continuous import sender_of, split_items
+from pilotage.agents.deeds import Deeds
 from pilotage.agents.keeper import Keeper
-from pilotage.agents.ports import Archive, Archives, TrialRow
+from pilotage.agents.ports import Archive, Archives, Audit, TrialRow, Who
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
 from pilotage.net.listens import (
@@ -58,6 +59,7 @@ class Terminal:
     Args:
         archives: where sessions are kept.
         settings: preferences; those of this process if not given.
+        audit: where it is kept who did what; nowhere if not given.
 
     Attributes:
         on_trouble: told when a disk refuses what is to be kept, and when it takes it again: what can't be written,
@@ -69,8 +71,9 @@ class Terminal:
         StoreError: the list of pilots can't be read.
     """
 
-    def __init__(self, archives: Archives, settings: Prefs | None = None) -> None:
+    def __init__(self, archives: Archives, settings: Prefs | None = None, audit: Audit | None = None) -> None:
         self.settings = settings or prefs.snapshot()
+        self._deeds = Deeds(audit)
         self.roster = Roster(self.settings.pilot_db)
         self.sessions = Sessions(archives, self._facts())
         self.on_trouble: Callable[[str, str, bool], object] = lambda place, text, is_over: None
@@ -108,6 +111,7 @@ class Terminal:
             "HALT": self.l_halt,
             "SET": self.l_set,
             "END": self.l_end,
+            "AUDIT": self.l_audit,
         }
         journal = self.settings.datadir / "journal"
         self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens, journal=journal, direct=True)
@@ -317,33 +321,66 @@ class Terminal:
         wanted = str(value.get("session") or "") if isinstance(value, dict) else ""
         return self._helpers.submit(self._status, wanted)
 
-    def l_run(self, value: Any) -> Future[Any]:
+    @takes_origin
+    def l_run(self, value: Any, origin: Origin | None = None) -> Future[Any]:
         """Start a task on a pilot."""
-        asked = _dictionary("RUN", value, "pilot", "task_type")
-        self._check_reachable(asked["pilot"])
-        self._check_reachable(asked.get("parent") or asked["pilot"])
-        return self._helpers.submit(self.start, asked.pop("pilot"), asked.pop("task_type"), **asked)
+        with self._deeds.refusing("START", _pilot_in(value), origin):
+            asked = _dictionary("RUN", value, "pilot", "task_type")
+            self._check_reachable(asked["pilot"])
+            self._check_reachable(asked.get("parent") or asked["pilot"])
+        return self._submit(origin, self.start, asked.pop("pilot"), asked.pop("task_type"), **asked)
 
-    def l_halt(self, value: Any) -> Future[Any]:
+    @takes_origin
+    def l_halt(self, value: Any, origin: Origin | None = None) -> Future[Any]:
         """Stop a pilot's task, or all."""
         asked = value if isinstance(value, dict) else {}
         if not asked.get("pilot"):
-            return self._helpers.submit(self.stop_all)
-        self._check_reachable(asked["pilot"])
-        return self._helpers.submit(self.stop, asked["pilot"])
+            return self._submit(origin, self.stop_all)
+        with self._deeds.refusing("STOP", asked["pilot"], origin):
+            self._check_reachable(asked["pilot"])
+        return self._submit(origin, self.stop, asked["pilot"])
 
-    def l_set(self, value: Any) -> Future[Any]:
+    @takes_origin
+    def l_set(self, value: Any, origin: Origin | None = None) -> Future[Any]:
         """Change parameters of a pilot's running task."""
-        asked = _dictionary("SET", value, "pilot", "params")
-        if not isinstance(asked["params"], dict):
-            raise InvalidMessage("SET needs its params as a dictionary of names and values")
-        self._check_reachable(asked["pilot"])
-        return self._helpers.submit(self.change, asked["pilot"], asked["params"])
+        with self._deeds.refusing("CHANGE", _pilot_in(value), origin):
+            asked = _dictionary("SET", value, "pilot", "params")
+            if not isinstance(asked["params"], dict):
+                raise InvalidMessage("SET needs its params as a dictionary of names and values")
+            self._check_reachable(asked["pilot"])
+        return self._submit(origin, self.change, asked["pilot"], asked["params"])
 
-    def l_end(self, value: Any) -> Future[Any]:
+    @takes_origin
+    def l_end(self, value: Any, origin: Origin | None = None) -> Future[Any]:
         """End a session and answer with its certificate."""
         asked = value if isinstance(value, dict) else {}
-        return self._helpers.submit(self.end_session, str(asked.get("session") or ""))
+        return self._submit(origin, self.end_session, str(asked.get("session") or ""))
+
+    def _submit(
+        self, origin: Origin | None, work: Callable[..., Any], *given: Any, **named: Any
+    ) -> Future[Any]:
+        """Have a helper do something in the name of whoever asked."""
+        return self._deeds.submit(self._helpers, origin, work, *given, **named)
+
+    @takes_origin
+    def l_audit(self, value: Any, origin: Origin | None = None) -> None:
+        """Our station, or a pilot's, tells what somebody had it do, or was refused.
+
+        Raises:
+            InvalidMessage: it is nobody's to tell, or no such value.
+        """
+        trail = origin.trail if origin is not None else ()
+        if not trail or trail[-1] != TERMINAL_ID or len(trail) > 2:
+            raise InvalidMessage("AUDIT is told by our own station, or by one that is connected to it")
+        if not isinstance(value, dict) or not isinstance(value.get("verb"), str):
+            raise InvalidMessage("AUDIT needs a dictionary with name, verb and outcome")
+        told = {what: str(value.get(what) or "")[:MAX_NAME_CHARS] for what in ("name", "verb", "target")}
+        told_by = () if trail == (TERMINAL_ID,) else (f"as {trail[0]} says",)
+        who = Who("", told["name"], "", told_by)
+        if value.get("refused"):
+            self._deeds.refused(who, told["verb"], str(value["refused"]), told["target"])
+        else:
+            self._deeds.told(who, told["verb"], told["target"], value.get("detail"))
 
     def _check_reachable(self, pilot: object) -> None:
         """Tell an operator at once what would only expire after a while.
@@ -387,8 +424,23 @@ class Terminal:
             Expired: nobody confirmed it.
             StoreError: the session can't be made.
         """
+        session = session or self.sessions.current
+        detail = {"task_type": task_type, "subject": subject, "parent": parent, "params": dict(params or {})}
+        with self._deeds.doing("START", pilot, session, detail):
+            return self._start(pilot, task_type, params, subject, session, parent, current_trial)
+
+    def _start(
+        self,
+        pilot: str,
+        task_type: str,
+        params: Mapping[str, Any] | None,
+        subject: str,
+        session: str,
+        parent: str,
+        current_trial: int | None,
+    ) -> dict[str, Any]:
         before, current = self.sessions.opened(), self.sessions.current
-        session = self.sessions.begin(session or self.sessions.current)
+        session = self.sessions.begin(session)
         archive = self.sessions.archive(session)
         self.sessions.join(session, pilot)
         asked = {
@@ -429,8 +481,9 @@ class Terminal:
             Expired: nobody confirmed it.
             TimeoutError: it has not ended in time.
         """
-        self.node.send(pilot, "STOP").result(STOP_TIMEOUT_S)
-        self.roster.wait_state(pilot, ENDED, STOP_TIMEOUT_S)
+        with self._deeds.doing("STOP", pilot, self.sessions.current):
+            self.node.send(pilot, "STOP").result(STOP_TIMEOUT_S)
+            self.roster.wait_state(pilot, ENDED, STOP_TIMEOUT_S)
 
     def stop_all(self) -> None:
         """Stop all pilots' tasks and wait until they have ended.
@@ -438,10 +491,11 @@ class Terminal:
         Raises:
             TimeoutError: one has not.
         """
-        self.node.send(TERMINAL_ID, "STOPALL").result(STOP_TIMEOUT_S)
-        for name, known in self.roster.snapshot().items():
-            if known["link"] == "alive":
-                self.roster.wait_state(name, ENDED, STOP_TIMEOUT_S)
+        with self._deeds.doing("STOPALL", "", self.sessions.current):
+            self.node.send(TERMINAL_ID, "STOPALL").result(STOP_TIMEOUT_S)
+            for name, known in self.roster.snapshot().items():
+                if known["link"] == "alive":
+                    self.roster.wait_state(name, ENDED, STOP_TIMEOUT_S)
 
     def change(self, pilot: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Change parameters of a pilot's running task.
@@ -452,7 +506,9 @@ class Terminal:
         Raises:
             Refused: no task runs there, or a name or value doesn't fit; nothing has changed then.
         """
-        answer = self.node.send(TERMINAL_ID, "CHANGE", {**params, "pilot": pilot}).result(CHANGE_TIMEOUT_S)
+        with self._deeds.doing("CHANGE", pilot, self.sessions.current, dict(params)):
+            asked = {**params, "pilot": pilot}
+            answer = self.node.send(TERMINAL_ID, "CHANGE", asked).result(CHANGE_TIMEOUT_S)
         if current := self.sessions.current:
             self._keep_parameters(current, pilot, answer or {}, "PARAM")
         return dict(answer or {})
@@ -481,9 +537,12 @@ class Terminal:
             StoreError: its disk refuses what came for it: it stays open.
         """
         session = session or self.sessions.current
-        self.sessions.check_endable(session)
-        certificate = self.cohere(session)
-        return {**certificate, "place": self.sessions.end(session, STOP_TIMEOUT_S)}
+        with self._deeds.doing("END", "", session):
+            self.sessions.check_endable(session)
+            certificate = self.cohere(session)
+            if (anchor := self._deeds.anchor()) is not None:
+                self._keep_fact(session, "audit", anchor)
+            return {**certificate, "place": self.sessions.end(session, STOP_TIMEOUT_S)}
 
     def _status(self, session: str) -> dict[str, Any]:
         answer = {
@@ -499,6 +558,10 @@ class Terminal:
             place, facts = self.sessions.look(session)
             answer["session"] = {"name": session, "place": place, "facts": facts}
         return answer
+
+
+def _pilot_in(value: Any) -> object:
+    return value.get("pilot") if isinstance(value, dict) else ""
 
 
 def _dictionary(key: str, value: Any, *needed: str) -> dict[str, Any]:

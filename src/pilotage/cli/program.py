@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pilotage.cli import operate, preferences, rehearse, serve
+from pilotage.cli.audit import audit
 from pilotage.cli.exits import Exit, say_error
 
 EPILOG = "Exit codes: 0 done; 1 it failed, or data are missing; 2 wrong usage; 3 no answer; 4 this machine refuses."
@@ -37,6 +38,7 @@ app.command()(operate.start)
 app.command()(operate.stop)
 app.command(name="set")(operate.set_parameters)
 app.command()(operate.end)
+app.command()(audit)
 app.command()(preferences.prefs)
 
 

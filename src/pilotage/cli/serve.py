@@ -41,12 +41,14 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
     """Run a Terminal: pilots come to it, and it keeps their data."""
     from pilotage.agents.terminal import Terminal
     from pilotage.app.archive import FolderArchives
+    from pilotage.app.audit import FileAudit
     from pilotage.net.loops import ease_collector
     from pilotage.net.prefs import prefs
 
     settings = prefs.snapshot()
     with _until_ended(until_eof) as ended:
-        agent = Terminal(FolderArchives(settings.datadir), settings)
+        kept = FileAudit(settings.datadir)
+        agent = Terminal(FolderArchives(settings.datadir), settings, kept)
         ease_collector()
         agent.on_trouble = lambda place, text, is_over: _say_trouble(json_lines, place, text, is_over)
         for session in agent.sessions.opened():
@@ -59,6 +61,7 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
             _say(json_lines, "Terminal ends", event="ending")
             ended.give_up_later("a session is still being written; what was confirmed is safe")
             agent.close(CLOSE_S)
+            kept.close(CLOSE_S)
         _say(json_lines, "Terminal has ended", event="ended")
 
 

@@ -138,6 +138,7 @@ class Messenger:
         self.received = 0
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
         self.on_received: Callable[[int], None] = lambda count: None
+        self.on_refused: Callable[[Note], None] = lambda note: None
         self.on_journal: Callable[[Trouble], None] = self._say_trouble
         self._keeping = Keeping(
             config.journals, config.name, self._persisted, self._troubled, self._found_late
@@ -453,6 +454,11 @@ class Messenger:
         """Tell whether a neighbour of that name is connected. Any thread."""
         return name in self.exchange.routing.names
 
+    def is_ours(self, name: str) -> bool:
+        """Tell whether a neighbour of that name is connected and speaks our wire. Any thread."""
+        peer = self.exchange.routing.names.get(name)
+        return peer is not None and peer.is_ours
+
     def leads_to(self, name: str) -> bool:
         """Tell whether a neighbour of that name is connected, or a way to it was learned. Any thread."""
         routing = self.exchange.routing
@@ -568,6 +574,8 @@ class Messenger:
     def note(self, note: Note) -> None:
         """Log, at a bounded rate."""
         self._notes.write(note)
+        if note.verb:
+            self.on_refused(note)
 
     def _persisted(self, places: list[Place]) -> None:
         """The journal has these sends; on its own thread."""

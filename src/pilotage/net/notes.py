@@ -13,6 +13,7 @@ from pilotage.protocol.settlement import Outcome, Settlement
 LINES_A_SECOND = 20
 VALUE_CHARS = 200
 TEXT_CHARS = 1000
+GIST_ITEMS, GIST_CHARS = 30, 200
 SAME_AGAIN_S = 10.0
 MAX_REMEMBERED = 200
 
@@ -94,3 +95,16 @@ def shown(text: str) -> str:
     if len(text) > TEXT_CHARS:
         text = f"{text[:TEXT_CHARS]}… ({len(text)} letters)"
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def gist(value: object) -> object:
+    """Give the beginning of a message's value, small and plain, for a record of what was asked."""
+    if isinstance(value, dict):
+        return {shown(str(name))[:100]: _gist(item) for name, item in list(value.items())[:GIST_ITEMS]}
+    return _gist(value)
+
+
+def _gist(item: object) -> object:
+    if isinstance(item, str):
+        return shown(item[:GIST_CHARS])
+    return item if isinstance(item, int | float | None) else f"({type(item).__name__})"

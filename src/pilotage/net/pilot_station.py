@@ -9,6 +9,7 @@ from typing import Any
 
 from pilotage.net.files import Fetcher
 from pilotage.net.listens import Origin, takes_origin
+from pilotage.net.notes import gist
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
@@ -141,13 +142,15 @@ class Pilot_Station(Station):
         """The Terminal wants to know our state: push it back."""
         self._tell(self.state, self.reason, repeat=False)
 
-    def l_start(self, msg: Message) -> Future[Any]:
+    @takes_origin
+    def l_start(self, msg: Message, origin: Origin | None = None) -> Future[Any]:
         """We are sent a task: fetch the files that it needs, then give it to the pilot.
 
         Raises:
             TaskError: no description of a task, or one runs or is being prepared already.
         """
         value = msg.value
+        self._report(msg, origin)
         if not isinstance(value, dict) or not isinstance(value.get("task_type"), str):
             raise TaskError("START needs a dictionary that describes the task, with its task_type")
         stim = value.get("stim")
@@ -219,16 +222,20 @@ class Pilot_Station(Station):
             message["reason"] = reason
         return self.push(msg=message, repeat=repeat)
 
-    def l_stop(self, msg: Message) -> Receipt | None:
+    @takes_origin
+    def l_stop(self, msg: Message, origin: Origin | None = None) -> Receipt | None:
         """Stop the task, or its preparation."""
+        self._report(msg, origin)
         with self._starting:
             if self._cancel_fetch is not None:
                 self._cancel_fetch.set()
                 return None
         return self.send(to=self.inner, key="STOP", value=msg.value)
 
-    def l_change(self, msg: Message) -> Receipt:
+    @takes_origin
+    def l_change(self, msg: Message, origin: Origin | None = None) -> Receipt:
         """The Terminal changes a parameter: the running task answers."""
+        self._report(msg, origin)
         return self.send(to=self.inner, key="PARAM", value=msg.value)
 
     @takes_origin
@@ -267,13 +274,15 @@ class Pilot_Station(Station):
         }
         return self.relay(TERMINAL_ID, "DATA", {**value, **owner})
 
-    def l_child(self, msg: Message) -> list[Receipt] | Receipt:
+    @takes_origin
+    def l_child(self, msg: Message, origin: Origin | None = None) -> list[Receipt] | Receipt:
         """Tell our children to run a task (or whatever KEY says).
 
         Raises:
             InvalidMessage: no dictionary, or no children in CHILDID.
         """
         value = msg.value
+        self._report(msg, origin)
         if not isinstance(value, dict):
             raise InvalidMessage("CHILD needs a dictionary that describes the child's task")
         named = value.get("child", {}).get("id") if isinstance(value.get("child"), dict) else None
@@ -293,8 +302,20 @@ class Pilot_Station(Station):
             InvalidMessage: somebody else than our own pilot asked.
         """
         if not self.is_inner(origin):
-            raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
+            text = f"only {self.inner} may end the station {self.id}, not {msg.sender}"
+            self._report(msg, origin, refused=text)
+            raise InvalidMessage(text)
         self._leave_soon()
+
+    def _report(self, msg: Message, origin: Origin | None, refused: str = "") -> None:
+        """Tell the Terminal's audit log of what somebody else than the Terminal has us do, or is refused."""
+        by = self.asked_by(msg, origin)
+        if by in ("", self.push_id, TERMINAL_ID, f"_{TERMINAL_ID}") or not self._here.ask(
+            self._way_up_is_ours
+        ):
+            return
+        told = {"name": by, "verb": str(msg.key), "target": self.id, "refused": refused}
+        self.push(to=f"_{TERMINAL_ID}", key="AUDIT", value={**told, "detail": gist(msg.value)}, flags=QUIET)
 
     def l_forward(self, msg: Message) -> Receipt:
         """Pass the message on to the pilot."""

@@ -276,6 +276,15 @@ class Station(multiprocessing.Process):
         """
         return origin is None or not origin.trail or origin.trail == (f"_{self.id}",)
 
+    def asked_by(self, msg: Message, origin: Origin | None) -> str:
+        """Tell who is at the far end of a message's way; "" for our own agent, or this station itself.
+
+        What came through nobody, or through a station that stands in for an original, is its sender's, as it says.
+        """
+        trail = origin.trail if origin is not None else ()
+        name = trail[0] if len(trail) > 1 or (trail and trail[0] != self.push_id) else str(msg.sender)
+        return "" if name in (self.id, f"_{self.id}") else name
+
     def _count(self, received: int) -> None:
         # Past the lock: one thread writes, and a whole number is written at once.
         self.msgs_received.get_obj().value = received

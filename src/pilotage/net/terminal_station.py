@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pilotage.net.checks import checked_name
 from pilotage.net.files import read_file
 from pilotage.net.listens import Origin, passes_on, takes_origin
+from pilotage.net.notes import gist
 from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.station import Station, checked_state
 from pilotage.protocol.errors import InvalidMessage, PilotageError
-from pilotage.protocol.instructions import PeerChanged, PeerState
+from pilotage.protocol.instructions import Note, PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.patience import Buckets
 from pilotage.protocol.records import Parcel
 
 QUIET = {Flag.NOLOG.value: True}
 MAX_PILOTS = 10_000
+REFUSALS_AT_ONCE, REFUSALS_A_SECOND = 50.0, 5.0
 
 
 class Terminal_Station(Station):
@@ -44,6 +50,7 @@ class Terminal_Station(Station):
         self.settings = settings
         self.plot_timer: float = 0.0
         self._plots = Plots(self._send_to_plot, self._count_dropped)
+        self._refusals: Buckets[str] = Buckets(REFUSALS_AT_ONCE, REFUSALS_A_SECOND)
         self.listens.update(
             {
                 "PING": self.l_ping,
@@ -82,6 +89,7 @@ class Terminal_Station(Station):
         self.start_plot_timer()
         self._here.on_peer = self._note_plot
         self._here.look_when(self._wants_look)
+        self._here.on_refused = self._tell_refused
 
     @takes_origin
     def l_watch(self, msg: Message, origin: Origin | None = None) -> None:
@@ -90,8 +98,9 @@ class Terminal_Station(Station):
         Raises:
             InvalidMessage: somebody else asked.
         """
-        if not self.is_inner(origin):
-            raise InvalidMessage(f"only {self.inner} is told who comes and goes, not {msg.sender}")
+        with self._recorded(msg, origin):
+            if not self.is_inner(origin):
+                raise InvalidMessage(f"only {self.inner} is told who comes and goes, not {msg.sender}")
         here = self._here
 
         def watch() -> None:
@@ -131,24 +140,31 @@ class Terminal_Station(Station):
         for pilot in self.pilots:
             self.send(to=pilot, key="PING", flags=QUIET, repeat=False)
 
-    def l_change(self, msg: Message) -> Receipt:
+    @takes_origin
+    def l_change(self, msg: Message, origin: Origin | None = None) -> Receipt:
         """Change a parameter on a pilot; the running task's answer is the answer.
 
         Raises:
             InvalidMessage: the value names no pilot, or one that isn't connected.
         """
         value = msg.value
-        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
-            raise InvalidMessage(
-                "CHANGE needs a dictionary with the pilot's name and the parameters to change"
-            )
-        if not self._here.leads_to(value["pilot"]):
-            raise InvalidMessage(f"{value['pilot']} is not connected to {self.id}: nothing was changed")
+        with self._recorded(msg, origin, _pilot_of(value), value):
+            if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
+                raise InvalidMessage(
+                    "CHANGE needs a dictionary with the pilot's name and the parameters to change"
+                )
+            if not self._here.leads_to(value["pilot"]):
+                raise InvalidMessage(f"{value['pilot']} is not connected to {self.id}: nothing was changed")
         changes = {name: item for name, item in value.items() if name != "pilot"}
         return self.send(to=value["pilot"], key="PARAM", value=changes)
 
-    def l_stopall(self, msg: Message) -> None:
+    @takes_origin
+    def l_stopall(self, msg: Message, origin: Origin | None = None) -> None:
         """Stop all pilots and plots."""
+        with self._recorded(msg, origin):
+            self._stop_all()
+
+    def _stop_all(self) -> None:
         for pilot in self.pilots:
             self.send(to=pilot, key="STOP")
             if self._here.knows(f"P_{pilot}"):
@@ -161,8 +177,9 @@ class Terminal_Station(Station):
         Raises:
             InvalidMessage: somebody else than our own Terminal asked.
         """
-        if not self.is_inner(origin):
-            raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
+        with self._recorded(msg, origin):
+            if not self.is_inner(origin):
+                raise InvalidMessage(f"only {self.inner} may end the station {self.id}, not {msg.sender}")
         self._leave_soon()
 
     @passes_on
@@ -213,7 +230,8 @@ class Terminal_Station(Station):
             self._pilot(msg.value["pilot"]).update(ip=msg.value.get("ip"), state=msg.value.get("state"))
         return self.send(to=self.inner, key="HANDSHAKE", value=msg.value)
 
-    def l_file(self, msg: Message) -> Receipt:
+    @takes_origin
+    def l_file(self, msg: Message, origin: Origin | None = None) -> Receipt:
         """A pilot needs a file of SOUNDDIR: send it back in base64, or say why not.
 
         Raises:
@@ -221,11 +239,36 @@ class Terminal_Station(Station):
             MachineError: there is no such file.
         """
         try:
-            found = read_file(self.settings.sounddir, msg.value)
+            with self._recorded(msg, origin, msg.value):
+                found = read_file(self.settings.sounddir, msg.value)
         except PilotageError as error:
             self.send(to=str(msg.sender), key="FILE", value={"path": msg.value, "error": str(error)})
             raise
         return self.send(to=str(msg.sender), key="FILE", value=found)
+
+    @contextmanager
+    def _recorded(
+        self, msg: Message, origin: Origin | None, target: object = "", detail: object = None
+    ) -> Iterator[None]:
+        """Have the Terminal's audit log keep what somebody else than our own agent had us do, or was refused."""
+        by = self.asked_by(msg, origin)
+        told = {"name": by, "verb": str(msg.key), "target": str(gist(target) or "")}
+        try:
+            yield
+        except PilotageError as error:
+            self._record(by, {**told, "refused": str(error)})
+            raise
+        self._record(by, {**told, "detail": gist(detail)})
+
+    def _record(self, by: str, told: dict[str, Any]) -> None:
+        if by and self._here.is_ours(self.inner):
+            self.send(to=self.inner, key="AUDIT", value=told, flags=QUIET)
+
+    def _tell_refused(self, note: Note) -> None:
+        """The core has refused somebody something. On the loop's thread; of a flood some are enough."""
+        if self._refusals.take("", 1.0, time.monotonic()):
+            who = note.who or "a stranger"
+            self._record(who, {"name": who, "verb": note.verb, "refused": note.text})
 
     def _tell_peer_and_note(self, change: PeerChanged) -> None:
         self._note_plot(change)

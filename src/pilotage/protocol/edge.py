@@ -107,9 +107,8 @@ class Edge:
         if frames and not len(frames[-1]):
             return Taken(0, [(peer.link, frames)])
         if frames and frames[-1] == CLOSING:
-            return Taken(
-                1, note=Note(Level.WARNING, f"{peer.name} asked {self._me} to close; only its owner may")
-            )
+            text = f"{peer.name} asked {self._me} to close; only its owner may"
+            return Taken(1, note=Note(Level.WARNING, text, peer.name, "CLOSING"))
         envelope = read_envelope(frames, self._me)
         self._peers[peer.link] = peer
         self._forms[peer.link] = form_of(envelope.message)
@@ -117,7 +116,7 @@ class Edge:
             return Taken(confirmed=self._awaiting.confirmed(peer.link, str(envelope.message.value)))
         if envelope.message.key in OWNERS_KEYS and peer.name != f"_{self._me}":
             text = f"{peer.name} sent {envelope.message.key} to {self._me}; only its owner _{self._me} may"
-            return Taken(note=Note(Level.WARNING, text))
+            return Taken(note=Note(Level.WARNING, text, peer.name, str(envelope.message.key)))
         if self._seen.is_new(envelope.identity):
             return Taken(request=self._request(peer, envelope), sender=str(envelope.message.sender))
         if self._seen.was_confirmed(envelope.identity):

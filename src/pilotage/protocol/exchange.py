@@ -324,7 +324,7 @@ class Exchange:
         if self._patience.is_exhausted(peer.link, sum(map(len, frames)), self._now):
             text = f"it sends too much that can't be used; nothing of it is read for {self.config.patience.mute_s:g} s"
             self.counts["links muted"] += 1
-            self._out.note(Level.WARNING, f"{peer.name or 'a stranger'}: {text}")
+            self._out.note(Level.WARNING, f"{peer.name or 'a stranger'}: {text}", peer.name, "SEND")
             self.admission.forget(peer.link)
             if peer.link in self.routing.peers:
                 self._neighbours.hang_up(peer, text)

@@ -148,10 +148,19 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Say this to whoever reads the log."""
+    """Say this to whoever reads the log.
+
+    Attributes:
+        level: how much it matters.
+        text: what there is to say.
+        who: who was refused something, as it calls itself.
+        verb: what it was refused, which is to be recorded; "" where it is no such note.
+    """
 
     level: Level
     text: str
+    who: str = ""
+    verb: str = ""
 
 
 Instruction = (

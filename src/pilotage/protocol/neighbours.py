@@ -144,7 +144,7 @@ class Neighbours:
 
     def _turn_away(self, peer: Peer, text: str) -> None:
         self._counts["turned away"] += 1
-        self._out.note(Level.WARNING, text)
+        self._out.note(Level.WARNING, text, peer.name, "NAME")
         if peer.is_ours:
             self._out.greet(peer.link, "refused", text)
 
