@@ -10,6 +10,7 @@ import pytest
 import zmq
 
 from pilotage.protocol.instructions import PeerState
+from pilotage.protocol.records import WIRE_VERSION
 from pilotage.transport.links import MAX_FRAMES, ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -32,7 +33,7 @@ def garbage(seed: int) -> Iterator[list[bytes]]:
         lambda: [b'{"id": 1, "to": {}, "sender": [], "key": 3}'],
         lambda: [b"hub", b"hub", b'{"id":"a","to":"hub","sender":"a","key":"K","value":' + b"[" * 3000],
         lambda: [chance.randbytes(3) for _ in range(20)],
-        lambda: [b"\x02" + chance.randbytes(30)],
+        lambda: [bytes([WIRE_VERSION]) + chance.randbytes(30)],
         lambda: [b"hub", b'{"id":"x_1","sender":"x","key":"K"}'],
         lambda: [b"CLOSING"],
     ]
@@ -91,7 +92,7 @@ def test_what_a_connection_tells_of_itself_harms_nobody(
         bad.connect(f"tcp://127.0.0.1:{hub.port}")
         sends = []
         for number in range(300):
-            bad.send_multipart([b"\x02\x93\x90\x90\x91\x91\xa5hello"])
+            bad.send_multipart([bytes([WIRE_VERSION]) + b"\x93\x90\x90\x91\x91\xa5hello"])
             sends.append(good.send("hub", str(number).encode()))
         eventually(lambda: all(sent.is_delivered for sent in sends), timeout_s=20)
         eventually(lambda: hub.exchange.counts["turned away"] > 0, timeout_s=20)
