@@ -6,6 +6,7 @@ changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -18,12 +19,13 @@ from pilotage.services.store import entries
 from pilotage.services.store.entries import Entry, MessageId
 from pilotage.services.store.forms import Block, block_of
 from pilotage.services.store.tables import stamp_fields
-from pilotage.services.store.values import plain, to_text
+from pilotage.services.store.values import TAG, plain, to_text
 
 Done = Callable[[StoreError | None], object]
 """Told once an entry is on the disk (None), or why it isn't."""
 
 _OVERHEAD = 512
+_PLAIN = frozenset({str, bool, int, float})
 
 
 class Job(msgspec.Struct, gc=False):
@@ -135,8 +137,7 @@ def _pack_trial(job: Job, entry: entries.TrialData) -> None:
     _check_text(entry.pilot)
     _check_text(subject)
     _check_text(entry.source)
-    job.values = _mapping(entry.values)
-    text = to_text(job.values)
+    job.values, text = _as_text(entry.values)
     job.fields = (entry.pilot, subject, trial, text, entry.source, number, *stamp_fields(entry.stamp))
     job.digest = row_digest(number, canonical((subject, trial, entry.values)))
     job.size += len(text)
@@ -182,6 +183,18 @@ def _check_text(text: object) -> None:
         raise StoreError(f"{text!r} is no text")
     if not text.isascii():
         text.encode()
+
+
+def _as_text(values: Mapping[str, object]) -> tuple[Mapping[str, Any], str]:
+    """Give values as JSON can say them, and their text; nearly always they are so already."""
+    if type(values) is dict and _PLAIN.issuperset(map(type, values.values())):
+        with contextlib.suppress(StoreError):
+            text = to_text(values)
+            # Where there is no null, no number was one that JSON can't say.
+            if "null" not in text and TAG not in values:
+                return values.copy(), text
+    found = _mapping(values)
+    return found, to_text(found)
 
 
 def _mapping(values: Mapping[str, object]) -> dict[str, Any]:

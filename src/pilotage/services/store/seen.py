@@ -90,8 +90,12 @@ class SeenTable:
 
     def add(self, boot: int, flow: int, first: int, last: int) -> None:
         """Note the numbers first … last as stored."""
-        self._flows.setdefault((boot, flow), _Flow()).add(first, last)
-        self._dirty.add((boot, flow))
+        key = (boot, flow)
+        known = self._flows.get(key)
+        if known is None:
+            known = self._flows[key] = _Flow()
+        known.add(first, last)
+        self._dirty.add(key)
 
     def write(self) -> None:
         """Put what changed into the running transaction."""

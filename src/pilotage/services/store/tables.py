@@ -19,6 +19,9 @@ TRIAL_END = "TRIAL_END"
 ROWS_A_CALL = (128, 16, 1)
 """Rows in one statement: few different statements, so that sqlite3 keeps them all prepared."""
 
+VALUES = 3
+"""Where the text of a message's values stands in the fields for `data_messages`."""
+
 _ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
 _STAMPS = "received, sent_wall, sent_monotonic"
 _INSERTS = {
@@ -47,7 +50,8 @@ class _Row:
     complete: bool
     first: float | None
     last: float | None
-    columns: dict[str, Any]
+    columns: Mapping[str, Any]
+    text: str = ""
 
 
 class TableWriter:
@@ -76,7 +80,13 @@ class TableWriter:
         self._rows[table].append(fields)
 
     def merge(
-        self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None, *, late: bool = False
+        self,
+        key: TrialKey,
+        values: Mapping[str, Any],
+        stamp: Stamp | None,
+        *,
+        text: str = "",
+        late: bool = False,
     ) -> None:
         """Merge one message's columns into its trial's row.
 
@@ -84,14 +94,18 @@ class TableWriter:
             key: Which trial.
             values: The columns.
             stamp: When the message came.
+            text: The columns as JSON, if it is known.
             late: It was sent before others that are stored already: it changes none of their values.
         """
-        columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
+        columns = values
+        if not _ROW_KEYS.isdisjoint(values):
+            columns, text = {name: value for name, value in values.items() if name not in _ROW_KEYS}, ""
         row = self._latest.get(key) or self._stored(key)
         if row is None or (row.complete and not late and _conflicts(row.columns, columns)):
-            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, columns)
+            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, columns, text)
         else:
             row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
+            row.text = ""
         row.complete = row.complete or TRIAL_END in values
         row.last = stamp.received if stamp else row.last
         row.first = row.last if row.first is None else row.first
@@ -108,7 +122,14 @@ class TableWriter:
                 "INSERT INTO trial_rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET complete = "
                 "excluded.complete, last_received = excluded.last_received, columns = excluded.columns",
                 [
-                    (*row.key, row.occurrence, row.complete, row.first, row.last, to_text(row.columns))
+                    (
+                        *row.key,
+                        row.occurrence,
+                        row.complete,
+                        row.first,
+                        row.last,
+                        row.text or to_text(row.columns),
+                    )
                     for row in self._trials.values()
                 ],
             )

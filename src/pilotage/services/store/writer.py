@@ -32,7 +32,7 @@ from pilotage.services.store.numbers import Place, RowNumbers, StreamNumbers
 from pilotage.services.store.packing import Job, describe, pack
 from pilotage.services.store.seen import SeenTable
 from pilotage.services.store.streams import StreamWriter
-from pilotage.services.store.tables import TableWriter, TrialKey
+from pilotage.services.store.tables import VALUES, TableWriter, TrialKey
 from pilotage.services.store.trouble import DiskTrouble, is_disk_trouble
 
 _logger = logging.getLogger(__name__)
@@ -150,13 +150,13 @@ class BatchWriter:
 
     def _store(self, job: Job, counts: Counts) -> None:
         match job.entry:
-            case StreamItems():
-                self._store_items(job, job.entry, counts)
-                return
             case TrialData():
                 if not self._store_trial(job, job.entry):
                     counts.duplicates += 1
                     return
+            case StreamItems():
+                self._store_items(job, job.entry, counts)
+                return
             case Event():
                 self._store_row(job, job.entry.pilot, "events")
             case State():
@@ -186,7 +186,8 @@ class BatchWriter:
         self._tables.add("data_messages", job.fields)
         if entry.trial_num is not None and job.values is not None:
             key = TrialKey(entry.pilot, entry.subject or "", entry.trial_num)
-            self._tables.merge(key, job.values, entry.stamp, late=place is Place.LATE)
+            text = job.fields[VALUES]
+            self._tables.merge(key, job.values, entry.stamp, text=text, late=place is Place.LATE)
         self._digests[entry.pilot, TRIALS, entry.source].append(job.digest)
         return True
 
