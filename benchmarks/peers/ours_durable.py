@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pilotage import Net_Node, Receipt
+from pilotage import Net_Node
 from pilotage.agents.ports import TrialRow
 from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin, takes_many
@@ -91,8 +91,7 @@ class Sender(ours.Sender):
         ease_collector()
 
     def _send(self, n: int) -> None:
-        receipt: Receipt = self._node.send(RECEIVER, "DATA", payload(n))
-        receipt.add_callback(self._ended)
+        self._open.append(self._node.send(RECEIVER, "DATA", payload(n)))
 
 
 if __name__ == "__main__":
