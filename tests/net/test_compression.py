@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from pilotage import takes_batches
-from pilotage.net.compression import LOOK_EVERY_S, Compression, Squeezer
+from pilotage.net.compression import FAST_LINK_BYTES_PER_S, LOOK_EVERY_S, Compression, Squeezer, _is_ready
 from pilotage.protocol.container import NO_BLOSC
 from pilotage.protocol.errors import MachineError, MisuseError
 from pilotage.protocol.squeezed import Squeezed
+from tests.conftest import Eventually
 from tests.net.conftest import MakeNode
 
 pytest.importorskip("blosc2")
@@ -37,6 +38,11 @@ def squeezer_on_a_link(rate: float, kind: Compression | None = Compression.AUTO)
     return made, clock
 
 
+@pytest.fixture(autouse=True)
+def ready(eventually: Eventually) -> None:
+    eventually(_is_ready, timeout_s=20)
+
+
 def is_squeezed(made: Squeezer, array: Any, *, is_held_up: bool = True) -> bool:
     return isinstance(made.apply([{"frame": array, "n": 1}], is_held_up=is_held_up)[0]["frame"], Squeezed)
 
@@ -46,8 +52,14 @@ def test_a_slow_link_is_given_less_to_move() -> None:
     assert is_squeezed(made, SMOOTH) and made.saved_bytes > SMOOTH.nbytes / 2
 
 
-def test_a_link_faster_than_the_compressor_is_left_alone() -> None:
+def test_a_link_faster_than_the_compressor_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilotage.net.compression.FAST_LINK_BYTES_PER_S", 1e15)
     made, _ = squeezer_on_a_link(1e12)
+    assert not is_squeezed(made, SMOOTH)
+
+
+def test_a_quick_link_is_not_even_tried() -> None:
+    made, _ = squeezer_on_a_link(FAST_LINK_BYTES_PER_S * 2)
     assert not is_squeezed(made, SMOOTH)
 
 

@@ -148,7 +148,8 @@ def test_a_stalled_consumer(
         f"{way}: grown by {ours / 2**20:.0f} MiB here, {station / 2**20:.0f} MiB at the station; {sent} sent"
     )
     assert blocked_at * FRAME.nbytes < MAX_BYTES * 3
-    assert ours < MAX_BYTES + MARGIN_BYTES
+    # The arrays, and what ZeroMQ queues: a copy of each, and one more when it is sent again, once in that time.
+    assert ours < 3 * MAX_BYTES + MARGIN_BYTES
     # What was not received is sent again once in that time, and what is there twice is dropped where it arrives.
     assert station < 2 * MAX_BYTES + MARGIN_BYTES
     assert stalled.count() == source.put and stream.failed == 0

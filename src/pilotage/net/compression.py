@@ -6,6 +6,9 @@ same link moves more of the stream with it, and dropped as soon as it doesn't.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -23,6 +26,9 @@ WINDOW_S = 0.5
 
 LOOK_EVERY_S = 5.0
 """How long a decision against compression stands."""
+
+FAST_LINK_BYTES_PER_S = 250e6
+"""A link that moves as much is left alone: no cable that rigs have does, and to try costs, too."""
 
 WORTH = 1.25
 """How much more of a stream must get through."""
@@ -73,7 +79,9 @@ class Squeezer:
             batch: its items.
             is_held_up: whoever puts is waiting, or soon will be.
         """
-        if self._auto and not self.is_on and is_held_up and self._rate and self._clock() >= self._look_at:
+        is_slow = 0 < self._rate < FAST_LINK_BYTES_PER_S
+        may_pay = self._auto and not self.is_on and is_held_up and is_slow
+        if may_pay and self._clock() >= self._look_at and _is_ready():
             self._look_at = self._clock() + LOOK_EVERY_S
             self.is_on = self._would_pay(batch)
         return [self._item(item) for item in batch] if self.is_on else batch
@@ -111,6 +119,22 @@ class Squeezer:
         self.squeezed += 1
         self.saved_bytes += part.nbytes - small.size
         return small
+
+
+_importing: list[threading.Thread] = []
+
+
+def _is_ready() -> bool:
+    """Tell whether blosc2 is there; it takes a while to come, for which no stream waits."""
+    if not _importing:
+        _importing.append(threading.Thread(target=_import, name="blosc2", daemon=True))
+        _importing[0].start()
+    return not _importing[0].is_alive()
+
+
+def _import() -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module("blosc2")
 
 
 def unsqueezed(item: Any) -> Any:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pilotage.transport.journal import Trouble
 
 
+LOCAL_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+
 CLOSING_S = 0.6
 """What sockets may take to get rid of what they queued."""
 
@@ -313,10 +315,6 @@ class Net_Node:
             raise MisuseError(
                 f"stream {id!r}: lane is 'record', or 'preview' without a spool, not {lane!r:.40}"
             )
-        if compression is not None and compression not in list(Compression):
-            raise MisuseError(
-                f"stream {id!r}: compression is 'auto', 'blosc2' or None, not {compression!r:.40}"
-            )
         places = Places(
             dial_host=ip or self.upstream_ip,
             dial_port=int(port or self.port),
@@ -334,7 +332,7 @@ class Net_Node:
             headers_from_prefs(subject, pilot),
             lane=Lane(lane),
             spool=Spool(Path(spool), spool_bytes) if spool else None,
-            compression=Compression(compression) if compression else None,
+            compression=_compression_of(compression, places),
         )
         self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream
@@ -441,6 +439,14 @@ class Net_Node:
     def statistics(self) -> Statistics:
         """Tell what was done so far."""
         return self._messenger.statistics()
+
+
+def _compression_of(wanted: str | None, places: Places) -> Compression | None:
+    """Give what a stream does with its arrays: on this machine nothing pays."""
+    if wanted is not None and wanted not in list(Compression):
+        raise MisuseError(f"a stream's compression is 'auto', 'blosc2' or None, not {wanted!r:.40}")
+    is_here = places.dial_host in LOCAL_HOSTS
+    return None if wanted is None or (wanted == Compression.AUTO and is_here) else Compression(wanted)
 
 
 def _read(msg: object, expands: bool) -> Message:

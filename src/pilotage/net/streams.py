@@ -200,13 +200,14 @@ class Stream(Queue[Any]):
             return
         if not self._batch:
             self._began = time.monotonic()
-            self._watch()
         self._batch.append(item)
         self._bytes += weight_of(item)
         if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
             self._flush()
         if self._lane is Lane.PREVIEW and len(self._batch) > self.min_size:
             self._drop_oldest()
+        if self._batch:
+            self._watch()
 
     def _flush(self) -> None:
         if not self._batch or not self._started:

@@ -37,8 +37,10 @@ from pilotage.transport.doors import LOOPBACK, door_path, machine_mark
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
 MORE_TO_COME = NOBLOCK | SNDMORE
-NO_COPY_FROM_BYTES = 65536
-"""What is sent from its sender's own memory, uncopied: ZeroMQ must tell when it is done with it, which costs."""
+
+NO_COPY_FROM_BYTES = 512 * 1024
+"""What is sent from its sender's own memory, uncopied. ZeroMQ tells when it is done with that, to a thread of its own
+that needs the interpreter for it: below, a copy is over sooner."""
 
 VIEW_FROM_BYTES = 4096
 """What is read where ZeroMQ has put it: below, a copy costs less than a view."""
