@@ -51,9 +51,15 @@ _ALL = (
         "acked",
         "acked 200-byte messages",
         ("rate_per_s", "cpu_s_per_10k"),
-        *(5, 1.5, "acked", {"window": 512}),
+        # Beside ours stands what encryption costs it (`ours_curve`).
+        *(5, 1.5, "acked", {"window": 512}, (REFERENCE, ORIGINAL, OURS)),
     ),
-    Mode("rtt", "round trips, one at a time", ("rtt_p50_us", "rtt_p99_us", "cpu_s_per_10k"), 20, 0.4, "rtt"),
+    Mode(
+        "rtt",
+        "round trips, one at a time",
+        ("rtt_p50_us", "rtt_p99_us", "cpu_s_per_10k"),
+        *(20, 0.4, "rtt", {}, (REFERENCE, ORIGINAL, OURS)),
+    ),
     Mode(
         "durable",
         "confirmed 200-byte rows of trial data",

@@ -50,6 +50,7 @@ def _no_preferences_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Ite
         for variable in [name for name in os.environ if name.startswith("PILOTAGE_")]:
             patch.delenv(variable)
         patch.setenv("PILOTAGE_PREFS", str(empty))
+        patch.setenv("PILOTAGE_KEYDIR", str(empty.parent / "no keys"))
         yield
 
 

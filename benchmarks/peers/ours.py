@@ -135,11 +135,11 @@ class Lanes:
 class Sender(Sending):
     """Send from the main thread, as an experiment's task does, and count what settled as delivered."""
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: Addresses, host: str = "localhost") -> None:
         allow_many_sockets()
         self.addresses: Addresses = {}
         self._open: deque[Receipt] = deque()
-        self._node = Net_Node(SENDER, STATION, addresses["port"])
+        self._node = Net_Node(SENDER, STATION, addresses["port"], upstream_ip=host)
         self._node.wait_connected(MEETING_TIMEOUT_S)
         self._streams: dict[int, Stream] = {}
         self._lanes = Lanes(STATION, addresses["port"])

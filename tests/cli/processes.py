@@ -22,6 +22,7 @@ def write_prefs(folder: Path, **values: Any) -> Path:
         "DATADIR": str(folder / "data"),
         "SOUNDDIR": str(folder / "sounds"),
         "PILOT_DB": str(folder / "db.json"),
+        "KEYDIR": str(folder / "keys"),
         "MSGPORT": 0,
     }
     path = folder / "prefs.json"
@@ -34,21 +35,24 @@ def command(*arguments: object, prefs: Path | None = None) -> list[str]:
     return [sys.executable, "-m", "pilotage", *chosen, *map(str, arguments)]
 
 
-def _environment() -> dict[str, str]:
-    """Give ours without the folder that the test's own nodes use: the preferences file says which one it is."""
-    return {name: value for name, value in os.environ.items() if name != "PILOTAGE_DATADIR"}
+def environment() -> dict[str, str]:
+    """Give ours without the folders that the test's own nodes use: the preferences file says which ones they are."""
+    own = ("PILOTAGE_DATADIR", "PILOTAGE_KEYDIR")
+    return {name: value for name, value in os.environ.items() if name not in own}
 
 
-def run_cli(*arguments: object, prefs: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+def run_cli(
+    *arguments: object, prefs: Path | None = None, says: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, with what is typed into it."""
     return subprocess.run(
         command(*arguments, prefs=prefs),
-        env={**_environment(), **env},
+        env={**environment(), **env},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
         check=False,
-        stdin=subprocess.DEVNULL,
+        input=says,
     )
 
 
@@ -68,7 +72,7 @@ class AgentProcess:
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command(*arguments, "--json", prefs=prefs),
-            env=_environment(),
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -23,6 +23,7 @@ def settings(**values: object) -> Prefs:
     """Preferences of nobody but this test; its folder of data is where every test's is."""
     prefs = Preferences(environ={}, file=None)
     prefs.set("DATADIR", os.environ["PILOTAGE_DATADIR"])
+    prefs.set("KEYDIR", os.environ["PILOTAGE_KEYDIR"])
     for key, value in values.items():
         prefs.set(key, value)
     return prefs.snapshot()

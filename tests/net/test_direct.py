@@ -106,7 +106,7 @@ def test_another_machine_goes_through_the_station(
 ) -> None:
     consumer = Consumer(node, terminal)
     eventually(lambda: "_T" in terminal.senders)
-    monkeypatch.setattr("pilotage.transport.links.machine_mark", lambda: "elsewhere")
+    monkeypatch.setattr("pilotage.transport.network.machine_mark", lambda: "elsewhere")
     stream = node("rig_a", terminal).get_stream("eye", "CONTINUOUS")
     stream.put({"n": 1})
     stream.join()

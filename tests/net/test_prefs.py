@@ -55,6 +55,11 @@ def test_the_documented_defaults(bare: Preferences) -> None:
         "SOUNDDIR": Path.home() / "pilotage" / "sounds",
         "DATADIR": Path.home() / "pilotage" / "data",
         "PILOT_DB": Path.home() / "pilotage" / "pilot_db.json",
+        "KEYDIR": Path.home() / "pilotage" / "keys",
+        "PAIRPORT": 5561,
+        "INSECURE": False,
+        "ORIGINALS": [],
+        "ORIGINALPORT": 5570,
         "LOGLEVEL": "WARNING",
     }
 

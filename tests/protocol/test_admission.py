@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pilotage.protocol.admission import Admission
+from pilotage.protocol.authority import Authority
 from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.routing import Routing
@@ -26,7 +27,7 @@ def routing():
 
 @pytest.fixture
 def admission(routing):
-    return Admission(routing, RULES)
+    return Admission(routing, RULES, Authority())
 
 
 def test_a_free_name_is_given(admission):

@@ -6,7 +6,7 @@ import pytest
 
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.instructions import Card, Dialect
-from pilotage.protocol.zmtp import GREETING, metadata, own_card, read_card, ready_length
+from pilotage.protocol.zmtp import GREETING, is_locked, metadata, own_card, read_card, ready_length
 
 
 def ready(*, long: bool = False, **properties: str) -> bytes:
@@ -45,13 +45,20 @@ def test_too_few_bytes_are_waited_for():
     assert GREETING[:1] == b"\xff" and len(GREETING) == 64
 
 
+def test_of_a_station_that_wants_a_key_the_greeting_is_all_there_is():
+    greeting = GREETING[:12] + b"CURVE".ljust(20, b"\0") + bytes(32)
+    assert ready_length(greeting[:63]) is None
+    assert ready_length(greeting) == 64
+    assert is_locked(greeting) and not is_locked(GREETING)
+
+
 @pytest.mark.parametrize(
     "opening",
     [
         b"HTTP/1.1 400 Bad Request\r\n",
         b"\xff" + bytes(9) + b"\x03" + bytes(60),
         GREETING[:10] + b"\x02" + GREETING[11:] + b"\x04\x06",
-        GREETING[:12] + b"CURVE".ljust(20, b"\0") + bytes(32) + b"\x04\x06",
+        GREETING[:12] + b"PLAIN".ljust(20, b"\0") + bytes(32) + b"\x04\x06",
         GREETING + b"\x00\x05hello",
         GREETING + b"\x06" + (2**40).to_bytes(8, "big"),
     ],

@@ -18,6 +18,7 @@ from pilotage.protocol.errors import Refused
 def settings(folder: Path, **known: object) -> Prefs:
     prefs = Preferences(environ={}, file=None)
     places = {"SOUNDDIR": folder / "sounds", "DATADIR": folder / "data", "PILOT_DB": folder / "pilots.json"}
+    places["KEYDIR"] = folder / "keys"
     for key, value in {**places, **known}.items():
         prefs.set(key, str(value) if isinstance(value, Path) else value)
     return prefs.snapshot()

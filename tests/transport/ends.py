@@ -23,6 +23,9 @@ PATIENT = DeliveryRules(repeat_interval_s=0.2)
 LIVELY = LivenessRules(heartbeat_s=0.2, suspect_after_s=0.5, gone_after_s=1.0, probe_s=0.2)
 CALM = LivenessRules()
 
+MakeWires = Callable[[str], Wires]
+"""Makes the wires of an end of that name."""
+
 
 @dataclass(eq=False)
 class Sent:
@@ -51,7 +54,8 @@ class End:
         self.wires = wires
         upstream = "pusher" if places.dial_host is not None else ""
         config = ExchangeConfig(name, boot, upstream, PATIENT, liveness)
-        self.exchange = Exchange(config, lambda key: Service.HANDLE)
+        authority = getattr(wires, "authority", None)
+        self.exchange = Exchange(config, lambda key: Service.HANDLE, authority)
         self.thread = LoopThread(f"end-{name}")
         self.driver = Driver(self.exchange, self, wires, places, self.thread.loop)
         try:
@@ -153,16 +157,25 @@ class End:
 class Ends:
     """Makes ends on one network and puts them away."""
 
-    def __init__(self, make_wires: Callable[[], Wires]) -> None:
+    def __init__(self, make_wires: MakeWires, address: str = "127.0.0.1", host: str = "127.0.0.1") -> None:
         self._make_wires = make_wires
+        self._address = address
+        self._host = host
         self._made: list[End] = []
         self._boots = 0
 
     def listening(self, name: str, port: int = 0, liveness: LivenessRules = CALM) -> End:
-        return self._make(name, Places("127.0.0.1", port), liveness)
+        return self._make(name, Places(self._address, port), liveness)
 
-    def dialling(self, name: str, port: int, upstream: str = "hub", liveness: LivenessRules = CALM) -> End:
-        return self._make(name, Places(None, 0, "127.0.0.1", port, upstream), liveness)
+    def dialling(
+        self,
+        name: str,
+        port: int,
+        upstream: str = "hub",
+        liveness: LivenessRules = CALM,
+        host: str | None = None,
+    ) -> End:
+        return self._make(name, Places(None, 0, host or self._host, port, upstream), liveness)
 
     def stop(self, end: End, *, silently: bool = False) -> None:
         self._made.remove(end)
@@ -174,14 +187,14 @@ class Ends:
 
     def _make(self, name: str, places: Places, liveness: LivenessRules) -> End:
         self._boots += 1
-        end = End(name, self._make_wires(), places, self._boots, liveness)
+        end = End(name, self._make_wires(name), places, self._boots, liveness)
         self._made.append(end)
         return end
 
 
 @contextmanager
-def ends_over(make_wires: Callable[[], Wires]) -> Iterator[Ends]:
-    ends = Ends(make_wires)
+def ends_over(make_wires: MakeWires, address: str = "127.0.0.1", host: str = "127.0.0.1") -> Iterator[Ends]:
+    ends = Ends(make_wires, address, host)
     try:
         yield ends
     finally:

@@ -8,10 +8,11 @@ import threading
 
 
 class Relay:
-    """Passes bytes between whoever connects and a port, until told otherwise."""
+    """Passes bytes between whoever connects and a port, until told otherwise; `seen` is all that it has passed."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._target = (host, port)
+        self.seen = bytearray()
         self._frozen = threading.Event()
         self._sockets: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +44,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
+                far = socket.create_connection(self._target)
                 self._sockets += [near, far]
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
@@ -53,6 +54,7 @@ class Relay:
             while data := source.recv(65536):
                 if self._frozen.is_set():
                     continue
+                self.seen += data
                 sink.sendall(data)
         if not self._frozen.is_set():
             for one in (source, sink):

@@ -123,7 +123,8 @@ def test_a_port_in_use_says_so(world: World) -> None:
         world.ends.listening("other", hub.port)
 
 
-def test_a_name_that_a_live_peer_holds_is_refused(world: World, eventually: Eventually) -> None:
+def test_a_name_that_a_live_peer_holds_is_refused(keyless_world: World, eventually: Eventually) -> None:
+    world = keyless_world
     hub, cam = meet(world, eventually)
     thief = world.ends.dialling("cam", hub.port)
     sent = thief.send("hub", b"from the thief", durable=False)

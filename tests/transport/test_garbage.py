@@ -11,7 +11,8 @@ import zmq
 
 from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.records import WIRE_VERSION
-from pilotage.transport.links import MAX_FRAMES, ZmqWires
+from pilotage.transport.links import MAX_FRAMES
+from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
 
@@ -20,7 +21,7 @@ FRAMES = 10_000
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    with ends_over(ZmqWires) as made:
+    with ends_over(lambda name: ZmqWires()) as made:
         yield made
 
 

@@ -30,12 +30,14 @@ from pilotage.agents.run import RunnerPorts
 from pilotage.agents.runner import TaskRunner
 from pilotage.agents.start import TaskStart, parse_start
 from pilotage.agents.states import State
+from pilotage.agents.successors import PilotSuccessors
 from pilotage.net.node import Net_Node
 from pilotage.net.pilot_station import Pilot_Station
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.streams import Stream
 from pilotage.protocol.errors import Closed, MachineError, PilotageError, TaskError
 from pilotage.protocol.message import Message
@@ -94,7 +96,11 @@ class Pilot:
         listens = {"START": self.l_start, "STOP": self.l_stop, "PARAM": self.l_param, "COHERE": self.l_cohere}
         listens |= {"FETCH": self.l_fetch, "PEER": self.l_peer}
         journal = self.settings.datadir / "journal"
-        self.node = Net_Node(f"_{self.name}", self.name, station.listen_port, listens, journal=journal)
+        security = Security.of(self.settings)
+        listens["REKEY"] = PilotSuccessors(security).l_rekey
+        self.node = Net_Node(
+            f"_{self.name}", self.name, station.listen_port, listens, journal=journal, security=security
+        )
         ports = RunnerPorts(self._send_trial, self._tell_state, self._tell_error, self._put, self._fetch)
         outputs = self.settings.datadir / "outputs"
         self.runner = TaskRunner(ports, self.settings.sounddir, outputs, wiring)
@@ -109,6 +115,11 @@ class Pilot:
     def port(self) -> int:
         """The port on which the station listens."""
         return self._keeper.station.listen_port
+
+    @property
+    def openness(self) -> str:
+        """To whom the station is open, in a few words."""
+        return self._keeper.station.openness
 
     @property
     def link(self) -> str:

@@ -22,6 +22,7 @@ from pilotage.agents.keeper import Keeper
 from pilotage.agents.ports import Archive, Archives, Audit, TrialRow, Who
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
+from pilotage.agents.successors import TerminalSuccessors
 from pilotage.net.listens import (
     Ends,
     Listen,
@@ -38,6 +39,7 @@ from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.terminal_station import Terminal_Station
 from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, StoreError, TaskError
 
@@ -113,8 +115,19 @@ class Terminal:
             "END": self.l_end,
             "AUDIT": self.l_audit,
         }
-        journal = self.settings.datadir / "journal"
-        self.node = Net_Node(f"_{TERMINAL_ID}", TERMINAL_ID, self.port, listens, journal=journal, direct=True)
+        journal, security = self.settings.datadir / "journal", Security.of(self.settings)
+        successors = TerminalSuccessors(security, self._connected_pilots, self._helpers.submit)
+        listens["REKEY"] = successors.l_rekey
+        self.node = Net_Node(
+            f"_{TERMINAL_ID}",
+            TERMINAL_ID,
+            self.port,
+            listens,
+            journal=journal,
+            direct=True,
+            security=security,
+        )
+        successors.node = self.node
         self._coherence = Coherence(self.node, self.sessions)
         self._ask_all()
 
@@ -122,6 +135,11 @@ class Terminal:
     def port(self) -> int:
         """The port on which the station listens."""
         return self._keeper.station.listen_port
+
+    @property
+    def openness(self) -> str:
+        """To whom the station is open, in a few words."""
+        return self._keeper.station.openness
 
     # Life
 
@@ -382,6 +400,9 @@ class Terminal:
         else:
             self._deeds.told(who, told["verb"], told["target"], value.get("detail"))
 
+    def _connected_pilots(self) -> list[str]:
+        return [name for name, record in self.roster.snapshot().items() if record["link"] == "alive"]
+
     def _check_reachable(self, pilot: object) -> None:
         """Tell an operator at once what would only expire after a while.
 
@@ -552,6 +573,7 @@ class Terminal:
             "sessions": self.sessions.names(),
             "pilots": self.roster.snapshot(),
             "restarts": self._keeper.restarts,
+            "openness": self._keeper.station.openness,
             "troubles": {place: text for place, (text, _) in self._troubles.copy().items()},
         }
         if session:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pilotage.net.keys import KeyFolder
 from pilotage.net.node import Net_Node
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
-from pilotage.protocol.errors import Expired, InvalidPref
+from pilotage.net.security import Security
+from pilotage.protocol.errors import Expired, InvalidPref, Refused
 
 ANSWER_TIMEOUT_S = 2.5
 START_TIMEOUT_S = 90.0
@@ -34,6 +36,8 @@ class Operator:
 
     Raises:
         InvalidPref: the port is 0.
+        InvalidKey: a file of our keys can't be used.
+        Refused: the Terminal there wants a key that we don't have, or speaks in clear.
         Expired: no Terminal answers there.
     """
 
@@ -42,16 +46,20 @@ class Operator:
         if not self.port:
             raise InvalidPref("PUSHPORT is 0, which can only be listened on: name the Terminal's port")
         self._answer_s = timeout_s
-        name = f"cli_{os.getpid()}_{secrets.token_hex(4)}"
+        security = Security.of(settings)
+        name = f"{_owner(settings, security)}cli_{os.getpid()}_{secrets.token_hex(4)}"
         node_log = logging.getLogger(f"pilotage.node.{name}")
         if not node_log.isEnabledFor(logging.INFO):
             # Whoever asks is told of a refusal by an error; once is enough.
             node_log.setLevel(logging.ERROR)
-        self._node = Net_Node(name, TERMINAL_ID, self.port, {}, upstream_ip=self.host)
+        self._node = Net_Node(name, TERMINAL_ID, self.port, {}, upstream_ip=self.host, security=security)
         try:
             self._node.wait_connected(timeout_s)
         except TimeoutError as error:
+            locked = self._node.locked_out
             self._node.release(RELEASE_S)
+            if locked:
+                raise Refused(locked) from error
             raise Expired(
                 f"no Terminal answers at {self.host}:{self.port}; start one with `pilotage terminal`, "
                 "or say where it is with --at HOST:PORT"
@@ -123,6 +131,10 @@ class Operator:
         """End a session, the current one if none is named; give its certificate."""
         return dict(self._ask("END", {"session": session}, END_TIMEOUT_S) or {})
 
+    def rekey(self, public: str) -> dict[str, str]:
+        """Name the key that is to follow ours; of the Terminal's own, give what each connected pilot said to it."""
+        return dict(self._ask("REKEY", {"public": public}, STOP_TIMEOUT_S) or {})
+
     def _ask(self, key: str, value: Mapping[str, Any], timeout_s: float) -> Any:
         receipt = self._node.send(f"_{TERMINAL_ID}", key, dict(value))
         deadline = time.monotonic() + timeout_s
@@ -135,3 +147,10 @@ class Operator:
                     text = f"the Terminal at {self.host}:{self.port} gave no answer to {key} within {timeout_s:g} s"
                     raise Expired(text) from error
         return receipt.result(0)
+
+
+def _owner(settings: Prefs, security: Security) -> str:
+    """Give what our name has to begin with, so that a key of this machine may speak for it; "" where there is none."""
+    names = [pair.name for pair in KeyFolder(security.keys).own()] if security.keys is not None else []
+    likely = [name for name in (settings.name, TERMINAL_ID) if name in names]
+    return f"{(likely or names)[0]}_" if names else ""

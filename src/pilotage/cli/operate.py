@@ -37,9 +37,10 @@ def ls(at: At = None, as_json: AsJson = False) -> None:
     with connect(at) as operator:
         known = operator.status()
     if as_json:
-        print_json({name: known[name] for name in ("pilots", "sessions", "open", "current", "troubles")})
+        shown = ("pilots", "sessions", "open", "current", "troubles", "openness")
+        print_json({name: known[name] for name in shown})
         return
-    _print_troubles(known["troubles"])
+    _warn(known)
     if known["pilots"]:
         columns = [
             Column(title) for title in ("pilot", "state", "link", "heard", "parent", "subject", "reason")
@@ -73,8 +74,11 @@ def _short(duration_s: float) -> str:
     return f"{duration_s:.1f} s"
 
 
-def _print_troubles(troubles: dict[str, str]) -> None:
-    for place, text in troubles.items():
+def _warn(known: dict[str, Any]) -> None:
+    """Say what is wrong with the Terminal, above all else."""
+    if known["openness"].startswith("INSECURE"):
+        typer.echo(f"the Terminal is {known['openness']}", err=True)
+    for place, text in known["troubles"].items():
         typer.echo(f"the disk refuses what comes for {place}: {text}", err=True)
 
 
@@ -93,7 +97,7 @@ def status(
     if folder is None:
         with connect(at) as operator:
             known = operator.status()
-            _print_troubles(known["troubles"])
+            _warn(known)
             folder = _ask_where(known, operator, session)
     found = read_session(folder)
     if as_json:

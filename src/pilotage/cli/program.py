@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pilotage.cli import operate, preferences, rehearse, serve
+from pilotage.cli import keys, operate, preferences, rehearse, serve
 from pilotage.cli.audit import audit
 from pilotage.cli.exits import Exit, say_error
 
@@ -40,6 +40,8 @@ app.command(name="set")(operate.set_parameters)
 app.command()(operate.end)
 app.command()(audit)
 app.command()(preferences.prefs)
+app.command()(keys.join)
+app.add_typer(keys.app, name="keys")
 
 
 @app.callback(invoke_without_command=True)
@@ -51,6 +53,9 @@ def common(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Log more; twice: everything.")
     ] = 0,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Speak in clear with other machines, too (INSECURE).")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
 ) -> None:
     """Do what all commands share."""
@@ -63,6 +68,8 @@ def common(
         raise typer.Exit
     if prefs is not None:
         all_prefs.load(prefs)
+    if insecure:
+        all_prefs.set("INSECURE", True)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit

@@ -37,7 +37,12 @@ UntilEof = Annotated[
 ]
 
 
-def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Speak in clear with other machines, too (INSECURE).")
+]
+
+
+def terminal(json_lines: AsJson = False, until_eof: UntilEof = False, insecure: Insecure = False) -> None:
     """Run a Terminal: pilots come to it, and it keeps their data."""
     from pilotage.agents.terminal import Terminal
     from pilotage.app.archive import FolderArchives
@@ -45,6 +50,8 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
     from pilotage.net.loops import ease_collector
     from pilotage.net.prefs import prefs
 
+    if insecure:
+        prefs.set("INSECURE", True)
     settings = prefs.snapshot()
     with _until_ended(until_eof) as ended:
         kept = FileAudit(settings.datadir)
@@ -54,7 +61,10 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False) -> None:
         for session in agent.sessions.opened():
             _say(json_lines, f"session {session} was left open and goes on", event="session", name=session)
         _say(json_lines, f"Terminal listens on port {agent.port}; it keeps data in {settings.datadir}",
-             event="listening", port=agent.port, datadir=str(settings.datadir), pid=os.getpid())  # fmt: skip
+             event="listening", port=agent.port, datadir=str(settings.datadir), pid=os.getpid(),
+             openness=agent.openness)  # fmt: skip
+        if not json_lines:
+            _say(json_lines, f"Terminal is {agent.openness}")
         try:
             _watch_pilots(agent, ended, json_lines)
         finally:
@@ -69,6 +79,7 @@ def pilot(
     name: Annotated[str | None, typer.Option(help="Its name, if not NAME of the preferences.")] = None,
     json_lines: AsJson = False,
     until_eof: UntilEof = False,
+    insecure: Insecure = False,
 ) -> None:
     """Run a pilot: it connects to the Terminal (or its parent), and runs the tasks that it is sent."""
     from pilotage.agents.pilot import Pilot
@@ -77,13 +88,18 @@ def pilot(
 
     if name is not None:
         prefs.set("NAME", name)
+    if insecure:
+        prefs.set("INSECURE", True)
     settings = prefs.snapshot()
     with _until_ended(until_eof) as ended:
         agent = Pilot(settings)
         ease_collector()
         agent.on_state = lambda state, reason: _say_state(json_lines, agent.name, str(state), reason)
         _say(json_lines, f"Pilot {agent.name} listens on port {agent.port}; it connects to {_upstream(settings)}",
-             event="listening", name=agent.name, port=agent.port, pid=os.getpid())  # fmt: skip
+             event="listening", name=agent.name, port=agent.port, pid=os.getpid(),
+             openness=agent.openness)  # fmt: skip
+        if not json_lines:
+            _say(json_lines, f"Pilot {agent.name} is {agent.openness}")
         try:
             _watch_link(agent, ended, json_lines)
         finally:

@@ -27,6 +27,7 @@ from pilotage.net.listens import (
     wants_origin,
 )
 from pilotage.net.notes import NoteLog
+from pilotage.protocol.authority import belongs_to
 from pilotage.protocol.bodies import decode_body, read_value
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.inbox import Handled, Token
@@ -233,7 +234,10 @@ class Dispatch:
         body = parcel.bodies[at]
         if parcel.marks & Marks.JSON:
             return Message(bytes(body), expand_arrays=self._expands)
-        return decode_body(parcel.verb, body, parcel.frames)
+        message = decode_body(parcel.verb, body, parcel.frames)
+        if parcel.trail and message.sender != parcel.trail[0]:
+            _check_sender(str(message.sender), parcel.trail[0])
+        return message
 
     def call(self, message: Message, parcel: Parcel | None = None, at: int = 0) -> object:
         """Call the listen for a message.
@@ -301,6 +305,16 @@ class Dispatch:
                 self._listens[parcel.verb](self._message(parcel, at))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a look must not hold up what goes on
                 self._notes.listen_failed(self._name, parcel.verb, error)
+
+
+def _check_sender(sender: str, origin: str) -> None:
+    """See that a message names as its sender who has sent it: its name was checked where it came in.
+
+    Raises:
+        InvalidMessage: it names somebody else.
+    """
+    if not belongs_to(sender, origin.removeprefix("_")):
+        raise InvalidMessage(f"{origin} can't send in the name of {sender!r:.80}")
 
 
 def _token(parcel: Parcel, at: int) -> Token:

@@ -23,6 +23,7 @@ from tornado.ioloop import IOLoop
 
 from pilotage.net.dispatch import Dispatch
 from pilotage.net.keeping import Keeping
+from pilotage.net.keys import KeyFolder
 from pilotage.net.listens import (
     Listen,
     Origin,
@@ -30,6 +31,8 @@ from pilotage.net.listens import (
 )
 from pilotage.net.notes import NoteLog
 from pilotage.net.receipt import Draft, Receipt
+from pilotage.net.security import KeyWatch, Security
+from pilotage.protocol.authority import Authority
 from pilotage.protocol.bodies import decode_body, decode_value, encode_body, encode_value
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
@@ -40,9 +43,10 @@ from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+from pilotage.transport.curve import Keyring
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
-from pilotage.transport.links import ZmqWires
+from pilotage.transport.network import ZmqWires
 from pilotage.transport.ports import PassOn, Wires
 
 T = TypeVar("T")
@@ -71,6 +75,7 @@ class MessengerConfig:
         liveness: judgement of silence.
         journals: the folder of the journals, in which its durable sends are kept; None to keep nothing.
         max_workers: threads for its listens at most.
+        security: where its keys lie, and what it lets in without.
     """
 
     name: str
@@ -81,6 +86,7 @@ class MessengerConfig:
     liveness: LivenessRules = field(default_factory=LivenessRules)
     journals: Path | None = None
     max_workers: int = 64
+    security: Security = field(default_factory=Security)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,9 @@ class Messenger:
         listens: what to call for each key; may be changed while it runs.
         logger: where to tell about it.
         wires: the network; ZeroMQ's if not given.
+
+    Raises:
+        InvalidKey: a file of its keys can't be used.
     """
 
     def __init__(
@@ -144,7 +153,10 @@ class Messenger:
             config.journals, config.name, self._persisted, self._troubled, self._found_late
         )
         self._left: list[Kept] = []
-        self._wires = wires or ZmqWires()
+        keyring = config.security.keyring(config.name)
+        self._authority = Authority(keyring.grants, keyring.originals)
+        self._wires: Wires = wires or ZmqWires(None, keyring, self._authority)
+        self._key_watch: KeyWatch | None = None
         self._notes = NoteLog(logger)
         self._open: dict[int, Receipt] = {}
         self._settled = {str(outcome): 0 for outcome in Outcome}
@@ -171,6 +183,7 @@ class Messenger:
                 config.liveness,
             ),
             lambda key: service_of(self.listens, key),
+            self._authority,
         )
 
     # Life
@@ -196,11 +209,14 @@ class Messenger:
             self.logger.info("goes on with %d messages of an earlier life", len(self._left))
             self._driver.restore(self._left, self._resume)
             self._left = []
+        self._follow_keys()
         self._driver.start()
 
     def stop(self) -> None:
         """Say goodbye and close, on the loop's own thread."""
         driver, self._driver = self._driver, None
+        if self._key_watch is not None:
+            self._key_watch.close()
         if driver is not None:
             driver.stop()
         for receipt in list(self._open.values()):
@@ -211,6 +227,43 @@ class Messenger:
         self._dispatch.close(timeout_s)
         self._keeping.close(max(timeout_s, LAST_SYNC_S))
         self._wires.close()
+
+    def _follow_keys(self) -> None:
+        """Take up keys that change on the disk, where they matter: where others come in by them, or we go out."""
+        wires, places = self._wires, self.config.places
+        if isinstance(wires, ZmqWires):
+            wires.on_locked = lambda: self._watch_keys(wires)
+            if places.listen_address is not None and wires.keyring.own is not None:
+                self._watch_keys(wires)
+
+    def _watch_keys(self, wires: ZmqWires) -> None:
+        folder = self.config.security.keys
+        if self._key_watch is None and folder is not None:
+            self._key_watch = KeyWatch(folder, self.config.name, lambda: self._keys_changed(wires))
+
+    def _keys_changed(self, wires: ZmqWires) -> None:
+        """Keys have changed on the disk; on a thread of its own."""
+        now, before = self.config.security.keyring(self.config.name, is_running=True), wires.keyring
+        now = replace(now, own=now.own or before.own)
+        driver = self._driver
+        if driver is not None:
+            driver.call(lambda: self._take_keys(driver, wires, now, redials=now.own != before.own))
+
+    def _note_successor(self, name: str) -> None:
+        """Whoever is there may have come with the key that was to follow its old one."""
+        peer, wires, folder = self.exchange.routing.names.get(name), self._wires, self.config.security.keys
+        if not isinstance(wires, ZmqWires) or peer is None or folder is None:
+            return
+        key = peer.card.key
+        if key in wires.keyring.successors:
+            threading.Thread(
+                target=lambda: KeyFolder(folder).promote(key), name="promote", daemon=True
+            ).start()
+
+    def _take_keys(self, driver: Driver, wires: ZmqWires, keyring: Keyring, *, redials: bool) -> None:
+        wires.keyring = keyring
+        self._authority.change(keyring.grants)
+        driver.judge_anew(redials=redials)
 
     @property
     def driver(self) -> Driver:
@@ -439,11 +492,17 @@ class Messenger:
                     not self._parent.wait(max(0.0, deadline - time.monotonic()))
                     and time.monotonic() >= deadline
                 ):
-                    places = self.config.places
+                    places, locked = self.config.places, self.locked_out
                     raise TimeoutError(
                         f"{self.config.name} is not connected to {places.upstream or 'its station'} at "
-                        f"{places.dial_host}:{places.dial_port} after {timeout_s:g} s"
+                        f"{places.dial_host}:{places.dial_port} after {timeout_s:g} s{locked and f': {locked}'}"
                     )
+
+    @property
+    def locked_out(self) -> str:
+        """Why the station up the tree and we have no lock in common; "" if we have, or don't know yet. Any thread."""
+        driver = self._driver
+        return driver.locked_out if driver is not None else ""
 
     def senders(self) -> dict[str, str]:
         """Give the names of the peers that dialled us, and the state that each last told."""
@@ -565,6 +624,8 @@ class Messenger:
     def peer_changed(self, change: PeerChanged) -> None:
         """Tell about a neighbour."""
         self._notes.peer(change)
+        if self._key_watch is not None and change.state is PeerState.ALIVE:
+            self._note_successor(change.name)
         if change.is_parent:
             with self._parent:
                 self._parent_state = change

@@ -22,8 +22,9 @@ from pilotage.net.items import headers_from_prefs
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import LoopThread, run_on, running_loop, shared_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
-from pilotage.net.prefs import journal_folder
+from pilotage.net.prefs import journal_folder, prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.spool import Spool
 from pilotage.net.streams import SPOOL_BYTES, Lane, Stream
 from pilotage.protocol.errors import Closed, MalformedFrame, MisuseError
@@ -69,6 +70,8 @@ class Net_Node:
             nothing. The next node of this name goes on with what it finds there.
         direct: of the inner node of a station that passes streams on to it: streams of this machine may come
             straight to it. The station sees nothing of them then, so that plots are this node's task.
+        security: where its keys lie, and whether it may speak in clear with other machines; from KEYDIR and INSECURE if
+            not given. Without a key, `router_port` is open to this machine only.
 
     Attributes:
         on_journal: called with what goes wrong with the journal's disk, and when it is right again (`.text`,
@@ -76,6 +79,7 @@ class Net_Node:
 
     Raises:
         PortInUse: another program listens on `router_port`.
+        InvalidKey: a file of its keys can't be used.
 
     Example:
         >>> got = []
@@ -100,6 +104,7 @@ class Net_Node:
         router_port: int | None = None,
         journal: str | Path | None = "",
         direct: bool = False,
+        security: Security | None = None,
     ) -> None:
         self.id = checked_name(id)
         self.upstream = upstream
@@ -116,6 +121,7 @@ class Net_Node:
         self._released = False
         self._journals = journal_folder(journal)
         self._direct = direct
+        self.security = security or Security.of(prefs.snapshot())
         self.init_networking()
 
     # Life
@@ -136,6 +142,7 @@ class Net_Node:
             expands=self._expands,
             journals=self._journals,
             delivery=DeliveryRules(repeat_interval_s=self.repeat_interval),
+            security=self.security,
         )
         self._messenger = Messenger(config, self.listens, self.logger)
         self._messenger.look_for_left()
@@ -333,6 +340,7 @@ class Net_Node:
             lane=Lane(lane),
             spool=Spool(Path(spool), spool_bytes) if spool else None,
             compression=_compression_of(compression, places),
+            security=self.security,
         )
         self._streams = [*(open_one for open_one in self._streams if not open_one.is_closed), stream]
         return stream
@@ -426,6 +434,11 @@ class Net_Node:
     def msgs_received(self) -> int:
         """How many messages and confirmations arrived (no heartbeats, greetings or relayed confirmations)."""
         return self._messenger.received
+
+    @property
+    def locked_out(self) -> str:
+        """Why the station and we have no lock in common; "" if we have, or don't know yet."""
+        return self._messenger.locked_out
 
     def wait_connected(self, timeout_s: float = 5.0) -> None:
         """Wait until the station has welcomed us.

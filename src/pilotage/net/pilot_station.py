@@ -14,6 +14,7 @@ from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.pref_values import Lineage
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.station import Station, checked_state
 from pilotage.net.stimuli import missing_files, stimulus_files
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
@@ -47,6 +48,7 @@ class Pilot_Station(Station):
             push_id=push_id,
             listen_port=settings.msgport,
             journal=settings.datadir / "journal",
+            security=Security.of(settings),
         )
         self.settings = settings
         self.child = settings.lineage is Lineage.CHILD

@@ -102,6 +102,36 @@ class Prefs:
     pilot_db: Path = _pref(
         "path", values.read_path, "~/pilotage/pilot_db.json", "The Terminal's list of its pilots."
     )
+    keydir: Path = _pref(
+        "path",
+        values.read_path,
+        "~/pilotage/keys",
+        "The folder of the keys: our own, and in `known` those of whom we know.",
+    )
+    pairport: int = _pref(
+        "port",
+        values.read_port,
+        5561,
+        "Where `pilotage keys accept` waits for `pilotage join`; open only meanwhile.",
+    )
+    insecure: bool = _pref(
+        "true or false",
+        values.read_switch,
+        False,
+        "Speak in clear with other machines, too; warned of wherever state is shown.",
+    )
+    originals: tuple[str, ...] = _pref(
+        "list of NAME@ADDRESS",
+        values.read_originals,
+        (),
+        "Original Autopilot peers that may come in clear, each with its address.",
+    )
+    originalport: int = _pref(
+        "port",
+        values.read_port,
+        5570,
+        "Where those of ORIGINALS come in; listened on only if there are some.",
+    )
     loglevel: LogLevel = _pref(
         "DEBUG, INFO, WARNING, ERROR or CRITICAL",
         values.read_log_level,

@@ -145,6 +145,38 @@ def _read_int(raw: object) -> int:
         raise ValueError("must be a whole number") from error
 
 
+def read_switch(raw: object) -> bool:
+    """Read yes or no: true or false, or how files and the environment spell them."""
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).strip().lower() if isinstance(raw, str | int) else ""
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("must be true or false")
+
+
+def read_originals(raw: object) -> tuple[str, ...]:
+    """Read who may come without a key: a list, or a text with commas, of NAME@ADDRESS."""
+    if is_blank(raw):
+        return ()
+    items = _split(raw) if isinstance(raw, str) else raw
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"must be a list of NAME@ADDRESS, not {type(raw).__name__}")
+    return tuple(_read_original(item) for item in items)
+
+
+def _read_original(raw: object) -> str:
+    name, at, address = read_text(raw).rpartition("@")
+    if not at:
+        raise ValueError("must name each original with the address that it comes from: NAME@ADDRESS")
+    try:
+        return f"{read_pilot_name(name)}@{ipaddress.ip_address(address.strip())}"
+    except ValueError as error:
+        raise ValueError(f"{raw!r:.80} is not NAME@ADDRESS: {error}") from error
+
+
 def read_positive(raw: object) -> float:
     """Read a finite number above 0."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):

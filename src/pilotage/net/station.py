@@ -35,8 +35,9 @@ from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.loops import ease_collector, finish_tasks, new_event_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
-from pilotage.net.prefs import journal_folder
+from pilotage.net.prefs import journal_folder, prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.sends import DeliveryRules
@@ -66,6 +67,8 @@ class Station(multiprocessing.Process):
         listen_port: its own port; 0 for any free one (read it from `listen_port` after `start`).
         listens: what to call for each key, beside CONFIRM and STREAM.
         journal: the folder in which durable messages of its own are kept; see `Net_Node`.
+        security: where its keys lie, and what it lets in without; from the preferences if not given. With a key it is
+            open to this machine in clear and to all others encrypted, without one to this machine only.
 
     Example:
         >>> with Station(id="T", listen_port=0) as station:
@@ -86,6 +89,7 @@ class Station(multiprocessing.Process):
         listen_port: int | str | None = None,
         listens: Mapping[str, Listen] | None = None,
         journal: str | Path | None = "",
+        security: Security | None = None,
     ) -> None:
         if not id:
             raise MisuseError("a station needs an id: the name that others reach it by")
@@ -111,12 +115,14 @@ class Station(multiprocessing.Process):
         self.loop: IOLoop | None = None
         self.on_died: Callable[[], None] | None = None
         self._messenger: Messenger | None = None
+        self.security = security or Security.of(prefs.snapshot())
         self._journals = journal_folder(journal)
         self._pushed: set[str] = set()
         self._maker_pid = os.getpid()
         self._child_line: Any = None
         self._control: ParentEnd | None = None
         self._file_block: threading.Event | None = None
+        self.openness = ""
 
     # Life, in the parent
 
@@ -126,12 +132,14 @@ class Station(multiprocessing.Process):
         Raises:
             PortInUse: another program listens on its port.
             ListenNotPicklable: a listen can't be handed to a process that isn't forked; the text names its key.
+            InvalidKey: a file of its keys can't be used.
             StationDied: the process ended at once.
             TimeoutError: it does not come up.
         """
         if self._control is not None:
             raise MisuseError(f"station {self.id} was started before; make a new one")
         self._check_listens()
+        self._check_keys()
         ours, self._child_line = make_line()
         control = ParentEnd(ours, self.id)
         try:
@@ -193,6 +201,14 @@ class Station(multiprocessing.Process):
                     f"({error}); make it a function of a module, or a method of a Station subclass"
                 ) from error
 
+    def _check_keys(self) -> None:
+        """See that its keys can be used, here, where an error is seen; and warn of what travels in clear."""
+        self.openness = self.security.openness(self.id)
+        if self.security.insecure:
+            self.logger.warning(
+                "%s is INSECURE: it speaks in clear with other machines, and lets in whoever comes", self.id
+            )
+
     def _ended(self) -> None:
         if self.on_died is not None:
             self.on_died()
@@ -248,7 +264,13 @@ class Station(multiprocessing.Process):
             # The root has nobody to ask: what it can't reach for that long is not there.
             rules = replace(rules, patience_s=ROOT_PATIENCE_S)
         return MessengerConfig(
-            self.id, places, gives_values=False, expands=False, delivery=rules, journals=self._journals
+            self.id,
+            places,
+            gives_values=False,
+            expands=False,
+            delivery=rules,
+            journals=self._journals,
+            security=self.security,
         )
 
     def _leave(self) -> None:

@@ -22,6 +22,7 @@ from pilotage.net.items import weight_of
 from pilotage.net.loops import run_on
 from pilotage.net.messenger import Messenger, MessengerConfig
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.spool import Spool
 from pilotage.protocol.container import NO_BLOSC
 from pilotage.protocol.errors import Closed, MachineError, MisuseError, PilotageError
@@ -85,6 +86,7 @@ class Stream(Queue[Any]):
         lane: Lane = Lane.RECORD,
         spool: Spool | None = None,
         compression: Compression | None = None,
+        security: Security | None = None,
     ) -> None:
         super().__init__(max_on_the_way if lane is Lane.RECORD else 0)
         self.name = name
@@ -114,7 +116,8 @@ class Stream(Queue[Any]):
         self._loop, self._thread = where
         self._closed = False
         logger = logging.getLogger(f"pilotage.stream.{name}")
-        self._messenger = Messenger(MessengerConfig(name, places), {}, logger)
+        config = MessengerConfig(name, places, security=security or Security())
+        self._messenger = Messenger(config, {}, logger)
         self._started = False
         self._loop.add_callback(self._start)
 

@@ -15,6 +15,7 @@ from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
+from pilotage.net.security import Security
 from pilotage.net.station import Station, checked_state
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.instructions import Note, PeerChanged, PeerState
@@ -44,7 +45,10 @@ class Terminal_Station(Station):
     ) -> None:
         settings = settings or prefs.snapshot()
         super().__init__(
-            id=id, listen_port=settings.terminal_listen_port, journal=settings.datadir / "journal"
+            id=id,
+            listen_port=settings.terminal_listen_port,
+            journal=settings.datadir / "journal",
+            security=Security.of(settings),
         )
         self.pilots: dict[str, Any] = {name: dict(pilot or {}) for name, pilot in (pilots or {}).items()}
         self.settings = settings

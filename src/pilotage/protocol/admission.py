@@ -1,23 +1,29 @@
 """Who may come in under which name (promise L1), and when to beat.
 
     the name is            the newcomer is
+    not its own            refused (see `authority`)
+    our own                refused
     free                   admitted
     held by the same life  admitted: its old link is given up
+    held by the same key   admitted, as a later life: the holder is given up and can't come back while this one lives
     held by another life   made to wait while the holder is asked; admitted if the holder stays silent for
                            `probe_s`, else refused by name
-    our own                refused
 
 Law of this room: a name changes hands by a decision of ours, never by what a socket does.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
+from pilotage.protocol.authority import Authority
 from pilotage.protocol.instructions import Link
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.sends import FOREVER
+
+MAX_OUSTED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Verdict:
     Attributes:
         admitted: it is in.
         refusal: why it is turned away; "" if it isn't.
-        hang_up: the old link of the same life.
+        hang_up: the holder's link, which is given up.
         probe: the holder's link, to be asked whether it lives.
     """
 
@@ -43,12 +49,15 @@ class Admission:
     Args:
         routing: the tables it guards.
         rules: how long a holder may take to answer, how often to beat.
+        authority: who owns which name.
     """
 
-    def __init__(self, routing: Routing, rules: LivenessRules) -> None:
+    def __init__(self, routing: Routing, rules: LivenessRules, authority: Authority) -> None:
         self.refusal = ""
         self._routing = routing
         self._rules = rules
+        self._authority = authority
+        self._ousted: OrderedDict[int, None] = OrderedDict()
         self._candidates: dict[Link, tuple[Peer, float]] = {}
         self._next_beat = 0.0
 
@@ -66,6 +75,9 @@ class Admission:
 
     def claim(self, peer: Peer) -> Verdict:
         """Judge a newcomer."""
+        refusal = self._authority.refusal(peer.card)
+        if refusal:
+            return Verdict(refusal=refusal)
         if not peer.name or peer.name == self._routing.me:
             return Verdict(
                 refusal=f"a peer of {self._routing.me} claims the name {peer.name!r}, which it can't have"
@@ -75,12 +87,21 @@ class Admission:
             return Verdict(admitted=True)
         if holder.boot == peer.boot and holder.is_ours and peer.is_ours:
             return Verdict(admitted=True, hang_up=holder.link)
+        if peer.card.key and holder.card.key == peer.card.key and peer.boot not in self._ousted:
+            self._oust(holder)
+            return Verdict(admitted=True, hang_up=holder.link)
         if not (holder.is_ours and peer.is_ours):
             return Verdict(
                 refusal=f"the name {peer.name!r} is held by a connected peer of {self._routing.me}"
             )
         self._candidates[peer.link] = (peer, peer.heard + self._rules.probe_s)
         return Verdict(probe=holder.link)
+
+    def _oust(self, holder: Peer) -> None:
+        """Remember a life that its successor has replaced: two that live at once must not take turns."""
+        self._ousted[holder.boot] = None
+        if len(self._ousted) > MAX_OUSTED:
+            self._ousted.popitem(last=False)
 
     def admitted(self, peer: Peer) -> None:
         """A candidate is in."""

@@ -5,11 +5,13 @@
     │   ├── InvalidMessage          a message lacks what it needs, or its value can't be sent
     │   ├── ArrayRefused            an array that we don't put on a wire (object dtype, too large)
     │   ├── InvalidPref             an unknown preference, or a value it can't take
+    │   ├── InvalidKey              a key's file that can't be used, or a key that isn't there
     │   ├── ListenNotPicklable      a listen that can't reach the station's process
     │   ├── TaskError               a task or its parameters can't be used as asked
     │   └── Closed                  the object was released already
     ├── PeerError                   what came from another process can't be used
     │   ├── MalformedFrame          bytes that are no message of the dialect they came in
+    │   ├── Locked                  no common lock: it speaks in clear, or wants a key, or doesn't know ours
     │   └── MalformedArray          an array document that is broken, oversized or not plain numbers
     ├── MachineError                this machine does not let us
     │   ├── PortInUse               another program listens on that port
@@ -49,6 +51,10 @@ class InvalidPref(MisuseError):
     """A preference that doesn't exist, or a value that it can't take."""
 
 
+class InvalidKey(MisuseError):
+    """A key's file that can't be used, or a key that isn't there."""
+
+
 class ListenNotPicklable(MisuseError):
     """A listen that can't be handed to the station's process under this start method."""
 
@@ -67,6 +73,10 @@ class PeerError(PilotageError):
 
 class MalformedFrame(PeerError):
     """Bytes that are no message of the dialect in which they came."""
+
+
+class Locked(PeerError):
+    """The two ends have no lock in common: one speaks in clear, or has no key that the other knows."""
 
 
 class MalformedArray(PeerError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.protocol.admission import Admission
+from pilotage.protocol.authority import Authority
 from pilotage.protocol.doors import Doors
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
@@ -95,6 +96,7 @@ class Exchange:
     Args:
         config: who we are.
         serves: tells what we do with a key.
+        authority: who owns which name; without it everybody may have any.
 
     Attributes:
         sent: messages that we were asked to send.
@@ -102,19 +104,27 @@ class Exchange:
         counts: everything else that is counted, by what it is.
     """
 
-    def __init__(self, config: ExchangeConfig, serves: Callable[[str], Service]) -> None:
+    def __init__(
+        self,
+        config: ExchangeConfig,
+        serves: Callable[[str], Service],
+        authority: Authority | None = None,
+    ) -> None:
         self.config = config
+        self.authority = authority or Authority()
         self.sent = 0
         self.received = 0
         self.counts: Counter[str] = Counter()
-        self.routing = Routing(config.me, config.upstream)
+        self.routing = Routing(config.me, config.upstream, self.authority)
         self.outbox = Outbox(config.boot, self._emit, config.delivery)
         self.inbox = Inbox(config.boot)
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
         self._out = Outgoing()
         self._patience: Patience[Link] = Patience(config.patience)
-        self._neighbours = Neighbours(self.routing, config.liveness, self._out, self.counts, self)
+        self._neighbours = Neighbours(
+            self.routing, config.liveness, self._out, self.counts, self, self.authority
+        )
         self._serves = serves
         self._now = 0.0
         self._acks_due = FOREVER
@@ -144,7 +154,14 @@ class Exchange:
         self._begin(now)
         self._stale.discard(link)
         self._patience.forget(link)
+        self._neighbours.barred.discard(link)
         self._neighbours.lose(link, text)
+        return self._finish()
+
+    def authority_changed(self, now: float) -> list[Instruction]:
+        """Keys have changed: judge everybody who is connected anew."""
+        self._begin(now)
+        self._neighbours.judge_anew()
         return self._finish()
 
     def turn(
@@ -195,6 +212,9 @@ class Exchange:
             return None
         if self._patience.is_muted(link, self._now):
             self.counts["muted"] += 1
+            return None
+        if link in self._neighbours.barred:
+            self.counts["from strangers"] += 1
             return None
         if card.dialect is Dialect.JSON:
             self.edge.met(link, frames)
@@ -343,9 +363,10 @@ class Exchange:
         for parcel in packet.parcels:
             parcel.trail.append(peer.name)
             self.received += len(parcel.bodies)
-            if len(parcel.trail) > 1:
-                self.routing.learn(parcel.trail)
-            self._forward_or_hold(parcel)
+            if len(parcel.trail) > 1 and (stolen := self.routing.learn(parcel.trail)):
+                self._refuse_name(parcel, stolen)
+            else:
+                self._forward_or_hold(parcel)
         if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
 
@@ -362,8 +383,10 @@ class Exchange:
             self._out.others.append(taken.note)
         if taken.confirmed is not None:
             self.inbox.settle(taken.confirmed, Settlement(Outcome.DELIVERED))
-        if taken.sender and taken.sender != peer.name:
-            self.routing.learn([taken.sender, peer.name])
+        if taken.sender and taken.sender != peer.name and self.routing.learn([taken.sender, peer.name]):
+            self.counts["names refused"] += 1
+            self._out.note(Level.WARNING, f"{peer.name} can't speak for {taken.sender!r:.80}")
+            return
         if taken.request is not None:
             self._out.ended += self.outbox.send((taken.request,), self._now)
 
@@ -437,6 +460,11 @@ class Exchange:
                     self._out.raw.append(transmission)
                 if settlement is not None:
                     self.inbox.settle(one.place, settlement)
+
+    def _refuse_name(self, parcel: Parcel, stolen: str) -> None:
+        """A neighbour brings a message of somebody whom it can't speak for."""
+        self.counts["names refused"] += 1
+        self._refuse(parcel, Reason.NOT_ALLOWED, f"{parcel.trail[-1]} can't speak for {stolen!r:.80}")
 
     def _refuse(self, parcel: Parcel, reason: Reason, text: str) -> None:
         """Answer in the recipient's stead that a parcel can't reach it. Durable ones come again by themselves."""

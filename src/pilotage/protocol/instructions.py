@@ -32,12 +32,16 @@ class Card:
         name: the name it claims; of an original, its routing id.
         boot: its life; 0 for an original.
         dials: it connected to us (True), or we to it (False).
+        key: the public key that the connection has proved to be its own; "" without encryption.
+        address: where it comes from, if it came by the gate for originals; "" elsewhere.
     """
 
     dialect: Dialect
     name: str
     boot: int = 0
     dials: bool = True
+    key: str = ""
+    address: str = ""
 
 
 class Service(Enum):

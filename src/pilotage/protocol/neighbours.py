@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Protocol
 
 from pilotage.protocol.admission import Admission
+from pilotage.protocol.authority import Authority
 from pilotage.protocol.doors import Doors
 from pilotage.protocol.instructions import Card, Follow, Hangup, Level, Link, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules, Peer
@@ -45,6 +46,10 @@ class Neighbours:
         out: where what is to be said and told is gathered.
         counts: what is counted.
         dependents: who else is told.
+        authority: who owns which name.
+
+    Attributes:
+        barred: links of peers of ours that were turned away: nothing that still comes by them is read.
     """
 
     def __init__(
@@ -54,9 +59,12 @@ class Neighbours:
         out: Outgoing,
         counts: Counter[str],
         dependents: Dependents,
+        authority: Authority,
     ) -> None:
-        self.admission = Admission(routing, rules)
+        self.admission = Admission(routing, rules, authority)
+        self.barred: set[Link] = set()
         self.doors = Doors()
+        self._authority = authority
         self._routing = routing
         self._rules = rules
         self._out = out
@@ -78,7 +86,7 @@ class Neighbours:
         peer = Peer(link, card, now)
         verdict = self.admission.claim(peer)
         if verdict.hang_up is not None:
-            self.lose(verdict.hang_up, "it was started anew")
+            self._replace(verdict.hang_up, peer)
         if verdict.probe is not None:
             self._out.greet(verdict.probe, "ping")
         if verdict.refusal:
@@ -142,11 +150,35 @@ class Neighbours:
             self.hang_up(peer, "there is a straight way")
             self._out.greet(peer.link, "bye")
 
+    def _replace(self, link: Link, peer: Peer) -> None:
+        """A holder's name goes to a new connection of the same life, or to the next life of the same key."""
+        holder = self._routing.peers[link]
+        self.lose(link, "it was started anew")
+        if holder.boot != peer.boot:
+            self._bar(link, f"a later life with the key of {peer.name!r} has taken its name over")
+
     def _turn_away(self, peer: Peer, text: str) -> None:
         self._counts["turned away"] += 1
         self._out.note(Level.WARNING, text, peer.name, "NAME")
         if peer.is_ours:
-            self._out.greet(peer.link, "refused", text)
+            self._bar(peer.link, text)
+
+    def _bar(self, link: Link, text: str) -> None:
+        """Tell a peer of ours that it isn't let in, once, and read nothing more that comes by this link."""
+        self._out.greet(link, "refused", text)
+        self.barred.add(link)
+
+    def judge_anew(self) -> None:
+        """Keys have changed: whoever has lost the right to its name is turned away."""
+        for peer in self._routing:
+            text = self._authority.refusal(peer.card)
+            if not text:
+                continue
+            self.lose(peer.link, text)
+            if peer.card.dials:
+                self._turn_away(peer, text)
+            else:
+                self._out.others.append(Hangup(peer.link, text))
 
     # Speaking
 

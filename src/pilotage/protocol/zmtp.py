@@ -12,6 +12,9 @@ from pilotage.protocol.instructions import Card, Dialect
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 GREETING_BYTES = 64
+OPENING = 11
+"""Bytes of a greeting up to the version: the other end then sends the whole of its own."""
+
 MAX_READY_BYTES = 65536
 MAX_NAME_BYTES = 200
 MAX_BOOT_DIGITS = 20
@@ -26,21 +29,30 @@ def metadata(name: str, boot: int, wire_version: int) -> list[bytes]:
     return [f"{X_DIALECT}:{wire_version}".encode(), f"{X_NAME}:{name}".encode(), f"{X_BOOT}:{boot}".encode()]
 
 
+def is_locked(opening: bytes) -> bool:
+    """Tell whether a listener speaks to nobody without a key, by its greeting, which is there."""
+    return _mechanism(opening) == "CURVE"
+
+
+def _mechanism(opening: bytes) -> str:
+    return opening[12:32].rstrip(b"\0").decode("ascii", "replace")
+
+
 def ready_length(opening: bytes) -> int | None:
     """Tell how many bytes greeting and READY have together, or None while too few have come.
 
+    Of a listener that wants a key only the greeting can be read.
+
     Raises:
-        MalformedFrame: no ZMTP 3 peer without encryption speaks there.
+        MalformedFrame: no ZMTP 3 peer speaks there, or it wants something else than a key.
     """
-    if not b"\xff".startswith(opening[:1]) or (len(opening) > 9 and opening[9] != 0x7F):
-        raise MalformedFrame("what listens there does not speak ZeroMQ's protocol")
+    _check_greeting(opening)
+    if len(opening) < GREETING_BYTES:
+        return None
+    if is_locked(opening):
+        return GREETING_BYTES
     if len(opening) < GREETING_BYTES + 2:
         return None
-    mechanism = opening[12:32].rstrip(b"\0").decode("ascii", "replace")
-    if opening[10] < 3 or mechanism != "NULL":
-        raise MalformedFrame(
-            f"it speaks ZMTP {opening[10]} with {mechanism}; we need version 3 with NULL here"
-        )
     flags = opening[GREETING_BYTES]
     if flags == 0x04:
         return GREETING_BYTES + 2 + opening[GREETING_BYTES + 1]
@@ -52,6 +64,15 @@ def ready_length(opening: bytes) -> int | None:
     if length > MAX_READY_BYTES:
         raise MalformedFrame(f"its first command has {length} bytes")
     return GREETING_BYTES + 9 + length
+
+
+def _check_greeting(opening: bytes) -> None:
+    if not b"\xff".startswith(opening[:1]) or (len(opening) > 9 and opening[9] != 0x7F):
+        raise MalformedFrame("what listens there does not speak ZeroMQ's protocol")
+    if len(opening) > 10 and opening[10] < 3:
+        raise MalformedFrame(f"it speaks ZMTP {opening[10]}; we need version 3")
+    if len(opening) >= GREETING_BYTES and _mechanism(opening) not in ("NULL", "CURVE"):
+        raise MalformedFrame(f"it wants {_mechanism(opening)}; we speak CURVE, or NULL on this machine")
 
 
 def read_card(opening: bytes, upstream: str) -> Card:

@@ -226,6 +226,7 @@ class MemoryDialled(_MemoryWire):
     answered: Card | None = None
     happened: list[bool] = field(default_factory=list)
     connection: Connection | None = None
+    is_refused: bool = False
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""

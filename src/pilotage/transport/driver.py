@@ -19,7 +19,7 @@ import zmq
 from tornado.ioloop import IOLoop
 
 from pilotage.protocol.doors import Door
-from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.errors import Locked, MalformedFrame
 from pilotage.protocol.exchange import Exchange
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import (
@@ -84,6 +84,9 @@ class Driver:
         wires: the network.
         places: where to listen and dial.
         loop: tornado's, on whose thread everything happens.
+
+    Attributes:
+        locked_out: why the station up the tree and we have no lock in common; "" if we have, or don't know yet.
     """
 
     def __init__(self, exchange: Exchange, shell: Shell, wires: Wires, places: Places, loop: IOLoop) -> None:
@@ -91,6 +94,7 @@ class Driver:
         self.listener: ListeningWire | None = None
         self.dialer: DialledWire | None = None
         self.counts: Counter[str] = Counter()
+        self.locked_out = ""
         self._shell = shell
         self._wires = wires
         self._places = places
@@ -371,12 +375,14 @@ class Driver:
             began = time.monotonic()
             try:
                 card = await self._wires.peek(host, places.dial_port, places.upstream)
-                said = ""
                 await self._stay_dialled(host, places.dial_port, card)
-            except (OSError, ValueError, MalformedFrame, zmq.ZMQError) as error:
+                said = self.locked_out = ""
+            except (OSError, ValueError, MalformedFrame, Locked, zmq.ZMQError) as error:
+                is_locked = isinstance(error, Locked)
+                self.locked_out = str(error) if is_locked else ""
                 text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
                 if text != said:
-                    self._shell.note(Note(Level.INFO, text))
+                    self._shell.note(Note(Level.WARNING if is_locked else Level.INFO, text))
                 said = text
             else:
                 wait = FIRST_REDIAL_S if time.monotonic() - began > LAST_REDIAL_S else wait
@@ -395,7 +401,7 @@ class Driver:
                 await self._stay_dialled(door.host, door.port, card)
             else:
                 text = f"{card.name} answers there"
-        except (OSError, ValueError, MalformedFrame, zmq.ZMQError) as error:
+        except (OSError, ValueError, MalformedFrame, Locked, zmq.ZMQError) as error:
             text = str(error)
         if time.monotonic() - began < LAST_REDIAL_S:
             self.exchange.doors.shunned = door.told()
@@ -411,6 +417,10 @@ class Driver:
             wire.watch(self._loop, self._turn, lambda: self._dialer_changed(card))
             self._dialer_changed(card)
             await self._hung_up.wait()
+            if wire.is_refused:
+                raise Locked(
+                    f"the key of {config.me} is not known there (any more): pair with it by `pilotage join`"
+                )
         finally:
             if self.dialer is wire:
                 self.dialer = None
@@ -422,6 +432,7 @@ class Driver:
         link = self.dialer.link
         for is_up in self.dialer.changes():
             if is_up:
+                self.locked_out = ""
                 self._run(self.exchange.link_up(link, card, time.monotonic()))
             else:
                 self._backlog.pop(link, None)
@@ -429,6 +440,14 @@ class Driver:
                 self._hung_up.set()
                 break
         self._turn()
+
+    def judge_anew(self, *, redials: bool) -> None:
+        """Keys have changed: who has none any more is turned away; dial anew if ours has changed."""
+        self._run(self.exchange.authority_changed(time.monotonic()))
+        if redials and self.dialer is not None:
+            link = self.dialer.link
+            self._run(self.exchange.link_down(link, time.monotonic(), "our key has changed"))
+            self._hung_up.set()
 
     def _redirect(self, instruction: Hangup | Follow) -> None:
         """End a link that we dialled; on a listening socket forgetting the peer is all that there is to do."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,15 @@ from pilotage.protocol.errors import MalformedFrame, PortInUse
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import Card, Dialect, Link
 from pilotage.protocol.original import ANONYMOUS
-from pilotage.protocol.records import WIRE_VERSION, Frame
+from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import (
-    GREETING,
     X_BOOT,
     X_DIALECT,
     X_NAME,
-    metadata,
     own_card,
-    read_card,
-    ready_length,
 )
-from pilotage.transport.doors import LOOPBACK, door_path, machine_mark
+from pilotage.transport.curve import KeyPair, lock_dialler, lock_listener
+from pilotage.transport.doors import LOOPBACK, door_path
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
@@ -47,7 +44,9 @@ VIEW_FROM_BYTES = 4096
 
 MAX_FRAME_BYTES = 512 * 2**20
 MAX_FRAMES = 65_536
-PEEK_TIMEOUT_S = 3.0
+
+USER_ID, PEER_ADDRESS = "User-Id", "Peer-Address"
+"""What ZAP has said of a connection (with us: its key), and where it comes from."""
 
 # The plain methods below pyzmq's conveniences, which cost as much again as the call itself.
 _recv: Any = zmq.backend.Socket.recv
@@ -185,6 +184,23 @@ class Endpoint:
                 _send(socket, frame, flags, len(frame) < NO_COPY_FROM_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One of the ways into a station (see `gates`).
+
+    Attributes:
+        name: what its links are called by.
+        fd: a listening socket's descriptor, to be used instead of binding one.
+        own: our key, where only keys may come in.
+        mark: what each connection is marked with: `USER_ID`, `PEER_ADDRESS`, or nothing.
+    """
+
+    name: str = "listener"
+    fd: int | None = None
+    own: KeyPair | None = None
+    mark: str = ""
+
+
 class Listener(Endpoint):
     """A ROUTER that others dial.
 
@@ -195,6 +211,7 @@ class Listener(Endpoint):
         told: the metadata that we tell.
         rules: socket settings.
         door: a name for a door that only this machine's processes can dial; "" for none.
+        gate: by which gate its peers come in.
 
     Attributes:
         port: on which it listens, 0 for none.
@@ -213,11 +230,15 @@ class Listener(Endpoint):
         told: Sequence[bytes],
         rules: SocketRules,
         door: str = "",
+        gate: Gate | None = None,
     ) -> None:
         socket = open_socket(context, zmq.ROUTER, told, rules)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.IDENTITY, name.encode())
-        super().__init__("listener", socket, int(zmq.EVENT_DISCONNECTED))
+        self._gate = gate = gate or Gate()
+        if gate.own is not None:
+            lock_listener(socket, gate.own)
+        super().__init__(gate.name, socket, int(zmq.EVENT_DISCONNECTED))
         self.port, self.door = 0, ("", 0)
         try:
             if address is not None:
@@ -227,11 +248,9 @@ class Listener(Endpoint):
         except zmq.ZMQError as error:
             self.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES, zmq.EADDRINUSE):
-                raise PortInUse(
-                    f"{name} can't listen on port {port}: {error.strerror}. Is another Pilotage running here? "
-                    "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
-                ) from error
+                raise port_in_use(name, port, str(error.strerror)) from error
             raise
+        self._marks: dict[bytes, str] = {}
         self._cards: dict[bytes, tuple[Link, Card]] = {}
         self._by_fd: dict[int, bytes] = {}
         self._ending: list[bytes] = []
@@ -244,7 +263,10 @@ class Listener(Endpoint):
             Path(self.door[0]).unlink(missing_ok=True)
 
     def _bind(self, address: str, port: int) -> int:
+        fd = -1 if self._gate.fd is None else self._gate.fd
+        self.socket.setsockopt(zmq.USE_FD, fd)
         self.socket.bind(f"tcp://{address}:{port or '*'}")
+        self.socket.setsockopt(zmq.USE_FD, -1)
         return int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
 
     def _open_door(self, name: str) -> tuple[str, int]:
@@ -265,8 +287,10 @@ class Listener(Endpoint):
         if self._connections_changed:
             self._note_ends()
         for routing_id, frames in self._read_all(most, is_routed=True):
-            link, card = self._cards.get(routing_id) or self._meet(routing_id, frames[0])
-            arrivals.append((link, card, _contents(frames)))
+            known = self._cards.get(routing_id)
+            if known is None or (self._marks and self._is_another(routing_id, frames[0])):
+                known = self._meet(routing_id, frames[0])
+            arrivals.append((*known, _contents(frames)))
         if self._ending and not self.readable():
             self._end()
         return arrivals
@@ -310,6 +334,8 @@ class Listener(Endpoint):
         """Forget those who have ended: nothing of theirs is left to be read."""
         ending, self._ending = self._ending, []
         self._gone += [self._cards.pop(routing_id)[0] for routing_id in ending if routing_id in self._cards]
+        for routing_id in ending if self._marks else ():
+            self._marks.pop(routing_id, None)
 
     def _meet(self, routing_id: bytes, frame: zmq.Frame) -> tuple[Link, Card]:
         link = (self.name, routing_id)
@@ -319,11 +345,35 @@ class Listener(Endpoint):
             # It speaks a protocol older than any peer of ours: nobody, and nothing would tell us of its end.
             return link, Card(Dialect.OWN, "")
         card = _card_of(frame, routing_id)
+        if self._gate.mark:
+            card = self._marked(card, routing_id, str(frame.get(self._gate.mark)))
         # A newcomer may have the descriptor of a connection whose end we have not looked at yet.
         self._note_ends()
         self._cards[routing_id] = (link, card)
         self._by_fd[fd] = routing_id
         return link, card
+
+    def _marked(self, card: Card, routing_id: bytes, mark: str) -> Card:
+        """Put on a card what the gate has seen; remember it where the peer has chosen its routing id itself."""
+        if not routing_id.startswith(b"\0"):
+            self._marks[routing_id] = mark
+        return replace(card, key=mark) if self._gate.mark == USER_ID else replace(card, address=mark)
+
+    def _is_another(self, routing_id: bytes, frame: zmq.Frame) -> bool:
+        """Tell whether a routing id that its peer has chosen is used by somebody else than before.
+
+        Whoever is quick can take it between the end of one connection and our noticing.
+        """
+        mark = self._marks.get(routing_id)
+        return mark is not None and str(frame.get(self._gate.mark)) != mark
+
+
+def port_in_use(name: str, port: int, text: str) -> PortInUse:
+    """Say that another program listens on a port."""
+    return PortInUse(
+        f"{name} can't listen on port {port}: {text}. Is another Pilotage running here? "
+        "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
+    )
 
 
 def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:
@@ -351,7 +401,21 @@ def _contents(frames: Sequence[zmq.Frame]) -> list[Frame]:
 
 
 class Dialer(Endpoint):
-    """A DEALER that dials a station, in the dialect that the station speaks."""
+    """A DEALER that dials a station, in the dialect that the station speaks.
+
+    Args:
+        context: ZeroMQ's.
+        name: what its link is called by.
+        address: to connect to.
+        card: who listens there; with a key, nobody else is spoken to.
+        told: the metadata that we tell a station of ours.
+        me: our name, which is our identity towards an original.
+        rules: socket settings.
+        own: our key, where the card has one.
+
+    Attributes:
+        is_refused: the station did not let our key in.
+    """
 
     def __init__(
         self,
@@ -359,23 +423,27 @@ class Dialer(Endpoint):
         name: str,
         address: str,
         card: Card,
+        told: Sequence[bytes],
         me: str,
-        boot: int,
         rules: SocketRules,
+        own: KeyPair | None = None,
     ) -> None:
         ours = card.dialect is Dialect.OWN
-        socket = open_socket(context, zmq.DEALER, metadata(me, boot, WIRE_VERSION) if ours else (), rules)
+        socket = open_socket(context, zmq.DEALER, told if ours else (), rules)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
         if not ours:
             # An original knows its peers by their routing ids; ours are known by their metadata, so that a
             # name can change hands (see the decision on identity).
             socket.setsockopt(zmq.IDENTITY, me.encode())
+        if own is not None and card.key:
+            lock_dialler(socket, own, card.key)
         super().__init__(
             name, socket, int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILURES)
         )
         self.card = card
         self.link: Link = (name, b"")
+        self.is_refused = False
         socket.connect(address)
 
     def drain(self, most: int) -> list[Arrival]:
@@ -396,7 +464,9 @@ class Dialer(Endpoint):
 
     def changes(self) -> list[bool]:
         """Give what has happened to the connection: True for up, False for down."""
-        return [event == int(zmq.EVENT_HANDSHAKE_SUCCEEDED) for event, _ in self.events()]
+        happened = [event for event, _ in self.events()]
+        self.is_refused = self.is_refused or int(zmq.EVENT_HANDSHAKE_FAILED_AUTH) in happened
+        return [event == int(zmq.EVENT_HANDSHAKE_SUCCEEDED) for event in happened]
 
 
 _FAILURES = (
@@ -405,64 +475,3 @@ _FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-
-
-class ZmqWires:
-    """ZeroMQ over TCP: how a driver listens, looks and dials.
-
-    Args:
-        rules: socket settings.
-    """
-
-    def __init__(self, rules: SocketRules | None = None) -> None:
-        self.rules = rules or SocketRules()
-        self.machine = machine_mark()
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-
-    def listen(
-        self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
-    ) -> Listener:
-        """Bind; see `Listener`."""
-        told = metadata(name, boot, WIRE_VERSION)
-        return Listener(self.context, address, port, name, told, self.rules, f"{boot:x}" if has_door else "")
-
-    async def peek(self, host: str, port: int, upstream: str) -> Card:
-        """Look who listens; see `peek`."""
-        return await peek(host, port, upstream)
-
-    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> Dialer:
-        """Dial; see `Dialer`."""
-        address = f"tcp://{host}:{port}" if port else f"ipc://{host}"
-        return Dialer(self.context, name, address, card, me, boot, self.rules)
-
-    def close(self) -> None:
-        """Let go of ZeroMQ, once all sockets are closed; waits for what they still send."""
-        self.context.term()
-
-
-async def peek(host: str, port: int, upstream: str) -> Card:
-    """Look who listens on a port, or at a path where that is 0, without leaving a trace there.
-
-    Raises:
-        OSError: nobody listens, or the host isn't reached.
-        MalformedFrame: it is no station.
-        TimeoutError: it doesn't speak.
-    """
-    async with asyncio.timeout(PEEK_TIMEOUT_S):
-        reader, writer = (
-            await asyncio.open_connection(host, port) if port else await asyncio.open_unix_connection(host)
-        )
-        try:
-            writer.write(GREETING)
-            opening = b""
-            while (length := ready_length(opening)) is None or len(opening) < length:
-                data = await reader.read(4096)
-                if not data:
-                    raise MalformedFrame("it closed the connection before it said who it is")
-                opening += data
-            return read_card(opening[:length], upstream)
-        finally:
-            writer.close()
-            # Until then its socket is open, and a loop that ends meanwhile would leave it so.
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()

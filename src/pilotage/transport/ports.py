@@ -86,9 +86,10 @@ class ListeningWire(Wire, Protocol):
 
 
 class DialledWire(Wire, Protocol):
-    """A socket that dialled."""
+    """A socket that dialled; `is_refused` once the other end has not let our key in."""
 
     link: Link
+    is_refused: bool
 
     def changes(self) -> list[bool]:
         """Give what has happened to the connection: True for up, False for down."""
@@ -105,7 +106,7 @@ class Wires(Protocol):
         """Bind; raises PortInUse."""
 
     def peek(self, host: str, port: int, upstream: str) -> Coroutine[Any, Any, Card]:
-        """Look who listens; raises OSError, MalformedFrame or TimeoutError."""
+        """Look who listens; raises OSError, MalformedFrame, Locked or TimeoutError."""
 
     def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire:
         """Dial, in the dialect of whoever listens."""

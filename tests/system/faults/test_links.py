@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotage.net.keys import KeyFolder, KnownKey, make_pair
 from tests.system.faults.conftest import seeded
 from tests.system.faults.proxy import Weather
 from tests.system.faults.rig import TERMINAL, Plan, Rig
@@ -128,18 +129,30 @@ def cable(needs_namespaces: None, request: pytest.FixtureRequest) -> Iterator[Ca
         made.unplug()
 
 
+def pair(terminal: Path, pilot: Path) -> None:
+    """Let a Terminal and a pilot know each other's keys."""
+    for name, here, there in (("T", terminal, pilot), ("rig_a", pilot, terminal)):
+        made = make_pair(name)
+        KeyFolder(here).keep(made)
+        KeyFolder(there).know(KnownKey(name, made.public))
+
+
 @pytest.mark.only_on("linux")
 @pytest.mark.parametrize("down_s", [3.0, pytest.param(15.0, marks=pytest.mark.slow)])
 @seeded(fast=1, slow=3)
 def test_a_cable_that_is_pulled_out(
     cable: Cable, tmp_path: Path, down_s: float, seed: int, chance: random.Random
 ) -> None:
-    """The interface is set down between two namespaces: packets vanish, no connection is told."""
+    """The interface is set down between two namespaces: packets vanish, no connection is told; all is encrypted."""
     plan = Plan(
         pilots=["rig_a"],
         namespaces={TERMINAL: cable.near, "rig_a": cable.far},
-        prefs={"rig_a": {"TERMINALIP": f"{NETWORK}.1"}},
+        prefs={
+            TERMINAL: {"KEYDIR": str(tmp_path / "keys of T")},
+            "rig_a": {"TERMINALIP": f"{NETWORK}.1", "KEYDIR": str(tmp_path / "keys of rig_a")},
+        },
     )
+    pair(tmp_path / "keys of T", tmp_path / "keys of rig_a")
     with Rig(tmp_path, plan) as rig:
         rig.begin(stream_hz=20.0)
         time.sleep(chance.uniform(0, 0.5))

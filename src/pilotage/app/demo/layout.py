@@ -130,6 +130,7 @@ def write_prefs(folder: Path, agent: str, **values: Any) -> Path:
         "SOUNDDIR": str(sound_dir(folder, agent)),
         "DATADIR": str(data_dir(folder, agent)),
         "PILOT_DB": str(folder / agent / "pilot_db.json"),
+        "KEYDIR": str(folder / agent / "keys"),
     }
     path = folder / agent / "prefs.json"
     path.write_text(json.dumps({**common, **values}, indent=2), encoding="utf-8")

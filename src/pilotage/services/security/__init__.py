@@ -1,0 +1,1 @@
+"""Security: how two machines come to know each other's keys."""

@@ -1,0 +1,167 @@
+"""ZeroMQ over TCP: how a driver listens, looks and dials, and with which keys.
+
+    we listen on               what is bound
+    an address                 that address, in clear
+    "*", without a key         loopback
+    "*", with a key            loopback in clear, and everything else, encrypted, under the same port number
+    "*", told `insecure`       everything, in clear
+
+    whom we dial               what is done
+    speaks in clear            dialled in clear, if it is on this machine or we were told `insecure`
+    wants a key                dialled with ours, if we know its
+
+Law of this room: beyond this machine nothing is said in clear, unless we were told to by name (promise X1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import zmq
+
+from pilotage.protocol.authority import Authority
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.instructions import Card, Dialect
+from pilotage.protocol.records import WIRE_VERSION
+from pilotage.protocol.zmtp import GREETING, OPENING, is_locked, metadata, read_card, ready_length
+from pilotage.transport.curve import Keyring, ZapHandler, check_clear, station_key
+from pilotage.transport.doors import LOOPBACK, machine_mark
+from pilotage.transport.gates import LISTENER, ORIGINALS, OUTWARD, Gates, bind_both
+from pilotage.transport.links import PEER_ADDRESS, USER_ID, Dialer, Gate, Listener, SocketRules
+
+PEEK_TIMEOUT_S = 3.0
+ANY = "*"
+
+
+class ZmqWires:
+    """ZeroMQ over TCP.
+
+    Args:
+        rules: socket settings.
+        keyring: our keys, and those that we know; none if not given. May be replaced while it runs.
+        authority: who is let in; whoever has a key of the keyring if not given.
+
+    Attributes:
+        on_locked: called when a station wants a key of us.
+    """
+
+    def __init__(
+        self,
+        rules: SocketRules | None = None,
+        keyring: Keyring | None = None,
+        authority: Authority | None = None,
+    ) -> None:
+        self.rules = rules or SocketRules()
+        self.keyring = keyring or Keyring()
+        self.authority = authority or Authority(self.keyring.grants, self.keyring.originals)
+        self.machine = machine_mark()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.on_locked: Callable[[], None] = lambda: None
+        self._attempts = 0
+
+    def listen(
+        self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
+    ) -> Listener | Gates:
+        """Bind, as the table above says.
+
+        Raises:
+            PortInUse: another program listens there.
+        """
+        keyring, told = self.keyring, metadata(name, boot, WIRE_VERSION)
+        door = f"{boot:x}" if has_door else ""
+        if address != ANY or keyring.insecure:
+            return Listener(self.context, address, port, name, told, self.rules, door)
+        zap = ZapHandler(self.context, self.authority.knows) if keyring.own is not None else None
+        gates: list[Listener] = []
+        try:
+            for at, number, gate in self._plan(port, name):
+                here = door if not gates else ""
+                gates.append(Listener(self.context, at, number, name, told, self.rules, here, gate))
+        except BaseException:
+            for one in (*gates, zap):
+                if one is not None:
+                    one.close()
+            raise
+        return gates[0] if len(gates) == 1 else Gates(gates, zap)
+
+    def _plan(self, port: int, name: str) -> list[tuple[str, int, Gate]]:
+        """Say what is to be bound to let others in: addresses, ports and gates, this machine's first."""
+        keyring = self.keyring
+        plan = [(LOOPBACK, port, Gate())]
+        if keyring.own is not None:
+            number, near, far = bind_both(port, name)
+            plan = [
+                (LOOPBACK, number, Gate(LISTENER, near)),
+                (ANY, number, Gate(OUTWARD, far, keyring.own, USER_ID)),
+            ]
+        if keyring.originals:
+            plan.append((ANY, keyring.originals_port, Gate(ORIGINALS, mark=PEER_ADDRESS)))
+        return plan
+
+    async def peek(self, host: str, port: int, upstream: str) -> Card:
+        """Look who listens on a port, or at a path where that is 0, without leaving a trace there.
+
+        Raises:
+            OSError: nobody listens, or the host isn't reached.
+            MalformedFrame: it is no station.
+            Locked: we and it have no lock in common.
+            TimeoutError: it doesn't speak.
+        """
+        where = f"{upstream or 'a station'} at {host}:{port}"
+        opening = await look(host, port)
+        if is_locked(opening):
+            self.on_locked()
+            self._attempts += 1
+            key = station_key(self.keyring, upstream, where, self._attempts)
+            return Card(Dialect.OWN, upstream, dials=False, key=key)
+        if port:
+            check_clear(self.keyring, host, where)
+        return read_card(opening, upstream)
+
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> Dialer:
+        """Dial whoever a look has found; see `Dialer`."""
+        address = f"tcp://{host}:{port}" if port else f"ipc://{host}"
+        told = metadata(me, boot, WIRE_VERSION)
+        return Dialer(self.context, name, address, card, told, me, self.rules, self.keyring.own)
+
+    def close(self) -> None:
+        """Let go of ZeroMQ, once all sockets are closed; waits for what they still send."""
+        self.context.term()
+
+
+async def look(host: str, port: int) -> bytes:
+    """Read how a listener opens its conversation: its greeting and, if it speaks in clear, its READY.
+
+    Args:
+        host: where it listens; a path, where the port is 0.
+        port: where it listens.
+
+    Raises:
+        OSError: nobody listens, or the host isn't reached.
+        MalformedFrame: it is no station.
+        TimeoutError: it doesn't speak.
+    """
+    async with asyncio.timeout(PEEK_TIMEOUT_S):
+        reader, writer = (
+            await asyncio.open_connection(host, port) if port else await asyncio.open_unix_connection(host)
+        )
+        try:
+            # It says what it speaks once it knows our version, and hangs up at once if we then say something else.
+            writer.write(GREETING[:OPENING])
+            opening, said = b"", OPENING
+            while (length := ready_length(opening)) is None or len(opening) < length:
+                if said < len(GREETING) <= len(opening):
+                    writer.write(GREETING[said:])
+                    said = len(GREETING)
+                data = await reader.read(4096)
+                if not data:
+                    raise MalformedFrame("it closed the connection before it said who it is")
+                opening += data
+            return opening[:length]
+        finally:
+            writer.close()
+            # Until then its socket is open, and a loop that ends meanwhile would leave it so.
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
