@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
@@ -106,6 +106,8 @@ class Stream(Queue[Any]):
         self._draining: threading.Thread | None = None
         self._squeezer = Squeezer(compression)
         self._counts = Counter[str]()
+        self._endings: deque[tuple[Receipt, int, int]] = deque()
+        self._settles = False
         self._batches_on_the_way = 0
         self._on_the_way = 0
         self._bytes_on_the_way = 0
@@ -169,6 +171,7 @@ class Stream(Queue[Any]):
                 self.all_tasks_done.wait(left)
         self._abandon()
         run_on(self._loop, self._thread, self._messenger.stop)
+        self._settle_all()
         self._messenger.close_workers(timeout_s)
 
     # What Queue asks for, each under its mutex
@@ -353,27 +356,37 @@ class Stream(Queue[Any]):
         self.on_sent(receipt)
 
     def _ended(self, receipt: Receipt, items: int, weight: int) -> None:
-        """Take note on the loop's thread: whoever puts holds the mutex, and a send may end at once."""
-        if threading.current_thread() is self._thread:
-            self._settled(receipt, items, weight)
-        else:
-            self._loop.add_callback(self._settled, receipt, items, weight)
+        """Leave it for the loop's next turn: whoever puts holds the mutex, and many end in one turn."""
+        self._endings.append((receipt, items, weight))
+        if not self._settles:
+            self._settles = True
+            self._loop.add_callback(self._settle_all)
+
+    def _settle_all(self) -> None:
+        """Take note of all that has ended."""
+        with self.mutex:
+            self._settles = False
+            while self._endings:
+                self._settled(*self._endings.popleft())
+            if not self.unfinished_tasks:
+                self.all_tasks_done.notify_all()
+            self.not_full.notify_all()
 
     def _settled(self, receipt: Receipt, items: int, weight: int) -> None:
         ended = receipt.settlement.outcome if receipt.settlement is not None else None
         refusal = ended is Outcome.REFUSED
-        with self.mutex:
-            self._batches_on_the_way -= 1
-            self._on_the_way -= items
-            self._bytes_on_the_way -= weight
-            self._squeezer.moved(weight, is_busy=self._on_the_way > 0)
-            if refusal and NO_BLOSC in str(receipt.settlement):
-                self._send_uncompressed(receipt.message)
-                return
-            self._over(items, failed=refusal)
-            if self._lane is Lane.PREVIEW:
-                self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
-                self._flush_if_due()
+        self._batches_on_the_way -= 1
+        self._on_the_way -= items
+        self._bytes_on_the_way -= weight
+        self._squeezer.moved(weight, is_busy=self._on_the_way > 0)
+        if refusal and NO_BLOSC in str(receipt.settlement):
+            self._send_uncompressed(receipt.message)
+            return
+        self.failed += items * refusal
+        self.unfinished_tasks = max(0, self.unfinished_tasks - items)
+        if self._lane is Lane.PREVIEW:
+            self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
+            self._flush_if_due()
 
     def _send_uncompressed(self, message: Message) -> None:
         """Send again, as it was put, what its recipient can't read; its listen has seen nothing of it."""
