@@ -88,6 +88,20 @@ def test_a_batch_leaves_when_it_is_heavy_enough(cam: Net_Node, sink: Sink, event
     assert all(np.array_equal(item["frame"], frame) for item in sink.items)
 
 
+def test_what_would_only_queue_gathers_into_larger_batches(
+    node: MakeNode, gate: Gate, eventually: Eventually
+) -> None:
+    sink = Sink(node, hold=gate)
+    stream = connected(node("cam", sink.node).get_stream("s", "K", min_size=2), eventually)
+    stream._max_wait_s = 60.0
+    for number in range(100):
+        stream.put(number)
+    gate.opened.set()
+    stream.join()
+    assert [len(batch) for batch in sink.batches] == [2, 2, 2, 2, 92], "and nobody had to flush the last one"
+    assert sink.items == list(range(100))
+
+
 def test_flush_and_bare_arrays(cam: Net_Node, sink: Sink, eventually: Eventually) -> None:
     stream = connected(cam.get_stream("s", "K", min_size=1000), eventually)
     stream._max_wait_s = 60.0

@@ -41,6 +41,11 @@ MAX_BATCH_BYTES = 1024 * 1024
 MAX_ON_THE_WAY = 10_000
 MAX_BYTES = 64 * 2**20
 SPOOL_BYTES = 4 * 2**30
+GATHERED_BEYOND = 4
+"""With so many batches on their way, the next one gathers more than `min_size` items: it would only queue."""
+
+GATHERED_BYTES = 256 * 1024
+GATHERED_ITEMS = 1024
 PREVIEW_BATCHES = 2
 """Batches of a preview that may be on their way: one that is drawn, and one that comes."""
 
@@ -127,7 +132,7 @@ class Stream(Queue[Any]):
         self._messenger.start(self._loop)
         with self.mutex:
             self._started = True
-            self._flush()
+            self._flush(apart=True)
 
     def append(self, item: Any) -> None:
         """Do the same as `put`."""
@@ -208,14 +213,23 @@ class Stream(Queue[Any]):
             self._began = time.monotonic()
         self._batch.append(item)
         self._bytes += weight_of(item)
-        if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
+        if self._is_ready:
             self._flush()
         if self._lane is Lane.PREVIEW and len(self._batch) > self.min_size:
             self._drop_oldest()
         if self._batch:
             self._watch()
 
-    def _flush(self) -> None:
+    @property
+    def _is_ready(self) -> bool:
+        """Tell whether the batch may leave; one that would only queue behind others gathers some more first."""
+        if len(self._batch) < self.min_size or self.min_size == 1 or self._lane is Lane.PREVIEW:
+            return self._bytes >= MAX_BATCH_BYTES or len(self._batch) >= self.min_size
+        is_free = self._batches_on_the_way < GATHERED_BEYOND or self._spool is not None
+        return is_free or self._bytes >= GATHERED_BYTES or len(self._batch) >= GATHERED_ITEMS
+
+    def _flush(self, *, apart: bool = False) -> None:
+        """Send what there is; `apart` in batches of `min_size`, where it was put before there was a socket."""
         if not self._batch or not self._started:
             return
         if self._lane is Lane.PREVIEW:
@@ -225,13 +239,13 @@ class Stream(Queue[Any]):
         if self._spool and self._spool_failed:
             return  # nothing overtakes what is on the disk; meanwhile `put` waits
         items = self._take_batch()
-        # More than one batch only where items were put before there was a socket.
-        for begin in range(0, len(items), self.min_size):
-            batch = items[begin : begin + self.min_size]
+        step = self.min_size if apart else len(items)
+        for begin in range(0, len(items), step):
+            batch = items[begin : begin + step]
             if not self._overflows:
                 self._send_batch(batch)
             elif not self._put_aside(batch):
-                left = batch + items[begin + self.min_size :]
+                left = batch + items[begin + step :]
                 self._batch, self._bytes = left, weight_of(left)
                 return
 
@@ -368,6 +382,8 @@ class Stream(Queue[Any]):
             self._settles = False
             while self._endings:
                 self._settled(*self._endings.popleft())
+            if not self._overflows:  # the loop waits for no disk
+                self._flush_if_due()
             if not self.unfinished_tasks:
                 self.all_tasks_done.notify_all()
             self.not_full.notify_all()
@@ -386,7 +402,6 @@ class Stream(Queue[Any]):
         self.unfinished_tasks = max(0, self.unfinished_tasks - items)
         if self._lane is Lane.PREVIEW:
             self._counts["items unconfirmed"] += items * (ended is not Outcome.DELIVERED)
-            self._flush_if_due()
 
     def _send_uncompressed(self, message: Message) -> None:
         """Send again, as it was put, what its recipient can't read; its listen has seen nothing of it."""
@@ -398,7 +413,7 @@ class Stream(Queue[Any]):
 
     def _flush_if_due(self) -> None:
         """Send a batch that has had to wait, if it is a whole one; its time is looked after elsewhere."""
-        if len(self._batch) >= self.min_size or self._bytes >= MAX_BATCH_BYTES:
+        if self._batch and self._is_ready:
             self._flush()
 
     def _over(self, items: int, *, failed: bool) -> None:
