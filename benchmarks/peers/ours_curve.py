@@ -25,7 +25,10 @@ def _missing() -> str:
 
 
 PEER = Peer(
-    "ours_curve", lambda: role_commands("ours_curve", "router", "receiver", "sender"), missing=_missing
+    "ours_curve",
+    lambda: role_commands("ours_curve", "router", "receiver", "sender"),
+    promise="handled, in memory",
+    missing=_missing,
 )
 OUTSIDE = "127.0.0.2"
 
