@@ -96,6 +96,10 @@ faults: setup  ## kill, stop, cut off and starve real processes at 20 random mom
 soak: setup  ## run 20 pilots for half an hour with faults throughout: nothing lost, nothing grows
 	$(BIN)/python -m tests.system.soak --minutes $(SOAK_MINUTES) $(SOAK)
 
+.PHONY: hostile
+hostile: setup  ## attack a station over real sockets beside a good pilot, and say how much that slows it
+	$(PYTEST) -s tests/system/hostile
+
 .PHONY: fuzz
 fuzz: setup $(FUZZ_READY)  ## feed hostile bytes to everything that reads any, for FUZZ_MINUTES (5)
 	$(BIN)/python -m tests.fuzz.run --minutes $(FUZZ_MINUTES) --workers $(WORKERS) $(FUZZ)
