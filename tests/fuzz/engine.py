@@ -163,7 +163,7 @@ def run_led(
         for number, data in enumerate(known):
             (Path(folder) / f"{number}").write_bytes(data)
         options = [
-            "-rss_limit_mb=4096", f"-max_len={MAX_BYTES}", "-timeout=60", f"-max_total_time={seconds:.0f}",
+            "-rss_limit_mb=4096", f"-max_len={MAX_BYTES}", "-timeout=300", f"-max_total_time={seconds:.0f}",
             f"-seed={seed}", "-verbosity=0", "-print_final_stats=0", "-close_fd_mask=3", "-detect_leaks=0",
             f"-artifact_prefix={GROWN}/",
         ]  # fmt: skip

@@ -25,7 +25,7 @@ from tests.fuzz.targets import TARGETS
 
 MAX_GROWTH_MB = 300.0
 """An engine keeps what it has found to be new in memory, too."""
-GRACE_S = 120.0
+GRACE_S = 400.0
 SLICE_S = 300.0
 ROOT = Path(__file__).parents[2]
 

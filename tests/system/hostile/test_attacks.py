@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotage import Net_Node, Outcome
+from pilotage import Outcome
 from tests.conftest import wait_eventually
 from tests.system.hostile.attacks import ATTACKS, VICTIM, Runs
 from tests.system.hostile.lab import Lab, open_lab
@@ -39,8 +39,6 @@ def test_an_attack_harms_nobody(lab: Lab, name: str) -> None:
     assert lab.station.is_alive() and lab.station.pid == pid and os.getpgid(pid)
     assert lab.holder.send("T", "PING").wait_settled(10).outcome is Outcome.DELIVERED
     assert not lab.station.statistics().counts.get("turns failed")
-    with Net_Node("late", "T", lab.station.listen_port, {}, journal=None) as late:
-        late.wait_connected(10)
 
 
 def test_the_pickles_would_run_where_they_are_unpickled(tmp_path: Path) -> None:
