@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Self
@@ -36,7 +36,7 @@ from pilotage.net.listens import (
 from pilotage.net.node import Net_Node
 from pilotage.net.notes import shown
 from pilotage.net.plots import Plots
-from pilotage.net.pref_keys import TERMINAL_ID, Prefs
+from pilotage.net.pref_keys import TERMINAL_ID, Prefs, public_values
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
@@ -175,7 +175,7 @@ class Terminal:
         self.node.send(TERMINAL_ID, "INIT")
 
     def _facts(self) -> dict[str, Any]:
-        told = {name: str(value) for name, value in asdict(self.settings).items() if value is not None}
+        told = public_values(self.settings)
         software = {
             "pilotage": version("pilotage"),
             "python": platform.python_version(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from pilotage.net.pref_values import Lineage, LogLevel, Reader, optional
 from pilotage.protocol.errors import InvalidPref
 
 TERMINAL_ID = "T"
+
+SECRET = re.compile(r"secret|password|passwd|passphrase|token|credential|private", re.IGNORECASE)
+"""Names of preferences whose values go into no record, message or log."""
 
 
 def _pref(kind: str, reader: Reader, default: object, meaning: str) -> Any:
@@ -246,3 +250,11 @@ def find_key(name: object, source: str = "") -> Key:
 def _suggest(name: object) -> str:
     near = difflib.get_close_matches(str(name).upper(), KEYS, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
+
+
+def public_values(prefs: object) -> dict[str, str]:
+    """Give the preferences that may be told and kept, as text: those that are set and are no secret."""
+    known = {field.name: getattr(prefs, field.name) for field in dataclasses.fields(prefs)}  # type: ignore[arg-type]
+    return {
+        name: str(value) for name, value in known.items() if value is not None and not SECRET.search(name)
+    }
