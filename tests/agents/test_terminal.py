@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pilotage.agents.sessions import Sessions
@@ -16,6 +18,7 @@ from pilotage.app.archive import FolderArchives
 from pilotage.net.listens import Origin
 from pilotage.net.node import Net_Node
 from pilotage.protocol.errors import PortInUse, StoreError
+from pilotage.services.store import SessionReader
 from tests.agents.bench import FullDisk
 from tests.system.lab import numbers, settings, wait_for
 
@@ -101,3 +104,30 @@ def test_a_state_is_kept_when_it_changes_not_each_time_it_is_told(terminal: Term
         states = [state for (state,) in found.execute("SELECT state FROM states ORDER BY id")]
     found.close()
     assert states == ["IDLE", "RUNNING", "IDLE"]
+
+
+def test_a_stream_on_the_terminals_machine_goes_straight_to_it_and_its_plot_has_the_newest(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    terminal.sessions.begin("a")
+    plotted: list[dict[str, Any]] = []
+    with (
+        Net_Node("P_rig_a", "T", terminal.port, {"CONTINUOUS": plotted.append}, journal=None) as plot,
+        Net_Node("_rig_a", "T", terminal.port, {}, journal=None) as rig,
+    ):
+        plot.wait_connected(10)
+        wait_for(lambda: terminal.plots)
+        stream = rig.get_stream("eye", "CONTINUOUS", min_size=5, subject="m", pilot="rig_a")
+        stream.headers.update(stream="eye", session="a")
+        for number in range(500):
+            stream.put({"timestamp": number / 1000, "eye": np.full(2000, number)})
+        stream.put("END")
+        stream.join()
+        assert list(stream.statistics().peers) == ["_T"] and stream.failed == 0
+        wait_for(lambda: plotted)
+        assert plotted[0]["pilot"] == "rig_a" and (plotted[0]["eye"] == plotted[0]["timestamp"] * 1000).all()
+        assert len(plotted) < 50, "at DRAWFPS, not each batch"
+    terminal.end_session("a")
+    with SessionReader(Path(terminal.sessions.look("a")[0])) as reader:
+        data = np.concatenate([block.data for block in reader.stream_chunks("rig_a", "eye")])
+    assert (data[:, 0] == np.arange(500)).all()
