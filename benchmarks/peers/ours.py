@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.modes import CHUNK_BYTES
+from benchmarks.modes import CHUNK_BYTES, FRAME_BYTES
 from pilotage import Net_Node, Outcome, Receipt, Terminal_Station, prefs, takes_batches
 from pilotage.net.streams import Stream
 
@@ -39,8 +39,8 @@ STATION, SENDER, RECEIVER = "T", "sender", "_T"
 MEETING_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 HELLO = -1
-GATHERED = {CHUNK_BYTES: 8}
-"""Items in a batch of a stream, by their size; whatever isn't named goes by itself."""
+GATHERED = {CHUNK_BYTES: 8, FRAME_BYTES: 5}
+"""Items in a batch of a stream, by their size; for frames what `get_stream` does by default."""
 
 Listen = Callable[[Any], Any]
 Declare = Callable[[Listen], Listen]
