@@ -8,12 +8,13 @@ import tracemalloc
 import msgspec
 import numpy as np
 import pytest
-from tests.protocol.builders import envelope
+from tests.protocol.builders import envelope, parcel
 
+from pilotage.net.files import MAX_FILE_BYTES
 from pilotage.protocol.arrays import ArrayForm, encode_array
-from pilotage.protocol.bodies import decode_value, encode_value
+from pilotage.protocol.bodies import MAX_BODY_BYTES, decode_value, encode_value
 from pilotage.protocol.bounds import MAX_CONTAINERS, MAX_ITEMS, check_msgpack
-from pilotage.protocol.errors import MalformedFrame, PeerError
+from pilotage.protocol.errors import InvalidMessage, MalformedFrame, PeerError
 from pilotage.protocol.message import Message
 from pilotage.protocol.original import MAX_FIELD_CHARS, read_envelope
 from pilotage.protocol.records import (
@@ -21,7 +22,9 @@ from pilotage.protocol.records import (
     MAX_NAMES,
     MAX_PACKET_PARCELS,
     WIRE_VERSION,
+    Packet,
     decode_packet,
+    encode_packet,
 )
 
 MIB = 2**20
@@ -138,3 +141,15 @@ def test_no_original_names_more_than_so_many() -> None:
             read_envelope([*frames, envelope()], "S")
     with pytest.raises(MalformedFrame):
         read_envelope([envelope(to=["a"] * 257)], "S")
+
+
+def test_what_nobody_would_read_is_not_sent() -> None:
+    with pytest.raises(InvalidMessage, match="send numbers and bytes as arrays"):
+        encode_value("a" * (MAX_BODY_BYTES + 1))
+    body, _ = encode_value("a" * (MAX_BODY_BYTES - 10))
+    frames = encode_packet(Packet([parcel(1, bodies=[body])], [], []))
+    assert len(decode_packet(frames).parcels) == 1
+    assert (
+        len(encode_value({"path": "a" * 1024, "file": "a" * (MAX_FILE_BYTES * 4 // 3 + 4)})[0])
+        <= MAX_BODY_BYTES
+    )

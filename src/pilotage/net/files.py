@@ -18,7 +18,8 @@ from pilotage.net.receipt import Receipt
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
 from pilotage.protocol.settlement import Outcome
 
-MAX_FILE_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 44 * 2**20
+"""In base64 that is what one message carries."""
 LOOK_S = 0.2
 
 

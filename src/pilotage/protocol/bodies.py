@@ -38,6 +38,8 @@ SHARED_FRAME_BYTES = 1024 * 1024
 
 _ALIGNED = 16
 _PADDING = bytes(_ALIGNED)
+MAX_BODY_BYTES = 60 * 2**20
+"""What fits into a transmission's head with room for its header: nobody would read a longer one."""
 MAX_NDIM = 32
 MAX_DTYPE_CHARS = 4096
 MAX_SPREAD = 2**62
@@ -95,10 +97,17 @@ def encode_value(
     value: object, *, hand_over: bool = False, beside_from: int = BESIDE_FROM_BYTES
 ) -> tuple[bytes, Attached | int]:
     """Encode any value that a message may carry; see `encode_body`."""
+    attached: Attached | int = 0
     try:
-        return _plain_encoder.encode(value), 0
+        body = _plain_encoder.encode(value)
     except (TypeError, OverflowError, RecursionError, UnicodeEncodeError):
-        return _encode_with_arrays(value, _Beside(hand_over, beside_from))
+        body, attached = _encode_with_arrays(value, _Beside(hand_over, beside_from))
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidMessage(
+            f"a message of {len(body)} bytes beside its arrays is too long (at most {MAX_BODY_BYTES}): "
+            "send numbers and bytes as arrays, or in parts"
+        )
+    return body, attached
 
 
 class _Beside:
