@@ -120,7 +120,7 @@ class Lab:
             told = [event for event in terminal.events if event.get("name") == name]
             return told[-1]["link"] if told else ""
 
-        wait_for(lambda: last() == link, told=lambda: terminal.events)
+        wait_for(lambda: last() == link, 90.0, told=lambda: terminal.events)
 
     def keys(self, name: str) -> KeyFolder:
         return KeyFolder(self.folder / name / "keys")
