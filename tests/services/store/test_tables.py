@@ -4,7 +4,14 @@ import pytest
 
 from pilotage.services.store import Stamp
 from pilotage.services.store.schema import TABLES
-from pilotage.services.store.tables import ROWS_A_CALL, TableWriter, TrialKey, insert_rows
+from pilotage.services.store.tables import ROWS_A_CALL, TableWriter, insert_rows
+from pilotage.services.store.values import to_text
+
+
+def message(number: int | None, **values: object) -> tuple[object, ...]:
+    """Give the fields of a message for its table."""
+    return ("rig", "mouse", number, to_text(values), "", None, 1.0, None, None)
+
 
 STATE = "pilot, state, received, sent_wall, sent_monotonic"
 MANY = sum(ROWS_A_CALL) * 2 + 5
@@ -41,10 +48,36 @@ def test_a_trial_is_merged_with_what_is_stored_of_it_also_after_later_ones(conne
         tables = TableWriter(connection)
         tables.reload()
         for number in numbers:
-            tables.merge(TrialKey("rig", "mouse", number), {column: number}, Stamp(1.0, None))
+            tables.add_message(message(number, **{column: number}), {column: number}, Stamp(1.0, None))
             tables.write()
     found = connection.execute("SELECT trial_num, occurrence, columns FROM trial_rows ORDER BY trial_num")
     assert found.fetchall() == [
         *((number, 0, f'{{"choice":{number},"correct":{number}}}') for number in (3, 5, 7)),
         (8, 0, '{"correct":8}'),
     ]
+
+
+def test_messages_that_make_a_trial_alone_and_others_of_one_transaction_come_out_alike(connection):
+    sent = [
+        (1, {"a": 1}), (2, {"a": 2}), (None, {"free": 0}), (3, {"a": 3, "TRIAL_END": True}), (4, {"a": 4}),
+        (2, {"b": 2}), (5, {"trial_num": 5, "a": 5}), (6, {"a": None}), (1, {"a": 10}),
+    ]  # fmt: skip
+    found = []
+    for at_once in (len(sent), 1):
+        connection.executescript(
+            "DELETE FROM trial_rows; DELETE FROM data_messages; DELETE FROM trial_columns"
+        )
+        tables = TableWriter(connection)
+        tables.reload()
+        for start in range(0, len(sent), at_once):
+            for number, values in sent[start : start + at_once]:
+                tables.add_message(message(number, **values), values, Stamp(1.0, None))
+            tables.write()
+        rows = connection.execute("SELECT * FROM trial_rows ORDER BY trial_num, occurrence").fetchall()
+        found.append((rows, connection.execute("SELECT * FROM trial_columns ORDER BY 1").fetchall()))
+    assert found[0] == found[1]
+    assert [(row[2], row[4], row[7]) for row in found[0][0]] == [
+        (1, 0, '{"a":10}'), (2, 0, '{"a":2,"b":2}'), (3, 1, '{"a":3}'), (4, 0, '{"a":4}'), (5, 0, '{"a":5}'),
+        (6, 0, '{"a":null}'),
+    ]  # fmt: skip
+    assert found[0][1] == [("a",), ("b",)]

@@ -7,8 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pilotage.services.store.entries import MessageId
-
 _SIGN = 1 << 63
 
 
@@ -27,7 +25,7 @@ class Seen(NamedTuple):
         return any(first <= seq <= last for first, last in self.ranges) if isinstance(seq, int) else False
 
 
-class _Flow:
+class SeenFlow:
     """Sorted ranges of numbers, with the rows that changed since they were last written."""
 
     __slots__ = ("changed", "firsts", "lasts")
@@ -38,12 +36,14 @@ class _Flow:
         self.changed: dict[int, int | None] = {}
 
     def holds(self, seq: int) -> bool:
+        """Say whether a number is stored."""
         if not self.lasts or seq > self.lasts[-1]:  # new, as nearly always
             return False
         at = bisect_right(self.firsts, seq) - 1
         return at >= 0 and seq <= self.lasts[at]
 
     def add(self, first: int, last: int) -> None:
+        """Note the numbers first … last as stored."""
         if self.lasts and first == self.lasts[-1] + 1:  # in order, as nearly always
             self.lasts[-1] = self.changed[self.firsts[-1]] = last
             return
@@ -59,6 +59,7 @@ class _Flow:
         self.changed[first] = last
 
     def summary(self) -> Seen:
+        """Give what is stored."""
         return Seen(self.lasts[0] if self.lasts else -1, tuple(zip(self.firsts, self.lasts, strict=True)))
 
 
@@ -68,7 +69,7 @@ class SeenTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Read what the database holds."""
         self._connection = connection
-        self._flows: dict[tuple[int, int], _Flow] = {}
+        self._flows: dict[tuple[int, int], SeenFlow] = {}
         self._dirty: set[tuple[int, int]] = set()
         self.reload()
 
@@ -79,23 +80,18 @@ class SeenTable:
             "SELECT boot, flow, first, last FROM message_ids ORDER BY boot, flow, first"
         )
         for boot, flow, first, last in rows:
-            ranges = self._flows.setdefault((boot + _SIGN, flow), _Flow())
+            ranges = self._flows.setdefault((boot + _SIGN, flow), SeenFlow())
             ranges.firsts.append(first)
             ranges.lasts.append(last)
 
-    def holds(self, message: MessageId) -> bool:
-        """Say whether this message is stored already, perhaps in the running transaction."""
-        flow = self._flows.get((message.boot, message.flow))
-        return flow is not None and flow.holds(message.seq)
-
-    def add(self, boot: int, flow: int, first: int, last: int) -> None:
-        """Note the numbers first … last as stored."""
+    def flow(self, boot: int, flow: int) -> SeenFlow:
+        """Give what is stored of a flow, perhaps in the running transaction, to be asked and added to."""
         key = (boot, flow)
         known = self._flows.get(key)
         if known is None:
-            known = self._flows[key] = _Flow()
-        known.add(first, last)
+            known = self._flows[key] = SeenFlow()
         self._dirty.add(key)
+        return known
 
     def write(self) -> None:
         """Put what changed into the running transaction."""

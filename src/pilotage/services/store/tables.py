@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pilotage.protocol.ranges import ranges_of
 from pilotage.services.store.entries import Stamp
 from pilotage.services.store.schema import VIEW_COLUMNS, view_statements
 from pilotage.services.store.values import from_text, to_text
@@ -18,9 +19,6 @@ from pilotage.services.store.values import from_text, to_text
 TRIAL_END = "TRIAL_END"
 ROWS_A_CALL = (128, 16, 1)
 """Rows in one statement: few different statements, so that sqlite3 keeps them all prepared."""
-
-VALUES = 3
-"""Where the text of a message's values stands in the fields for `data_messages`."""
 
 _ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
 _STAMPS = "received, sent_wall, sent_monotonic"
@@ -33,6 +31,12 @@ _INSERTS = {
     "?, ?, ?)",
     "provenance": "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
 }
+
+
+_COPY = (
+    'INSERT INTO trial_rows SELECT pilot, subject, trial_num, 0, 0, received, received, "values" '
+    "FROM data_messages WHERE id BETWEEN ? AND ? ORDER BY id"
+)
 
 
 class TrialKey(NamedTuple):
@@ -51,7 +55,6 @@ class _Row:
     first: float | None
     last: float | None
     columns: Mapping[str, Any]
-    text: str = ""
 
 
 class TableWriter:
@@ -63,6 +66,8 @@ class TableWriter:
         self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERTS}
         self._trials: dict[tuple[TrialKey, int], _Row] = {}
         self._latest: dict[TrialKey, _Row] = {}
+        self._alone: dict[TrialKey, tuple[int, Mapping[str, Any], Stamp | None]] = {}
+        self._shown: set[str] = set()
         self._columns: set[str] = set()
         self._highest: dict[tuple[str, str], int] = {}
 
@@ -79,37 +84,57 @@ class TableWriter:
         """Gather one row for a table; the fields in the order of its statement."""
         self._rows[table].append(fields)
 
-    def merge(
-        self,
-        key: TrialKey,
-        values: Mapping[str, Any],
-        stamp: Stamp | None,
-        *,
-        text: str = "",
-        late: bool = False,
+    def add_message(
+        self, fields: tuple[Any, ...], values: Mapping[str, Any], stamp: Stamp | None, *, late: bool = False
     ) -> None:
-        """Merge one message's columns into its trial's row.
+        """Gather a message of trial data, and merge its columns into its trial's row.
 
         Args:
-            key: Which trial.
+            fields: For `data_messages`.
             values: The columns.
             stamp: When the message came.
-            text: The columns as JSON, if it is known.
             late: It was sent before others that are stored already: it changes none of their values.
         """
-        columns = values
-        if not _ROW_KEYS.isdisjoint(values):
-            columns, text = {name: value for name, value in values.items() if name not in _ROW_KEYS}, ""
-        row = self._latest.get(key) or self._stored(key)
+        messages = self._rows["data_messages"]
+        pilot, subject, number = fields[:3]
+        if number is not None:
+            key = TrialKey(pilot, subject, number)
+            if _ROW_KEYS.isdisjoint(values) and self._is_new(key):
+                self._alone[key] = (len(messages), values, stamp)
+                if not self._columns.issuperset(values):
+                    self._shown.update(values)
+            else:
+                self._merge(key, values, stamp, late=late)
+        messages.append(fields)
+
+    def _is_new(self, key: TrialKey) -> bool:
+        """Tell whether nothing of a trial is known, which is so of nearly all, without asking the database."""
+        whose = key[:2]
+        if key.trial_num <= self._highest.get(whose, -1):
+            return False
+        self._highest[whose] = key.trial_num
+        return True
+
+    def _merge(self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None, *, late: bool) -> None:
+        columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
+        row = self._latest.get(key) or self._row_of_first(key) or self._stored(key)
         if row is None or (row.complete and not late and _conflicts(row.columns, columns)):
-            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, columns, text)
+            row = _Row(key, row.occurrence + 1 if row else 0, False, None, None, columns)
         else:
             row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
-            row.text = ""
         row.complete = row.complete or TRIAL_END in values
         row.last = stamp.received if stamp else row.last
         row.first = row.last if row.first is None else row.first
         self._latest[key] = self._trials[key, row.occurrence] = row
+
+    def _row_of_first(self, key: TrialKey) -> _Row | None:
+        """Make a row of the one message of a trial, for there is a second one."""
+        first = self._alone.pop(key, None)
+        if first is None:
+            return None
+        _, values, stamp = first
+        received = stamp.received if stamp else None
+        return _Row(key, 0, False, received, received, values)
 
     def write(self) -> None:
         """Put everything gathered into the running transaction."""
@@ -128,18 +153,28 @@ class TableWriter:
                         row.complete,
                         row.first,
                         row.last,
-                        row.text or to_text(row.columns),
+                        to_text(row.columns),
                     )
                     for row in self._trials.values()
                 ],
             )
-            self._show(set().union(*(row.columns for row in self._trials.values())))
+            self._shown.update(*(row.columns for row in self._trials.values()))
+        self._write_alone()
+        self._show(self._shown)
         self._clear()
 
+    def _write_alone(self) -> None:
+        """Copy the messages that make a trial by themselves into its row, within the database."""
+        if not self._alone:
+            return
+        last = self._connection.execute("SELECT max(id) FROM data_messages").fetchone()[0]
+        first = last + 1 - len(self._rows["data_messages"])
+        for begin, end in ranges_of(place for place, _, _ in self._alone.values()):
+            self._connection.execute(_COPY, (first + begin, first + end))
+
     def _stored(self, key: TrialKey) -> _Row | None:
-        if key.trial_num > self._highest.get(key[:2], -1):
-            self._highest[key[:2]] = key.trial_num
-            return None  # the usual case: a new trial, for which the database needs no asking
+        if self._is_new(key):
+            return None
         found = self._connection.execute(
             "SELECT occurrence, complete, first_received, last_received, columns FROM trial_rows "
             "WHERE pilot = ? AND subject = ? AND trial_num = ? ORDER BY occurrence DESC LIMIT 1",
@@ -165,6 +200,8 @@ class TableWriter:
             rows.clear()
         self._trials.clear()
         self._latest.clear()
+        self._alone.clear()
+        self._shown.clear()
 
 
 def insert_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

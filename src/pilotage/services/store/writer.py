@@ -32,7 +32,7 @@ from pilotage.services.store.numbers import Place, RowNumbers, StreamNumbers
 from pilotage.services.store.packing import Job, describe, pack
 from pilotage.services.store.seen import SeenTable
 from pilotage.services.store.streams import StreamWriter
-from pilotage.services.store.tables import VALUES, TableWriter, TrialKey
+from pilotage.services.store.tables import TableWriter
 from pilotage.services.store.trouble import DiskTrouble, is_disk_trouble
 
 _logger = logging.getLogger(__name__)
@@ -136,15 +136,16 @@ class BatchWriter:
         if job.failure is not None:
             return job.failure
         message = job.message
-        if message is not None and self._seen.holds(message):
+        flow = self._seen.flow(message.boot, message.flow) if message is not None else None
+        if message is not None and flow is not None and flow.holds(message.seq):
             counts.duplicates += 1
             return None
         try:
             self._store(job, counts)
         except StoreError as cause:
             return StoreError(f"{describe(job.entry)} can't be stored: {cause}")
-        if message is not None:
-            self._seen.add(message.boot, message.flow, message.seq, message.seq)
+        if message is not None and flow is not None:
+            flow.add(message.seq, message.seq)
         counts.bytes += job.size
         return None
 
@@ -167,7 +168,7 @@ class BatchWriter:
                 self._tables.add("provenance", job.fields)
             case Settled(boot=boot, flow=flow, below=below):
                 if below > 0:
-                    self._seen.add(boot, flow, 0, below - 1)
+                    self._seen.flow(boot, flow).add(0, below - 1)
         counts.rows += 1
 
     def _store_trial(self, job: Job, entry: TrialData) -> bool:
@@ -183,11 +184,7 @@ class BatchWriter:
             job = pack(replace(entry, row_num=None), job.done)
         else:
             self._rows.note(entry, job.digest)
-        self._tables.add("data_messages", job.fields)
-        if entry.trial_num is not None and job.values is not None:
-            key = TrialKey(entry.pilot, entry.subject or "", entry.trial_num)
-            text = job.fields[VALUES]
-            self._tables.merge(key, job.values, entry.stamp, text=text, late=place is Place.LATE)
+        self._tables.add_message(job.fields, job.values or {}, entry.stamp, late=place is Place.LATE)
         self._digests[entry.pilot, TRIALS, entry.source].append(job.digest)
         return True
 
