@@ -16,12 +16,14 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
+from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Marks, Packet, Parcel, decode_packet, encode_packet
 from pilotage.protocol.sends import DeliveryRules, SendRequest
 from pilotage.protocol.settlement import Settlement
 
 LISTENER: Link = ("listener", b"\x00abcd")
 RULES = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0, window=8)
+CALM = LivenessRules()
 
 
 def parcel(seq: int, floor: int = 1, marks: int = Marks.ORDERED, **changes: Any) -> Parcel:
@@ -39,8 +41,14 @@ def request(handle: object = "handle", path: tuple[str, ...] = ("b",), **changes
     return SendRequest(path, handle=handle, **fields)
 
 
-def exchange(me: str = "S", boot: int = 1, upstream: str = "", passes: str = "") -> Exchange:
-    config = ExchangeConfig(me, boot, upstream, RULES, ack_within_s=0.0)
+def exchange(
+    me: str = "S",
+    boot: int = 1,
+    upstream: str = "",
+    passes: str = "",
+    liveness: LivenessRules = CALM,
+) -> Exchange:
+    config = ExchangeConfig(me, boot, upstream, RULES, liveness, ack_within_s=0.0)
     return Exchange(config, lambda verb: Service.PASS_ON if verb == passes else Service.HANDLE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.protocol.builders import (
+    CALM,
     LISTENER,
     exchange,
     handed_over,
@@ -18,6 +19,7 @@ from tests.protocol.builders import (
 )
 
 from pilotage.protocol.instructions import Hangup, PeerChanged, PeerState
+from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
 
@@ -27,8 +29,9 @@ UP = ("pusher", b"")
 class Pair:
     """A station S and a node a that dialled it; everything that one transmits reaches the other."""
 
-    def __init__(self, passes: str = "") -> None:
-        self.station, self.node = exchange("S", 1, passes=passes), exchange("a", 2, "pusher")
+    def __init__(self, passes: str = "", liveness: LivenessRules = CALM) -> None:
+        self.station = exchange("S", 1, passes=passes, liveness=liveness)
+        self.node = exchange("a", 2, "pusher")
         self.out = {"S": [], "a": []}
         self.carry("a", self.node.link_up(UP, own("S", 1, dials=False), 0.0))
 
@@ -258,6 +261,58 @@ def test_a_dialler_beats_and_a_traffic_jam_does_not_starve_it():
         pair.node.frames_arrived([(UP, own("S", 1, dials=False), packet(greetings=[Greeting("pong")]))], now)
         beats += sent_packets(pair.node.time_passed(now), UP).greetings
     assert {one.word for one in beats} == {"ping"} and 1 <= len(beats) <= 2
+
+
+CROWDED = LivenessRules(beats_per_s=0.125)
+"""One neighbour is enough for the times to be four times as long."""
+
+
+def test_a_station_with_many_neighbours_has_them_beat_less_often():
+    pair = Pair(liveness=CROWDED)
+    assert [g.text for g in sent_packets(pair.taken("S"), LISTENER).greetings] == ["4"]
+    pair.station.time_passed(1.0)
+    beats = []
+    for now in range(1, 31):
+        beats += [(now, g.word) for g in sent_packets(pair.node.time_passed(float(now)), UP).greetings]
+    assert beats == [(9, "ping"), (17, "ping"), (25, "ping")]
+    assert states(pair.station.time_passed(20.0)) == [] and pair.station.wake_at() > 20.0
+    assert states(pair.station.time_passed(24.0)) == [("a", PeerState.SUSPECT)]
+    assert states(pair.station.time_passed(44.0)) == [("a", PeerState.GONE)]
+
+
+def test_a_station_with_many_neighbours_answers_their_heartbeats_together():
+    pair = Pair(liveness=CROWDED)
+    pair.station.time_passed(0.5)
+    ping = packet(greetings=[Greeting("ping")])
+    assert pair.station.frames_arrived([(LISTENER, own("a", 2), ping)], 1.0) == []
+    assert pair.station.wake_at() <= 0.5 + 4.0
+    out = pair.station.time_passed(pair.station.wake_at())
+    assert [(g.word, g.text) for g in sent_packets(out, LISTENER).greetings] == [("pong", "4")]
+    assert sent_packets(pair.station.time_passed(20.0), LISTENER).greetings == []
+
+
+def test_one_that_beats_less_often_looks_anew_when_somebody_comes_who_wants_more():
+    node = exchange("a", 2, "pusher", liveness=CROWDED)
+    card, stretched = own("S", 1, dials=False), packet(greetings=[Greeting("welcome", "10")])
+    node.link_up(UP, card, 0.0)
+    node.frames_arrived([(UP, card, stretched)], 0.0)
+    node.time_passed(1.0)
+    assert node.wake_at() == 11.0
+    node.frames_arrived([(UP, card, packet(greetings=[Greeting("pong", "2")]))], 3.0)
+    node.time_passed(3.0)
+    assert node.wake_at() == 5.0
+    join(node, "child", 9, LISTENER, 3.5)
+    assert node.wake_at() <= 3.5
+
+
+def test_nobody_but_the_station_that_we_dialled_stretches_our_heartbeats():
+    pair = Pair()
+    pair.station.frames_arrived([(LISTENER, own("a", 2), packet(greetings=[Greeting("pong", "10")]))], 0.5)
+    assert pair.station.routing.names["a"].stretch == 1.0
+    pair.node.frames_arrived(
+        [(UP, own("S", 1, dials=False), packet(greetings=[Greeting("pong", "1e9")]))], 0.5
+    )
+    assert pair.node.routing.names["S"].stretch == 1.0 and pair.node.counts["malformed"] == 1
 
 
 def test_a_station_that_never_welcomes_is_hung_up():

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from pilotage.protocol.authority import Authority
 from pilotage.protocol.instructions import Link
-from pilotage.protocol.liveness import LivenessRules, Peer
+from pilotage.protocol.liveness import LONGEST_LOOK_S, LivenessRules, Peer
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.sends import FOREVER
 
@@ -60,6 +60,7 @@ class Admission:
         self._ousted: OrderedDict[int, None] = OrderedDict()
         self._candidates: dict[Link, tuple[Peer, float]] = {}
         self._next_beat = 0.0
+        self._beats_later = False
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -133,7 +134,19 @@ class Admission:
         if now < self._next_beat:
             return False
         self._next_beat = now + self._rules.heartbeat_s / 2
+        self._beats_later = False
         return True
+
+    def beat_later(self, now: float, stretch: float) -> None:
+        """Set the next time to beat and to judge further off: all our neighbours allow us that."""
+        step_s = self._rules.heartbeat_s / 2
+        self._next_beat = now + max(step_s, min(step_s * stretch, LONGEST_LOOK_S))
+        self._beats_later = True
+
+    def beat_again(self) -> None:
+        """A neighbour may want to be looked at sooner than those that there were."""
+        if self._beats_later:
+            self._next_beat = 0.0
 
     def next_due(self) -> float:
         """Tell when a candidate's time is over, or the next beat."""

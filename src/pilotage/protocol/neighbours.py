@@ -12,7 +12,7 @@ from pilotage.protocol.admission import Admission
 from pilotage.protocol.authority import Authority
 from pilotage.protocol.doors import Doors
 from pilotage.protocol.instructions import Card, Follow, Hangup, Level, Link, PeerChanged, PeerState
-from pilotage.protocol.liveness import LivenessRules, Peer
+from pilotage.protocol.liveness import LONGEST_STRETCH, LivenessRules, Peer, read_stretch, tell_stretch
 from pilotage.protocol.outgoing import Outgoing
 from pilotage.protocol.records import Greeting
 from pilotage.protocol.routing import Routing
@@ -98,10 +98,11 @@ class Neighbours:
     def _welcome(self, peer: Peer) -> None:
         """A neighbour is in: give it its name, and all that waits for it."""
         self.admission.admitted(peer)
+        self.admission.beat_again()
         self._routing.add(peer)
         if peer.is_ours and peer.card.dials:
             self._tell_door(peer)
-            self._out.greet(peer.link, "welcome")
+            self._greet_stretched(peer, "welcome")
         self._change(peer, PeerState.ALIVE)
         self._dependents.joined(peer)
         self._restore(peer)
@@ -190,18 +191,15 @@ class Neighbours:
         """A neighbour says something about its link."""
         match greeting.word:
             case "ping":
-                self._out.greet(peer.link, "pong")
+                self._pinged(peer)
             case "pong":
-                claimant = self.admission.holder_answered(peer)
-                if claimant is not None:
-                    self._turn_away(
-                        claimant, f"the name {peer.name!r} is held by a live peer of {self._routing.me}"
-                    )
+                self._ponged(peer, greeting.text)
             case "hello":
                 self._hello(peer, greeting.text)
             case "door" if not peer.card.dials:
                 self._follow(peer, greeting.text)
             case "welcome" if not peer.card.dials:
+                self._stretch(peer, read_stretch(greeting.text))
                 self._welcomed(peer)
             case "restored" if peer.link in self._routing.peers and not peer.card.dials:
                 self._restore(peer)
@@ -212,6 +210,34 @@ class Neighbours:
             case word:
                 self._counts["unknown greetings"] += 1
                 self._out.note(Level.DEBUG, f"{peer.name} greets with {word!r:.40}")
+
+    def _pinged(self, peer: Peer) -> None:
+        """Answer a heartbeat: at once, or all together where there are many, which costs a fraction."""
+        if peer.card.dials and self._rules.stretch(len(self._routing.peers)) > 1:
+            peer.awaits_pong = True
+        else:
+            self._greet_stretched(peer, "pong")
+
+    def _ponged(self, peer: Peer, text: str) -> None:
+        """A neighbour lives: what the station that we dialled adds to that, and who has claimed its name in vain."""
+        if not peer.card.dials:
+            self._stretch(peer, read_stretch(text))
+        claimant = self.admission.holder_answered(peer)
+        if claimant is not None:
+            self._turn_away(claimant, f"the name {peer.name!r} is held by a live peer of {self._routing.me}")
+
+    def _greet_stretched(self, peer: Peer, word: str) -> None:
+        """Answer a neighbour; one that dialled us is told how often we want to hear it."""
+        peer.awaits_pong = False
+        if peer.card.dials:
+            self._stretch(peer, self._rules.stretch(len(self._routing.peers)))
+        self._out.greet(peer.link, word, tell_stretch(peer.stretch) if peer.card.dials else "")
+
+    def _stretch(self, peer: Peer, stretch: float) -> None:
+        """Set how much longer the times are between us and a neighbour: the one of us that was dialled says so."""
+        before, peer.stretch = peer.stretch, stretch
+        if stretch < before:
+            self.admission.beat_again()
 
     def _rejected(self, peer: Peer, text: str) -> None:
         """The neighbour we dialled won't have us; we dial again later."""
@@ -240,14 +266,27 @@ class Neighbours:
                 self._out.others.append(Hangup(peer.link, f"{peer.name} did not answer our hello"))
         if not self.admission.beat_due(now):
             return
+        least = LONGEST_STRETCH
         for peer in self._routing:
-            if peer.is_ours and not peer.card.dials and now - peer.spoken >= self._rules.heartbeat_s * 0.9:
-                self._out.greet(peer.link, "ping")
+            if peer.is_ours:
+                self._beat(peer, now)
+                least = min(least, peer.stretch)
             state = peer.judge(now, self._rules)
             if state is PeerState.GONE:
                 self.hang_up(peer, f"silent for {now - peer.heard:.1f} s")
             elif state is not peer.state:
                 self._change(peer, state, f"silent for {now - peer.heard:.1f} s")
+        if least > 1:
+            self.admission.beat_later(now, least)
+
+    def _beat(self, peer: Peer, now: float) -> None:
+        """Speak to a neighbour if it is time."""
+        if peer.awaits_pong:
+            self._greet_stretched(peer, "pong")
+        elif not peer.card.dials:
+            silent_s = now - peer.spoken
+            if silent_s >= self._rules.heartbeat_s * 0.9 * peer.stretch:
+                self._out.greet(peer.link, "ping")
 
     def lose(self, link: Link, text: str) -> None:
         """A link has ended."""

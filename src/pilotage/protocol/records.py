@@ -175,7 +175,8 @@ class Greeting(msgspec.Struct, array_like=True, gc=False):
     Attributes:
         word: "hello" (a dialler asks to be known), "door" (streams on one machine go there), "welcome",
             "refused", "restored" (a way beyond us is back), "ping", "pong" or "bye".
-        text: for "refused": why, for people; for "door", and "hello" of an inner node: where.
+        text: for "refused": why, for people; for "door", and "hello" of an inner node: where; for "welcome" and
+            "pong" of whom we dialled: by how much heartbeats are stretched (see `liveness`).
     """
 
     word: str

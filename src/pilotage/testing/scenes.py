@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.testing.network import Weather
 from pilotage.testing.process import Role
 from pilotage.testing.world import World
 
 PATIENCE = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0, window=64)
+CROWDED = LivenessRules(beats_per_s=0.5)
+"""As at a station with hundreds of neighbours: two are enough for it to stretch its heartbeats."""
+
+CROWDED_EVERY = 3
 TROUBLE_S = 40.0
 LEAST_CALM_S, CALM_STEP_S, MOST_CALM_S = 25.0, 5.0, 100.0
 PASSED = frozenset(("NOW", "LATER", "DATA"))
@@ -96,8 +101,9 @@ def play(seed: int, *, tracing: bool = False) -> World:
     Raises:
         Runaway: it keeps itself busy.
     """
-    world = World(seed, PATIENCE, tracing=tracing)
-    scene = SCENES[seed % len(SCENES)]()
+    scene_number, is_crowded = seed % len(SCENES), seed // len(SCENES) % CROWDED_EVERY == 0
+    world = World(seed, PATIENCE, CROWDED if is_crowded else None, tracing=tracing)
+    scene = SCENES[scene_number]()
     open_scene(world, scene)
     schedule_traffic(world, scene)
     schedule_faults(world, scene)
