@@ -365,8 +365,14 @@ class SessionStore:
     def _commit(self, batch: list[Job]) -> None:
         """Store a batch; what the disk refuses is held, and so is what a pilot sends behind that."""
         held = {job.pilot for job in self._held}
-        ready = [job for job in batch if job.pilot not in held]
-        outcomes = dict(zip(map(id, ready), self._writer.commit(ready), strict=True)) if ready else {}
+        ready = [job for job in batch if job.pilot not in held] if held else batch
+        ends = self._writer.commit(ready) if ready else []
+        if len(ready) == len(batch) and not any(ends):
+            self._intake.release(batch)
+            for job in batch:
+                self._tell(job, None)
+            return
+        outcomes = dict(zip(map(id, ready), ends, strict=True))
         stuck = [job for job in batch if isinstance(outcomes.get(id(job), DiskTrouble()), DiskTrouble)]
         ended = [job for job in ready if not isinstance(outcomes[id(job)], DiskTrouble)]
         refusal = next((text for text in outcomes.values() if isinstance(text, DiskTrouble)), None)

@@ -86,7 +86,8 @@ class BatchWriter:
             outcomes = self._transact(batch)
         except Exception as cause:  # noqa: BLE001 - the writer outlives whatever one entry does
             outcomes = self._after_failure(batch, cause)
-        self.counts.errors += sum(not isinstance(outcome, DiskTrouble | None) for outcome in outcomes)
+        if any(outcomes):
+            self.counts.errors += sum(not isinstance(outcome, DiskTrouble | None) for outcome in outcomes)
         return outcomes
 
     def _after_failure(self, batch: Sequence[Job], cause: Exception) -> list[Outcome]:
