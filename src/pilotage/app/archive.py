@@ -79,10 +79,16 @@ class FolderArchive:
         received = time.time()
         entries = [
             TrialData(
-                *(row.pilot, row.subject, row.trial_num, row.values, _id(row.origin)),
-                *(Stamp(received, _sent(row.origin)), row.source, row.row_num),
+                pilot,
+                subject,
+                trial_num,
+                values,
+                _id(origin),
+                Stamp(received, _sent(origin)),
+                source,
+                row_num,
             )
-            for row in rows
+            for pilot, subject, trial_num, values, origin, source, row_num in rows
         ]
         future: Future[list[Exception | None]] = Future()
         try:

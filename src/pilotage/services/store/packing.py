@@ -6,7 +6,6 @@ changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ Done = Callable[[StoreError | None], object]
 """Told once an entry is on the disk (None), or why it isn't."""
 
 _OVERHEAD = 512
+_2_63, _2_64 = 2**63, 2**64
 _PLAIN = frozenset({str, bool, int, float})
 
 
@@ -111,20 +111,17 @@ def _check(entry: Entry) -> None:
 
 
 def _check_number(what: str, number: object) -> None:
-    if number is not None and not _fits(number, 63):
+    if number is not None and not (type(number) is int and 0 <= number < _2_63):
         raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
 
 
 def _check_id(message: MessageId) -> None:
     boot, flow, seq = message
-    if not (_fits(boot, 64) and _fits(flow, 63) and _fits(seq, 63)):
+    is_whole = type(boot) is type(flow) is type(seq) is int
+    if not (is_whole and 0 <= boot < _2_64 and 0 <= flow < _2_63 and 0 <= seq < _2_63):
         raise StoreError(
             f"message id {tuple(message)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
         )
-
-
-def _fits(number: object, bits: int) -> bool:
-    return type(number) is int and 0 <= number < 1 << bits
 
 
 def _pack_trial(job: Job, entry: entries.TrialData) -> None:
@@ -133,10 +130,12 @@ def _pack_trial(job: Job, entry: entries.TrialData) -> None:
     if entry.message is not None:
         _check_id(entry.message)
     _check_number("trial_num", trial)
-    _check_number("row_num", number)
-    _check_text(entry.pilot)
-    _check_text(subject)
-    _check_text(entry.source)
+    if number is not None:
+        _check_number("row_num", number)
+    is_text = type(entry.pilot) is type(subject) is type(entry.source) is str
+    if not (is_text and (entry.pilot + subject + entry.source).isascii()):
+        for one in (entry.pilot, subject, entry.source):
+            _check_text(one)
     job.values, text = _as_text(entry.values)
     job.fields = (entry.pilot, subject, trial, text, entry.source, number, *stamp_fields(entry.stamp))
     job.digest = row_digest(number, canonical((subject, trial, entry.values)))
@@ -188,11 +187,10 @@ def _check_text(text: object) -> None:
 def _as_text(values: Mapping[str, object]) -> tuple[Mapping[str, Any], str]:
     """Give values as JSON can say them, and their text; nearly always they are so already."""
     if type(values) is dict and _PLAIN.issuperset(map(type, values.values())):
-        with contextlib.suppress(StoreError):
-            text = to_text(values)
-            # Where there is no null, no number was one that JSON can't say.
-            if "null" not in text and TAG not in values:
-                return values.copy(), text
+        text = to_text(values)
+        # Where there is no null, no number was one that JSON can't say.
+        if "null" not in text and TAG not in values:
+            return values.copy(), text
     found = _mapping(values)
     return found, to_text(found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pilotage.protocol.ranges import ranges_of
 from pilotage.services.store.entries import Stamp
@@ -39,12 +39,8 @@ _COPY = (
 )
 
 
-class TrialKey(NamedTuple):
-    """Which trial a row is about."""
-
-    pilot: str
-    subject: str
-    trial_num: int
+TrialKey = tuple[str, str, int]
+"""Which trial a row is about: pilot, subject, trial_num."""
 
 
 @dataclass(slots=True)
@@ -96,9 +92,8 @@ class TableWriter:
             late: It was sent before others that are stored already: it changes none of their values.
         """
         messages = self._rows["data_messages"]
-        pilot, subject, number = fields[:3]
-        if number is not None:
-            key = TrialKey(pilot, subject, number)
+        if fields[2] is not None:
+            key = fields[:3]
             if _ROW_KEYS.isdisjoint(values) and self._is_new(key):
                 self._alone[key] = (len(messages), values, stamp)
                 if not self._columns.issuperset(values):
@@ -110,9 +105,9 @@ class TableWriter:
     def _is_new(self, key: TrialKey) -> bool:
         """Tell whether nothing of a trial is known, which is so of nearly all, without asking the database."""
         whose = key[:2]
-        if key.trial_num <= self._highest.get(whose, -1):
+        if key[2] <= self._highest.get(whose, -1):
             return False
-        self._highest[whose] = key.trial_num
+        self._highest[whose] = key[2]
         return True
 
     def _merge(self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None, *, late: bool) -> None:
