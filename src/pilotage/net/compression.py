@@ -14,8 +14,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
+from pilotage.protocol.late import np
 from pilotage.protocol.squeezed import Squeezed, squeeze
 
 SQUEEZED_FROM_BYTES = 16_384

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pilotage.net.prefs import prefs
+from pilotage.protocol.late import np
 from pilotage.protocol.squeezed import Squeezed
 
 

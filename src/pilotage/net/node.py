@@ -29,6 +29,7 @@ from pilotage.net.spool import Spool
 from pilotage.net.streams import SPOOL_BYTES, Lane, Stream
 from pilotage.protocol.errors import Closed, MalformedFrame, MisuseError
 from pilotage.protocol.exchange import STREAM_VERBS
+from pilotage.protocol.late import load_numpy
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.transport.driver import Places
@@ -128,6 +129,7 @@ class Net_Node:
 
     def init_networking(self) -> None:
         """Make the sockets and the loop, and connect. Called by the constructor."""
+        load_numpy()
         places = Places(
             listen_address="*" if self.router_port is not None else None,
             listen_port=self.router_port or 0,

@@ -11,17 +11,14 @@ import binascii
 import pickle
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final, TypeAlias
-
-import numpy as np
+from typing import Any, Final
 
 from pilotage.protocol.container import compress, decompress, is_chunk, store
 from pilotage.protocol.dtypes import parse_dtype, plain_dtype, shorten
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray
+from pilotage.protocol.late import Array, np
 from pilotage.protocol.layout import check_shape, lay_out
 from pilotage.protocol.packed import MAX_BYTES, unpack
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 MAX_NESTING: Final = 100
 _PACKING_BYTES: Final = 2**17
@@ -227,7 +224,7 @@ class _Expansion:
 
 
 _CONTAINERS: Final = (dict, list, tuple)
-_COLLAPSED: Final = (dict, list, tuple, np.ndarray, np.generic)
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
 
 
 def collapse_arrays(value: Any, form: ArrayForm) -> Any:
@@ -255,9 +252,9 @@ def _collapse(value: Any, form: ArrayForm, depth: int) -> Any:
         raise InvalidMessage(f"value nested deeper than {MAX_NESTING} levels; flatten it, or look for a loop")
     if isinstance(value, dict):
         below = depth + 1
-        return {k: _collapse(v, form, below) if isinstance(v, _COLLAPSED) else v for k, v in value.items()}
+        return {k: v if type(v) in _PLAIN else _collapse(v, form, below) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        items = [_collapse(v, form, depth + 1) if isinstance(v, _COLLAPSED) else v for v in value]
+        items = [v if type(v) in _PLAIN else _collapse(v, form, depth + 1) for v in value]
         return items if isinstance(value, list) else tuple(items)
     return collapse_leaf(value, form) if isinstance(value, np.ndarray | np.generic) else value
 

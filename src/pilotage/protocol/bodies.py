@@ -17,11 +17,11 @@ from math import prod
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from pilotage.protocol.bounds import check_msgpack
 from pilotage.protocol.dtypes import MAX_FIELDS, parse_dtype
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
+from pilotage.protocol.late import np
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Attached, Frame
 from pilotage.protocol.squeezed import Inflation, Squeezed

@@ -13,11 +13,9 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from pilotage.protocol.errors import InvalidMessage
-
-Array = np.ndarray[Any, Any]
+from pilotage.protocol.late import Array, np
 
 _EXACT_FLOAT = 2**53
 _MOST, _LEAST = 2**64 - 1, -(2**63)

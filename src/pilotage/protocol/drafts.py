@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from pilotage.protocol.dtypes import MAX_DEPTH, MAX_FIELDS, make_record, shorten
 from pilotage.protocol.errors import MalformedArray
+from pilotage.protocol.late import np
 from pilotage.protocol.layout import check_shape, extent, is_int
 
 _ALIGNED = 0x80

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from pilotage.protocol.errors import ArrayRefused, MalformedArray
+from pilotage.protocol.late import np
 
 KINDS = frozenset("biufcSUMm")
 MAX_FIELDS = 1024

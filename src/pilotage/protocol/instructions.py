@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
+
+import msgspec
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.records import Frame, Parcel
@@ -23,8 +24,7 @@ class Dialect(Enum):
     JSON = "autopilot"
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(msgspec.Struct, frozen=True):
     """Who is at the other end of a link, as its connection's handshake told it.
 
     Attributes:
@@ -70,15 +70,13 @@ class Level(IntEnum):
     ERROR = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(msgspec.Struct, frozen=True):
     """Put these transmissions on their links, in order."""
 
     batch: list[tuple[Link, Sequence[Frame]]]
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(msgspec.Struct, frozen=True):
     """Give messages to their listens.
 
     Attributes:
@@ -90,43 +88,37 @@ class HandOver:
     passing: list[Parcel]
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """Tell these senders how their sends ended."""
 
     ended: list[tuple[Any, Settlement]]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """Tell these senders that the recipient has their message."""
 
     received: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(msgspec.Struct, frozen=True):
     """Put these sends into the journal, and answer with `Exchange.persisted` once they are synced."""
 
     sends: list[Kept]
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Take these sends out of the journal: they are over."""
 
     places: list[Place]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """Tell these senders that the journal has their message."""
 
     handles: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerChanged:
+class PeerChanged(msgspec.Struct, frozen=True):
     """A neighbour came, went, or fell silent; `is_parent` where it is the one that we dialled."""
 
     name: str
@@ -135,23 +127,20 @@ class PeerChanged:
     is_parent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(msgspec.Struct, frozen=True):
     """Give a link up, and dial anew where we were the one who dialled."""
 
     link: Link
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
+class Follow(msgspec.Struct, frozen=True):
     """Dial this door instead of the station, which gave us up; where nobody answers there, dial the station again."""
 
     door: Door
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Say this to whoever reads the log.
 
     Attributes:

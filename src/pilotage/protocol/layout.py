@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from pilotage.protocol.errors import MalformedArray
+from pilotage.protocol.late import np
 
 MAX_DIMENSIONS = 32
 

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pilotage.protocol.canonical import Content, canonical, canonical_items, canonical_timestamps
 from pilotage.protocol.errors import InvalidMessage
-
-Array = np.ndarray[Any, Any]
+from pilotage.protocol.late import Array
 
 BLOCK = 4096
 """Bytes gathered before they are folded into a digest; the most that a tally's state carries."""

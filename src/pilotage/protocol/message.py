@@ -12,11 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-import numpy as np
-
 from pilotage.protocol.arrays import MAX_NESTING, ArrayForm, collapse_leaf, encode_array, expand_arrays
 from pilotage.protocol.bounds import check_json
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedFrame, PilotageError
+from pilotage.protocol.late import np
 
 Fault = Callable[[str], PilotageError]
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
-import numpy as np
-
 from pilotage.protocol.drafts import DtypeDraft
 from pilotage.protocol.dtypes import shorten
 from pilotage.protocol.errors import MalformedArray
+from pilotage.protocol.late import np
 from pilotage.protocol.layout import check_shape, lay_out
 
 MAX_BYTES: Final = 256 * 2**20

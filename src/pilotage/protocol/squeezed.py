@@ -5,14 +5,9 @@ Law of this room: what a message's arrays take once they aren't compressed any m
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from pilotage.protocol.container import MAX_CHUNK_BYTES, compress, decompress, is_plain
 from pilotage.protocol.errors import MalformedArray
-
-Array = np.ndarray[Any, Any]
+from pilotage.protocol.late import Array, np
 
 MAX_INFLATED_BYTES = 256 * 2**20
 """Bytes that the compressed arrays of one message may have together."""

@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zmq
 import zmq.backend
+from msgspec.structs import replace
 from zmq.utils.monitor import recv_monitor_message
 
 from pilotage.protocol.errors import MalformedFrame, PortInUse
