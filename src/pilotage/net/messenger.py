@@ -6,8 +6,6 @@ listen and dial.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
 import secrets
 import threading
@@ -15,13 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tornado.ioloop import IOLoop
 
 from pilotage.net.dispatch import Dispatch
+from pilotage.net.drafting import NOREPEAT, Draft, Drafting
 from pilotage.net.keeping import Keeping
 from pilotage.net.keys import KeyFolder
 from pilotage.net.listens import (
@@ -30,19 +28,20 @@ from pilotage.net.listens import (
     service_of,
 )
 from pilotage.net.notes import NoteLog
-from pilotage.net.receipt import Draft, Receipt
+from pilotage.net.open_sends import OpenSends, free_name
+from pilotage.net.receipt import Receipt
 from pilotage.net.security import KeyWatch, Security
 from pilotage.protocol.authority import Authority
-from pilotage.protocol.bodies import decode_body, decode_value, encode_body, encode_value
+from pilotage.protocol.bodies import decode_body, encode_body
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
-from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.message import Message
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
-from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.curve import Keyring
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
@@ -53,10 +52,6 @@ T = TypeVar("T")
 
 LAST_SYNC_S = 1.0
 """What the disk is given, at least, to take what waits when we are released."""
-
-DEFAULT_TTL = Message.ttl
-_NOREPEAT = Flag.NOREPEAT.value
-_NO_EXTRA: dict[str, Any] = {}
 
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
@@ -143,7 +138,7 @@ class Messenger:
         self.config = config
         self.listens = listens
         self.logger = logger
-        self.counter = itertools.count()
+        self.drafting = Drafting(config.name)
         self.received = 0
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
         self.on_received: Callable[[int], None] = lambda count: None
@@ -158,8 +153,7 @@ class Messenger:
         self._wires: Wires = wires or ZmqWires(None, keyring, self._authority)
         self._key_watch: KeyWatch | None = None
         self._notes = NoteLog(logger)
-        self._open: dict[int, Receipt] = {}
-        self._settled = {str(outcome): 0 for outcome in Outcome}
+        self._open = OpenSends(config.name, self._notes)
         self._dispatch = Dispatch(
             config.name,
             listens,
@@ -189,13 +183,9 @@ class Messenger:
     # Life
 
     def look_for_left(self) -> None:
-        """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread.
-
-        Our ids begin behind theirs: originals confirm by them alone.
-        """
+        """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread."""
         self._left = self._keeping.left()
-        numbers = [kept.name.rpartition("_")[2] for kept in self._left]
-        self.counter = itertools.count(max((int(one) + 1 for one in numbers if one.isdecimal()), default=0))
+        self.drafting.begin_behind(kept.name for kept in self._left)
 
     def start(self, loop: IOLoop) -> None:
         """Listen and dial, on the loop's own thread.
@@ -219,8 +209,7 @@ class Messenger:
             self._key_watch.close()
         if driver is not None:
             driver.stop()
-        for receipt in list(self._open.values()):
-            self._interrupt(receipt)
+        self._open.interrupt_all()
 
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network and the disk. Not on the loop's thread."""
@@ -293,7 +282,7 @@ class Messenger:
             InvalidMessage: no key, or a recipient that is no name.
         """
         recipient = (to[-1] if isinstance(to, list) else to) or ""
-        return self._draft(recipient, key, value, repeat=repeat, flags=flags).message()
+        return self.drafting.draft(recipient, key, value, repeat=repeat, flags=flags).message()
 
     def post(
         self,
@@ -313,11 +302,9 @@ class Messenger:
             InvalidMessage: no key, or a value that can't be sent.
             Closed: we were released.
         """
-        draft = self._draft(to, key, value, repeat=repeat, flags=flags)
-        content = (draft.id, draft.sender, to, value, draft.timestamp, draft.ttl, draft.flags, _NO_EXTRA)
-        body, frames = encode_value(content)
-        if draft.flags and Flag.NOREPEAT in draft.flags:
-            repeat = False
+        draft = self.drafting.draft(to, key, value, repeat=repeat, flags=flags)
+        body, frames = draft.encode()
+        repeat = repeat and NOREPEAT not in draft.flags
         request = SendRequest(path, draft.key, body, frames, None, draft.id, repeat, tries=draft.ttl)
         return self._launch(draft, request, durable=durable, deadline_s=deadline_s)
 
@@ -356,21 +343,6 @@ class Messenger:
         )
         return self._launch(message, request, durable=durable, kept=kept, deadline_s=deadline_s)
 
-    def _draft(
-        self, to: str, key: str, value: object, *, repeat: bool, flags: Mapping[str, Any] | None
-    ) -> Draft:
-        if not key:
-            raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
-        if flags is not None and not isinstance(flags, Mapping):
-            raise InvalidMessage(f"flags must be a dictionary, not {type(flags).__name__}")
-        all_flags = dict(flags) if flags else {}
-        if not repeat:
-            all_flags[_NOREPEAT] = True
-        name = self.config.name
-        return Draft(
-            f"{name}_{next(self.counter)}", name, to, str(key), value, _stamp(), DEFAULT_TTL, all_flags
-        )
-
     def _launch(
         self,
         message: Message | Draft,
@@ -387,27 +359,21 @@ class Messenger:
             request.kept = kept and self._keeping.file is not None
             request.deadline_s = deadline_s
         receipt = request.handle = Receipt(message, self._loop_thread)
-        self._open[id(receipt)] = receipt
+        self._open.add(receipt)
         if self._notes.tells_all:
             self._notes.passing("SENT", receipt.message)
         driver.send(request)
         if self._driver is None:
-            self._interrupt(receipt)  # we were released while it was on its way into the mailbox
+            self._open.interrupt(receipt)  # we were released while it was on its way into the mailbox
         return receipt
 
     def confirm(self, message_id: str, origin: Origin | None = None) -> None:
         """Settle a send of ours by its id; by the wire only its recipient may say so."""
-        by = origin.trail[0] if origin is not None and origin.trail else None
-        for receipt in list(self._open.values()):
-            if receipt.message.id == message_id and by in (None, receipt.message.to):
-                self._end(receipt, Settlement(Outcome.DELIVERED))
+        self._open.confirm(message_id, origin.trail[0] if origin is not None and origin.trail else None)
 
     def unsettled(self) -> dict[str, Message]:
         """Give the sends that have not ended, by id."""
-        found: dict[str, Message] = {}
-        for receipt in list(self._open.values()):
-            found[_free_name(str(receipt.message.id), found)] = receipt.message
-        return found
+        return self._open.messages()
 
     def due(self) -> dict[str, float]:
         """Tell, for each send that has not ended, in how many seconds it is looked at again."""
@@ -417,7 +383,7 @@ class Messenger:
     def _due(self, now: float) -> dict[str, float]:
         found: dict[str, float] = {}
         for pending in self.exchange.outbox.unsettled():
-            found[_free_name(pending.name, found)] = max(0.0, pending.due - now)
+            found[free_name(pending.name, found)] = max(0.0, pending.due - now)
         return found
 
     def _resume(self, kept: Kept) -> Receipt:
@@ -430,7 +396,7 @@ class Messenger:
             message = Message(id=kept.name, to=kept.path[-1], sender=self.config.name, key=kept.verb)
         receipt = Receipt(message, self._loop_thread)
         receipt.accept()
-        self._open[id(receipt)] = receipt
+        self._open.add(receipt)
         return receipt
 
     def look_at_due(self) -> None:
@@ -564,7 +530,7 @@ class Messenger:
             self.config.name,
             {peer.name: str(peer.state) for peer in exchange.routing},
             exchange.sent,
-            dict(self._settled),
+            dict(self._open.settled),
             exchange.outbox.resent,
             exchange.received,
             exchange.inbox.duplicates + exchange.edge.duplicates,
@@ -593,20 +559,11 @@ class Messenger:
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
-        delivered, still_open = 0, self._open
-        for handle, settlement in ended:
-            if settlement is not DELIVERED:
-                self._end(handle, settlement)
-            elif still_open.pop(id(handle), None) is not None:
-                delivered += 1
-                handle.settle(settlement)
-        self._settled["delivered"] += delivered
+        self._open.settle(ended)
 
     def progress(self, handles: list[Any]) -> None:
         """Tell senders that their message was received."""
-        for handle in handles:
-            if handle.stage is not Stage.SETTLED:
-                handle.stage = Stage.RECEIVED
+        self._open.progress(handles)
 
     def keep(self, sends: list[Kept]) -> None:
         """Put sends into the journal."""
@@ -662,49 +619,9 @@ class Messenger:
         if driver is not None:
             driver.handled_all(results)
 
-    def _interrupt(self, receipt: Receipt) -> None:
-        self._end(receipt, refused(Reason.INTERRUPTED, f"{self.config.name} was released"))
-
-    def _end(self, receipt: Receipt, settlement: Settlement) -> None:
-        if self._open.pop(id(receipt), None) is None:
-            return
-        self._settled[settlement.outcome] += 1
-        if isinstance(settlement.answer, bytes):
-            settlement = replace(settlement, answer=_read_answer(settlement.answer))
-        if settlement.outcome is not Outcome.DELIVERED:
-            self._notes.failed(receipt.message, settlement)
-        receipt.settle(settlement)
-
-
-def _free_name(name: str, taken: Mapping[str, object]) -> str:
-    """Give a name under which nothing is shown yet: ids begin anew with each life."""
-    if name not in taken:
-        return name
-    return next(other for n in itertools.count(2) if (other := f"{name} ({n})") not in taken)
-
-
-_second = (0, "")
-
-
-def _stamp() -> str:
-    """Give the local time as the original writes it; the text up to the second is made once for each."""
-    global _second  # noqa: PLW0603 - a cache, replaced whole
-    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
-    known, text = _second
-    if known != seconds:
-        text = datetime.fromtimestamp(seconds).isoformat()
-        _second = (seconds, text)
-    return f"{text}.{fraction // 1000:06d}"
-
 
 def _answer(future: Future[T], question: Callable[[], T]) -> None:
     try:
         future.set_result(question())
     except Exception as error:  # noqa: BLE001 - raised again where the asker waits
         future.set_exception(error)
-
-
-def _read_answer(answer: bytes) -> Any:
-    with contextlib.suppress(PilotageError):
-        return decode_value(answer)
-    return None

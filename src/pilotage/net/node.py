@@ -430,7 +430,7 @@ class Net_Node:
     @property
     def msg_counter(self) -> itertools.count[int]:
         """What numbers our messages."""
-        return self._messenger.counter
+        return self._messenger.drafting.counter
 
     @property
     def msgs_received(self) -> int:

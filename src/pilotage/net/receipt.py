@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-import msgspec
-
+from pilotage.net.drafting import Draft
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
@@ -18,23 +17,6 @@ log = logging.getLogger(__name__)
 _lock = threading.Lock()
 
 Callback = Callable[["Receipt"], None]
-
-
-class Draft(msgspec.Struct):
-    """The fields of a message that is made when somebody asks for it: hardly any receipt is asked."""
-
-    id: str
-    sender: str
-    to: str
-    key: str
-    value: Any
-    timestamp: str
-    ttl: int
-    flags: dict[str, Any]
-
-    def message(self) -> Message:
-        """Make the message."""
-        return Message.from_parts(**msgspec.structs.asdict(self))
 
 
 class Receipt:

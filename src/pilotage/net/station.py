@@ -407,7 +407,7 @@ class Station(multiprocessing.Process):
     @property
     def msg_counter(self) -> itertools.count[int]:
         """What numbers its messages, in the station's process."""
-        return self._here.counter
+        return self._here.drafting.counter
 
     @property
     def file_block(self) -> threading.Event:
