@@ -9,6 +9,7 @@ import pytest
 
 from pilotage.net.keys import KeyFolder, KnownKey, make_pair
 from pilotage.net.security import KeyWatch, Security
+from pilotage.protocol.authority import Original
 from pilotage.protocol.errors import InvalidKey
 from tests.conftest import Eventually
 from tests.net.conftest import settings
@@ -139,9 +140,9 @@ def test_a_watch_tells_each_change(folder: KeyFolder, eventually: Eventually) ->
 
 
 def test_security_comes_from_the_preferences(tmp_path: Path) -> None:
-    prefs = settings(KEYDIR=str(tmp_path), ORIGINALS="old@10.0.0.7, rig@::1", INSECURE="yes")
+    prefs = settings(KEYDIR=str(tmp_path), ORIGINALS="old@10.0.0.7, rig@::1=node", INSECURE="yes")
     security = Security.of(prefs)
-    assert security.originals == {("old", "10.0.0.7"), ("rig", "::1")}
+    assert security.originals == {Original("old", "10.0.0.7", "pilot"), Original("rig", "::1", "node")}
     assert security.insecure and security.openness("T").startswith("INSECURE")
     assert Security.of(settings(KEYDIR=str(tmp_path))).openness("T") == "open to this machine only (no key)"
 

@@ -6,7 +6,7 @@ import pytest
 from tests.protocol.builders import RULES, packet, parcel, sent_packets
 
 from pilotage.protocol.admission import Admission
-from pilotage.protocol.authority import Authority, Grant, belongs_to
+from pilotage.protocol.authority import Authority, Grant, Original, belongs_to
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.instructions import Card, Dialect, Hangup, Link, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules, Peer
@@ -27,7 +27,7 @@ GRANTS = {
 
 @pytest.fixture
 def authority():
-    return Authority(GRANTS, [("old", "10.0.0.7")])
+    return Authority(GRANTS, [Original("old", "10.0.0.7")])
 
 
 def keyed(name: str, key: str, boot: int = 1, *, dials: bool = True) -> Card:

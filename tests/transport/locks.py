@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zmq
 
-from pilotage.protocol.authority import Authority, Grant
+from pilotage.protocol.authority import Authority, Grant, Original
 from pilotage.transport.curve import KeyPair, Keyring
 from pilotage.transport.links import SocketRules
 from pilotage.transport.network import ZmqWires
@@ -25,7 +25,7 @@ class Locksmith:
         self.pairs: dict[str, KeyPair] = {}
         self.grants: dict[str, Grant] = {}
         self.given: dict[str, KeyPair] = {}
-        self.original: frozenset[tuple[str, str]] = frozenset()
+        self.original: frozenset[Original] = frozenset()
         self.authorities: dict[str, Authority] = {}
         self._rules = rules
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import zmq
 
+from pilotage.protocol.authority import Original
 from pilotage.protocol.errors import PortInUse
 from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.records import Greeting, Marks, Packet, Parcel, encode_packet
@@ -282,7 +283,7 @@ def test_the_json_wire_runs_inside_with_names_that_belong_to_the_key(
 def test_originals_come_in_by_their_own_gate_by_name_and_address(
     locked: ZmqWorld, locksmith: Locksmith, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locksmith.original = frozenset({("old", "127.0.0.1")})
+    locksmith.original = frozenset({Original("old", "127.0.0.1")})
     hub = locked.ends.listening("hub")
     gate = hub.driver.listener._gates["originals"].port  # type: ignore[union-attr]
     with (
@@ -310,10 +311,10 @@ def test_who_listens_in_reads_nothing(
     cam = locked.ends.dialling("cam", relay.port, host="127.0.0.1")
     secret = b"the animal is called Mousse"
     sends = [
-        cam.send("hub", secret, key="PARAM", frames=[secret * 5000]),
+        cam.send("hub", secret, key="LEVER", frames=[secret * 5000]),
         hub.send("cam", secret, key="START"),
     ]
     eventually(lambda: all(sent.is_delivered for sent in sends))
-    overheard = [word in relay.seen for word in (secret, b"PARAM", b"START", b"X-Name", b"Identity")]
+    overheard = [word in relay.seen for word in (secret, b"LEVER", b"START", b"X-Name", b"Identity")]
     assert len(relay.seen) > 100_000
     assert overheard == [not is_locked] * 5

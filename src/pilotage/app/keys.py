@@ -13,8 +13,8 @@ from pathlib import Path
 from pilotage.app.operator import Operator
 from pilotage.net.keys import KeyFolder, KnownKey, make_pair
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs
-from pilotage.protocol.authority import ROLES
 from pilotage.protocol.errors import Expired, InvalidKey, PilotageError, TaskError
+from pilotage.protocol.roles import ROLES
 from pilotage.services.security.codes import Party
 from pilotage.services.security.pairing import Judge, PairingHost, join
 from pilotage.transport.curve import KeyPair

@@ -33,7 +33,9 @@ from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.inbox import Handled, Token
 from pilotage.protocol.instructions import HandOver
 from pilotage.protocol.message import Message
+from pilotage.protocol.original import read_json
 from pilotage.protocol.records import Marks, Parcel
+from pilotage.protocol.roles import may_be_streamed
 from pilotage.protocol.settlement import DELIVERED, Settlement
 from pilotage.transport.workers import Workers
 
@@ -231,10 +233,9 @@ class Dispatch:
         return read[0] if read is not None else self._given(self._message(parcel, at))
 
     def _message(self, parcel: Parcel, at: int) -> Message:
-        body = parcel.bodies[at]
         if parcel.marks & Marks.JSON:
-            return Message(bytes(body), expand_arrays=self._expands)
-        message = decode_body(parcel.verb, body, parcel.frames)
+            return read_json(parcel, at, expand=self._expands)
+        message = decode_body(parcel.verb, parcel.bodies[at], parcel.frames)
         if parcel.trail and message.sender != parcel.trail[0]:
             _check_sender(str(message.sender), parcel.trail[0])
         return message
@@ -269,12 +270,14 @@ class Dispatch:
         """Call the inner listen of a STREAM for each of its items; headers that an item lacks are added to it.
 
         Raises:
-            InvalidMessage: no stream, or no listen for its inner key.
+            InvalidMessage: no stream, no listen for its inner key, or a key that no stream may have.
         """
         value = message.value
         if not isinstance(value, dict) or not isinstance(value.get("payload"), list):
             raise InvalidMessage("a STREAM's value needs inner_key, headers and a list as payload")
         inner, headers = value.get("inner_key"), value.get("headers") or {}
+        if not may_be_streamed(str(inner)):
+            raise InvalidMessage(f"{inner} can't come in a STREAM: send it as a message of its own")
         if not isinstance(headers, dict):
             raise InvalidMessage(f"a STREAM's headers must be a dictionary, not {type(headers).__name__}")
         listen = self._listens.get(str(inner))

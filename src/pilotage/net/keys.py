@@ -3,6 +3,7 @@
     KEYDIR/NAME.secret     a key of ours, whole; nobody else may read it (mode 0600)
     KEYDIR/NAME.key        its public half, to be given away
     KEYDIR/known/*.key     the public keys of others; what counts is the name inside, not the file's
+    KEYDIR/roles.toml      what roles may send, where that isn't the built-in table (see `role_files`)
 
 Each is TOML: `name`, `public`, and `secret` in the first; in the last also `role`, `via`, and `next`, the key that is
 about to replace `public`.
@@ -28,8 +29,10 @@ import zmq
 from zmq.utils import z85
 
 from pilotage.net.pref_values import read_name
-from pilotage.protocol.authority import ROLES, Grant, belongs_to
+from pilotage.net.role_files import read_roles
+from pilotage.protocol.authority import Grant, belongs_to
 from pilotage.protocol.errors import InvalidKey
+from pilotage.protocol.roles import ROLES
 from pilotage.transport.curve import KeyPair, Keyring
 
 KEY_CHARS = 40
@@ -207,7 +210,7 @@ class KeyFolder:
             is_running: a file of our own that can't be used isn't there either.
 
         Raises:
-            InvalidKey: a file of our own can't be used.
+            InvalidKey: a file of our own can't be used, or the roles'.
         """
         ours, known = self.own(unfit if is_running else None), self.known(unfit)
         grants = {key: Grant(one.name, one.role, one.via) for one in known for key in one.keys}
@@ -217,7 +220,8 @@ class KeyFolder:
             grants[pair.public] = Grant(pair.name, "admin")
             stations.setdefault(pair.name, (pair.public,))
         successors = frozenset(one.next for one in known if one.next)
-        return Keyring(_fitting(ours, name), grants, stations, successors)
+        roles = _tolerantly(read_roles, self.folder, unfit if is_running else None)
+        return Keyring(_fitting(ours, name), grants, stations, successors, roles)
 
     def stamp(self) -> tuple[tuple[str, int, int, int], ...]:
         """Give something that changes whenever a file does; none is read for it."""

@@ -149,7 +149,7 @@ class Messenger:
         )
         self._left: list[Kept] = []
         keyring = config.security.keyring(config.name)
-        self._authority = Authority(keyring.grants, keyring.originals)
+        self._authority = Authority(keyring.grants, keyring.originals, keyring.roles)
         self._wires: Wires = wires or ZmqWires(None, keyring, self._authority)
         self._key_watch: KeyWatch | None = None
         self._notes = NoteLog(logger)
@@ -251,7 +251,7 @@ class Messenger:
 
     def _take_keys(self, driver: Driver, wires: ZmqWires, keyring: Keyring, *, redials: bool) -> None:
         wires.keyring = keyring
-        self._authority.change(keyring.grants)
+        self._authority.change(keyring.grants, keyring.roles)
         driver.judge_anew(redials=redials)
 
     @property

@@ -125,10 +125,10 @@ class Prefs:
         "Speak in clear with other machines, too; warned of wherever state is shown.",
     )
     originals: tuple[str, ...] = _pref(
-        "list of NAME@ADDRESS",
+        "list of NAME@ADDRESS or NAME@ADDRESS=ROLE",
         values.read_originals,
         (),
-        "Original Autopilot peers that may come in clear, each with its address.",
+        "Original Autopilot peers that may come in clear, each with its address and role (pilot or node).",
     )
     originalport: int = _pref(
         "port",

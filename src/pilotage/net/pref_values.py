@@ -17,6 +17,8 @@ from typing import TypeVar
 
 MAX_NAME_BYTES = 200
 MAX_PORT = 65535
+ORIGINALS_ROLES = ("pilot", "node")
+"""What an original that comes without a key may be; the first if nothing is said."""
 
 Reader = Callable[[object], object]
 _Member = TypeVar("_Member", bound=StrEnum)
@@ -158,7 +160,7 @@ def read_switch(raw: object) -> bool:
 
 
 def read_originals(raw: object) -> tuple[str, ...]:
-    """Read who may come without a key: a list, or a text with commas, of NAME@ADDRESS."""
+    """Read who may come without a key: a list, or a text with commas, of NAME@ADDRESS, or NAME@ADDRESS=ROLE."""
     if is_blank(raw):
         return ()
     items = _split(raw) if isinstance(raw, str) else raw
@@ -168,13 +170,23 @@ def read_originals(raw: object) -> tuple[str, ...]:
 
 
 def _read_original(raw: object) -> str:
-    name, at, address = read_text(raw).rpartition("@")
-    if not at:
+    if "@" not in read_text(raw):
         raise ValueError("must name each original with the address that it comes from: NAME@ADDRESS")
+    name, address, role = split_original(read_text(raw))
+    if role not in ORIGINALS_ROLES:
+        raise ValueError(f"{raw!r:.80}: an original can be {' or '.join(ORIGINALS_ROLES)}, not {role!r:.40}")
     try:
-        return f"{read_pilot_name(name)}@{ipaddress.ip_address(address.strip())}"
+        place = f"{read_pilot_name(name)}@{ipaddress.ip_address(address.strip())}"
     except ValueError as error:
-        raise ValueError(f"{raw!r:.80} is not NAME@ADDRESS: {error}") from error
+        raise ValueError(f"{raw!r:.80} is not NAME@ADDRESS or NAME@ADDRESS=ROLE: {error}") from error
+    return place if role == ORIGINALS_ROLES[0] else f"{place}={role}"
+
+
+def split_original(text: str) -> tuple[str, str, str]:
+    """Give name, address and role of an original; it is a pilot if nothing is said."""
+    name, _, place = text.rpartition("@")
+    address, _, role = place.partition("=")
+    return name, address, role.strip() or ORIGINALS_ROLES[0]
 
 
 def read_positive(raw: object) -> float:

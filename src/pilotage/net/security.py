@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pilotage.net.keys import KeyFolder
 from pilotage.net.pref_keys import Prefs
+from pilotage.net.pref_values import split_original
+from pilotage.protocol.authority import Original
 from pilotage.protocol.errors import InvalidKey
 from pilotage.transport.curve import Keyring
 
@@ -29,20 +31,19 @@ class Security:
     Attributes:
         keys: KEYDIR; None for no keys at all.
         insecure: INSECURE.
-        originals: ORIGINALS, each a name and an address.
+        originals: ORIGINALS.
         originals_port: ORIGINALPORT.
     """
 
     keys: Path | None = None
     insecure: bool = False
-    originals: frozenset[tuple[str, str]] = frozenset()
+    originals: frozenset[Original] = frozenset()
     originals_port: int = 0
 
     @classmethod
     def of(cls, settings: Prefs) -> Security:
         """Take it from preferences."""
-        pairs = (original.rpartition("@") for original in settings.originals)
-        originals = frozenset((name, address) for name, _, address in pairs)
+        originals = frozenset(Original(*split_original(original)) for original in settings.originals)
         return cls(settings.keydir, settings.insecure, originals, settings.originalport)
 
     def keyring(self, name: str, *, is_running: bool = False) -> Keyring:

@@ -11,6 +11,8 @@
 What belongs to a name `rig`: `rig`, its inner node `_rig`, and everything that begins with `rig_` or `_rig_` (its
 streams, its tools). Where a longer name has an owner of its own (`rig_a` beside `rig`), that one owns it.
 
+What such a key may send, and to whom, is its role's (see `roles`); without a key, on loopback, everything.
+
 Law of this room: a connection is judged once, and a name that somebody brings once for each bringer; no message pays.
 """
 
@@ -18,10 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from pilotage.protocol.instructions import Card
+from pilotage.protocol.rights import Rights
+from pilotage.protocol.roles import Recipient, Roles
 
-ROLES = ("pilot", "node", "viewer", "operator", "admin")
 MAX_VIA = 16
 
 
@@ -31,13 +36,27 @@ class Grant:
 
     Attributes:
         name: the name that it speaks for.
-        role: what its owner is here, one of `ROLES`.
+        role: what its owner is here, one of `roles.ROLES`.
         via: the station, known by a key of its own, through which its messages may come too; "" for none.
     """
 
     name: str
     role: str = "pilot"
     via: str = ""
+
+
+class Original(NamedTuple):
+    """An original peer that may come without a key.
+
+    Attributes:
+        name: its name.
+        address: where it must come from.
+        role: what it is here.
+    """
+
+    name: str
+    address: str
+    role: str = "pilot"
 
 
 def belongs_to(name: str, owner: str) -> bool:
@@ -51,22 +70,33 @@ class Authority:
 
     Args:
         grants: for each public key what it is good for.
-        originals: names of originals that may come without a key, each with the address it must come from.
+        originals: who may come without a key.
+        roles: what each role may send.
     """
 
     def __init__(
-        self, grants: Mapping[str, Grant] | None = None, originals: Iterable[tuple[str, str]] = ()
+        self,
+        grants: Mapping[str, Grant] | None = None,
+        originals: Iterable[Original] = (),
+        roles: Roles | None = None,
     ) -> None:
-        self._originals = frozenset(originals)
+        self._originals = {(one.name, one.address): Grant(one.name, one.role) for one in originals}
         self._grants: dict[str, Grant] = {}
         self._owners: dict[str, Grant] = {}
-        self.change(grants or {})
+        self._roles = Roles()
+        self.change(grants or {}, roles)
 
-    def change(self, grants: Mapping[str, Grant]) -> None:
-        """Take other keys instead; whoever is connected has to be judged anew (`Exchange.authority_changed`)."""
+    def change(self, grants: Mapping[str, Grant], roles: Roles | None = None) -> None:
+        """Take other keys instead; whoever is connected has to be judged anew (`Exchange.authority_changed`).
+
+        Args:
+            grants: all keys.
+            roles: another table, if there is one.
+        """
         self._grants = dict(grants)
-        self._owners = {name: Grant(name) for name, _ in self._originals}
+        self._owners = {grant.name: grant for grant in self._originals.values()}
         self._owners |= {grant.name: grant for grant in grants.values()}
+        self._roles = roles or self._roles
 
     def knows(self, key: str) -> bool:
         """Tell whether a public key is good for anything."""
@@ -75,6 +105,34 @@ class Authority:
     def grant(self, card: Card) -> Grant | None:
         """Give what a peer's key is good for; None for one without a key, or whose key isn't known."""
         return self._grants.get(card.key) if card.key else None
+
+    def rights(self, card: Card, me: str, *, is_root: bool) -> Rights | None:
+        """Give what a peer may send; None where it may send everything: nothing is looked up for it then.
+
+        Args:
+            card: of the peer.
+            me: who we are.
+            is_root: there is no station above us.
+        """
+        if not card.dials or not (card.key or card.address):
+            return None
+        grant = self.grant(card) or self._originals.get((card.name, card.address))
+        if grant is None:
+            return None  # it doesn't come in at all
+        return Rights(grant.name, grant.role, self._roles, partial(self._who, grant.name, me, is_root))
+
+    def _who(self, sender: str, me: str, is_root: bool, name: str) -> Recipient:
+        """Tell who somebody is to the holder of a key."""
+        owner = self._owner(name)
+        if owner is None:
+            # Whom we don't know is somebody's whom the station above knows.
+            is_up = not name or belongs_to(name, me) or not is_root
+            return Recipient.UP if is_up else Recipient.OTHERS
+        if owner.name == me or owner.role == "admin":
+            return Recipient.UP
+        if self._leads_to(sender, owner):
+            return Recipient.OWN
+        return Recipient.VIEWERS if owner.role == "viewer" else Recipient.OTHERS
 
     def refusal(self, card: Card) -> str:
         """Tell why somebody can't come in under the name that it claims; "" if it can."""

@@ -10,7 +10,7 @@ Law of this room: each stimulus takes a batch and is answered by few, large inst
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.neighbours import Neighbours
-from pilotage.protocol.original import Confirmation
+from pilotage.protocol.original import Confirmation, claimed_senders
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.outgoing import Outgoing
 from pilotage.protocol.patience import Patience, PatienceRules
@@ -49,6 +49,7 @@ from pilotage.protocol.records import (
     Verdict,
     decode_packet,
 )
+from pilotage.protocol.rights import Rights
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
@@ -360,7 +361,8 @@ class Exchange:
             self.received += ack.fresh
             ack.fresh = 0
             self._route_ack(ack)
-        for parcel in packet.parcels:
+        rights = peer.rights
+        for parcel in packet.parcels if rights is None else self._permitted(peer, rights, packet.parcels):
             parcel.trail.append(peer.name)
             self.received += len(parcel.bodies)
             if len(parcel.trail) > 1 and (stolen := self.routing.learn(parcel.trail)):
@@ -369,6 +371,34 @@ class Exchange:
                 self._forward_or_hold(parcel)
         if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
+
+    def _permitted(self, peer: Peer, rights: Rights, parcels: Iterable[Parcel]) -> Iterator[Parcel]:
+        """Give those of a peer's parcels that its role lets it send; refuse the others."""
+        for parcel in parcels:
+            # A probe asks only how earlier messages stand.
+            text = "" if parcel.marks & Marks.PROBE else rights.refusal(parcel.verb, parcel.path)
+            if parcel.marks & Marks.JSON and not text:
+                text = self._forgery(peer, parcel)
+            if not text:
+                yield parcel
+                continue
+            parcel.trail.append(peer.name)
+            self._note_not_allowed(parcel.trail[0], parcel.verb, parcel.path[-1], text)
+            self.received += len(parcel.bodies)
+            self.counts["refused"] += len(parcel.bodies)
+            # Sending it again would not help, so that durable ones end by this, too.
+            self._say_refused(parcel, Reason.NOT_ALLOWED, text)
+
+    def _forgery(self, peer: Peer, parcel: Parcel) -> str:
+        """Tell what is wrong with who an original's message, carried by a station that stands in for it, says it is."""
+        for sender in claimed_senders(parcel):
+            if not sender or (sender != peer.name and self.routing.learn([sender, peer.name])):
+                return f"{peer.name} can't speak for {sender!r:.80}"
+        return ""
+
+    def _note_not_allowed(self, who: str, verb: str, target: str, text: str) -> None:
+        self.counts["not allowed"] += 1
+        self._out.note(Level.WARNING, text, who, verb, target)
 
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
         """An original peer sent something: stand in for it as the originator."""
@@ -388,7 +418,16 @@ class Exchange:
             self._out.note(Level.WARNING, f"{peer.name} can't speak for {taken.sender!r:.80}")
             return
         if taken.request is not None:
-            self._out.ended += self.outbox.send((taken.request,), self._now)
+            self._send_for(peer, taken.request)
+
+    def _send_for(self, peer: Peer, request: SendRequest) -> None:
+        """Send what an original has sent, if its role lets it."""
+        text = peer.rights.refusal(request.verb, request.path) if peer.rights is not None else ""
+        if text:
+            self._note_not_allowed(peer.name, request.verb, request.path[-1], text)
+            self._out.ended.append((request.handle, refused(Reason.NOT_ALLOWED, text)))
+        else:
+            self._out.ended += self.outbox.send((request,), self._now)
 
     # Routes
 
@@ -471,9 +510,12 @@ class Exchange:
         self.counts["refused"] += len(parcel.bodies)
         self._out.note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
         if not parcel.marks & Marks.DURABLE:
-            places = range(parcel.seq, parcel.seq + len(parcel.bodies))
-            verdicts = [Verdict(seq, Outcome.REFUSED, reason, text) for seq in places]
-            self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, verdicts))
+            self._say_refused(parcel, reason, text)
+
+    def _say_refused(self, parcel: Parcel, reason: Reason, text: str) -> None:
+        places = range(parcel.seq, parcel.seq + len(parcel.bodies))
+        verdicts = [Verdict(seq, Outcome.REFUSED, reason, text) for seq in places]
+        self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, verdicts))
 
     def _route_ack(self, ack: Ack) -> None:
         path = ack.path

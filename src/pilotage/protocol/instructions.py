@@ -34,6 +34,7 @@ class Card(msgspec.Struct, frozen=True):
         dials: it connected to us (True), or we to it (False).
         key: the public key that the connection has proved to be its own; "" without encryption.
         address: where it comes from, if it came by the gate for originals; "" elsewhere.
+        host: where it comes from, for people.
     """
 
     dialect: Dialect
@@ -42,6 +43,7 @@ class Card(msgspec.Struct, frozen=True):
     dials: bool = True
     key: str = ""
     address: str = ""
+    host: str = ""
 
 
 class Service(Enum):
@@ -148,12 +150,14 @@ class Note(msgspec.Struct, frozen=True):
         text: what there is to say.
         who: who was refused something, as it calls itself.
         verb: what it was refused, which is to be recorded; "" where it is no such note.
+        target: to whom it had sent that.
     """
 
     level: Level
     text: str
     who: str = ""
     verb: str = ""
+    target: str = ""
 
 
 Instruction = (

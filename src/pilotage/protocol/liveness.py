@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.instructions import Card, Dialect, Link, PeerState
+from pilotage.protocol.rights import Rights
 
 LONGEST_STRETCH = 10.0
 LONGEST_LOOK_S = 10.0
@@ -78,12 +79,12 @@ class Peer:
     """A neighbour: one that a link leads to.
 
     `is_ours`: it speaks our own wire. `awaits_pong`: it is to be answered with the next look at all neighbours.
-    `stretch`: how much longer the times are between us two.
+    `stretch`: how much longer the times are between us two. `rights`: what it may send; None if it may everything.
     """
 
     __slots__ = (
         *("awaits_pong", "boot", "card", "heard", "is_ours"),
-        *("link", "name", "spoken", "state", "stretch", "value"),
+        *("link", "name", "rights", "spoken", "state", "stretch", "value"),
     )
 
     def __init__(self, link: Link, card: Card, now: float) -> None:
@@ -98,6 +99,7 @@ class Peer:
         self.stretch = 1.0
         self.awaits_pong = False
         self.value = ""
+        self.rights: Rights | None = None
 
     def judge(self, now: float, rules: LivenessRules) -> PeerState:
         """Tell the state that its silence puts it in."""

@@ -99,6 +99,7 @@ class Neighbours:
         """A neighbour is in: give it its name, and all that waits for it."""
         self.admission.admitted(peer)
         self.admission.beat_again()
+        self._give_rights(peer)
         self._routing.add(peer)
         if peer.is_ours and peer.card.dials:
             self._tell_door(peer)
@@ -169,11 +170,16 @@ class Neighbours:
         self._out.greet(link, "refused", text)
         self.barred.add(link)
 
+    def _give_rights(self, peer: Peer) -> None:
+        routing = self._routing
+        peer.rights = self._authority.rights(peer.card, routing.me, is_root=not routing.upstream)
+
     def judge_anew(self) -> None:
-        """Keys have changed: whoever has lost the right to its name is turned away."""
+        """Keys or roles have changed: whoever has lost the right to its name is turned away."""
         for peer in self._routing:
             text = self._authority.refusal(peer.card)
             if not text:
+                self._give_rights(peer)
                 continue
             self.lose(peer.link, text)
             if peer.card.dials:

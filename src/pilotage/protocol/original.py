@@ -9,9 +9,11 @@ Law of this room: the original's quirks are met here and nowhere else.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from pilotage.protocol.arrays import ArrayForm, collapse_arrays, expand_arrays
 from pilotage.protocol.bodies import decode_body
@@ -114,6 +116,36 @@ def _path(names: list[str], to: object, me: str) -> tuple[str, ...]:
     return (str(to),)
 
 
+class _Claim(msgspec.Struct):
+    """What of a message says whose it is."""
+
+    sender: str = ""
+
+
+_claims = msgspec.json.Decoder(_Claim)
+
+
+def claimed_senders(parcel: Parcel) -> Iterator[str]:
+    """Read who has written the originals' messages that a parcel carries, and no more of them; "" for nobody."""
+    for body in parcel.bodies:
+        try:
+            yield _claims.decode(body).sender
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            yield ""
+
+
+def read_json(parcel: Parcel, at: int = 0, *, expand: bool = False) -> Message:
+    """Read an original's message that a parcel of ours carries.
+
+    Raises:
+        MalformedFrame: it is no message, or has another key than its parcel, by which it was judged on the way.
+    """
+    message = Message(bytes(parcel.bodies[at]), expand_arrays=expand)
+    if message.key != parcel.verb:
+        raise MalformedFrame(f"a message with key {message.key!r:.40} travels as {parcel.verb!r:.40}")
+    return message
+
+
 def form_of(message: Message) -> ArrayForm:
     """Tell which array form the writer of an envelope understands, by the fields that its version writes."""
     fields = message.__dict__
@@ -161,7 +193,7 @@ def write_letter(parcel: Parcel, form: ArrayForm) -> Letter:
         InvalidMessage: it holds what JSON can't say.
     """
     if parcel.marks & Marks.JSON:
-        message = Message(bytes(parcel.bodies[0]))
+        message = read_json(parcel)
         if b"NUMPY_ARRAY" not in parcel.bodies[0] or form_of(message) is form:
             return _letter(message, bytes(parcel.bodies[0]))
         message.value = collapse_arrays(expand_arrays(message.value), form)

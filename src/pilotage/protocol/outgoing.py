@@ -55,9 +55,9 @@ class Outgoing:
         """Tell whether something goes to a neighbour anyway."""
         return bool(self._packets)
 
-    def note(self, level: Level, text: str, who: str = "", verb: str = "") -> None:
+    def note(self, level: Level, text: str, who: str = "", verb: str = "", target: str = "") -> None:
         """Say something to whoever reads the log; with a verb, that somebody was refused it."""
-        self.others.append(Note(level, text, who, verb))
+        self.others.append(Note(level, text, who, verb, target))
 
     def greet(self, link: Link, word: str, text: str = "") -> None:
         """Say something to a neighbour about its link."""

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils import z85
 
-from pilotage.protocol.authority import Grant
+from pilotage.protocol.authority import Grant, Original
 from pilotage.protocol.errors import Locked
+from pilotage.protocol.roles import Roles
 
 ZAP_PLACE = "inproc://zeromq.zap.01"
 ZAP_VERSION = b"1.0"
@@ -50,8 +51,9 @@ class Keyring:
         grants: for each public key that we know what it is good for.
         stations: for each name the public keys by which a station of that name may answer us, the likeliest first.
         successors: keys that are to follow others, and do so once they are used.
+        roles: what each role may send; None where the file that says it can't be used.
         insecure: we have been told by name to speak in clear with other machines.
-        originals: names and addresses of originals that may come without a key.
+        originals: who may come without a key.
         originals_port: the port of their gate.
     """
 
@@ -59,8 +61,9 @@ class Keyring:
     grants: Mapping[str, Grant] = field(default_factory=dict)
     stations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     successors: frozenset[str] = frozenset()
+    roles: Roles | None = None
     insecure: bool = False
-    originals: frozenset[tuple[str, str]] = frozenset()
+    originals: frozenset[Original] = frozenset()
     originals_port: int = 0
 
 

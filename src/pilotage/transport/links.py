@@ -345,7 +345,7 @@ class Listener(Endpoint):
         except zmq.ZMQError:
             # It speaks a protocol older than any peer of ours: nobody, and nothing would tell us of its end.
             return link, Card(Dialect.OWN, "")
-        card = _card_of(frame, routing_id)
+        card = replace(_card_of(frame, routing_id), host=_address_of(frame))
         if self._gate.mark:
             card = self._marked(card, routing_id, str(frame.get(self._gate.mark)))
         # A newcomer may have the descriptor of a connection whose end we have not looked at yet.
@@ -375,6 +375,13 @@ def port_in_use(name: str, port: int, text: str) -> PortInUse:
         f"{name} can't listen on port {port}: {text}. Is another Pilotage running here? "
         "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
     )
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    """Read where a frame's sender is, for people."""
+    with contextlib.suppress(zmq.ZMQError, ValueError):
+        return str(frame.get(PEER_ADDRESS))
+    return ""
 
 
 def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:

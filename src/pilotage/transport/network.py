@@ -55,7 +55,9 @@ class ZmqWires:
     ) -> None:
         self.rules = rules or SocketRules()
         self.keyring = keyring or Keyring()
-        self.authority = authority or Authority(self.keyring.grants, self.keyring.originals)
+        self.authority = authority or Authority(
+            self.keyring.grants, self.keyring.originals, self.keyring.roles
+        )
         self.machine = machine_mark()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.on_locked: Callable[[], None] = lambda: None
