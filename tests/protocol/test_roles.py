@@ -6,9 +6,12 @@ import pytest
 from tests.protocol.builders import RULES, envelope, packet, parcel, sent_packets
 from tests.protocol.test_authority import arrive, keyed
 
+from pilotage.protocol.arrays import ArrayForm
 from pilotage.protocol.authority import Authority, Grant, Original
+from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.instructions import Card, Dialect, HandOver, Link, Note, Service
+from pilotage.protocol.original import claimed_senders, read_json, write_letter
 from pilotage.protocol.records import Greeting, Marks
 from pilotage.protocol.rights import MAX_DECIDED, Rights
 from pilotage.protocol.roles import (
@@ -309,3 +312,18 @@ def test_an_original_behind_a_station_is_heard(authority):
     body = envelope(sender="n1", key="STATE")
     out = send(exchange, "rig", parcel(1, marks=Marks.JSON, path=["T"], trail=[], verb="STATE", body=body))
     assert [one for one in out if isinstance(one, HandOver)]
+
+
+def test_a_message_in_an_originals_form_has_the_key_that_it_travels_with():
+    travels = parcel(1, marks=Marks.JSON, verb="DATA", body=envelope(sender="n1", key="START"))
+    with pytest.raises(MalformedFrame, match="a message with key 'START' travels as 'DATA'"):
+        read_json(travels)
+    with pytest.raises(MalformedFrame, match="travels as"):
+        write_letter(travels, ArrayForm.AUTOPILOT_05)
+    assert read_json(parcel(1, marks=Marks.JSON, verb="K", body=envelope())).value == 1
+
+
+def test_every_message_of_a_run_says_whose_it_is():
+    run = parcel(1, marks=Marks.JSON)
+    run.bodies = [envelope(sender="a"), envelope(sender="b"), b"[", b'{"sender": 1}']
+    assert list(claimed_senders(run)) == ["a", "b", "", ""]
