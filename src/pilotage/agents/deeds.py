@@ -14,22 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any
 
+from pilotage.agents.acquaintances import HERE, Acquaintances
 from pilotage.agents.ports import Audit, Who
 from pilotage.net.listens import Origin
 from pilotage.protocol.patience import Buckets
 
-HERE = Who("", "this process", "", ())
 MAX_DETAIL_CHARS = 2_000
 REFUSALS_AT_ONCE, REFUSALS_A_SECOND = 50.0, 2.0
 
 _who: ContextVar[Who] = ContextVar("who", default=HERE)
-
-
-def who_of(origin: Origin | None) -> Who:
-    """Tell who a message comes from, as far as its way tells: the name at its far end, and who it came through."""
-    if origin is None or not origin.trail:
-        return HERE
-    return Who("", origin.trail[0], "", tuple(origin.trail[1:]))
 
 
 class Deeds:
@@ -37,10 +30,12 @@ class Deeds:
 
     Args:
         audit: the log; None to keep none.
+        known: tells who is at the far end of a message's way.
     """
 
-    def __init__(self, audit: Audit | None) -> None:
+    def __init__(self, audit: Audit | None, known: Acquaintances) -> None:
         self._audit = audit
+        self._known = known
         self._lock = threading.Lock()
         self._refusals: Buckets[str] = Buckets(REFUSALS_AT_ONCE, REFUSALS_A_SECOND)
         self._untold = 0
@@ -66,7 +61,7 @@ class Deeds:
     ) -> Future[Any]:
         """Have a pool do something in somebody's name."""
         context = copy_context()
-        context.run(_who.set, who_of(origin))
+        context.run(_who.set, self._who_of(origin))
         return pool.submit(context.run, work, *given, **named)
 
     @contextlib.contextmanager
@@ -75,8 +70,11 @@ class Deeds:
         try:
             yield
         except Exception as error:
-            self.refused(who_of(origin), verb, str(error), str(target or ""))
+            self.refused(self._who_of(origin), verb, str(error), str(target or ""))
             raise
+
+    def _who_of(self, origin: Origin | None) -> Who:
+        return self._known.who(origin.trail if origin is not None else ())
 
     def refused(self, who: Who, verb: str, text: str, target: str = "") -> None:
         """Note that somebody was refused something; a flood of refusals is counted instead."""

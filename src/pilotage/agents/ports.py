@@ -144,9 +144,9 @@ class Who(NamedTuple):
     """Who has asked for something, as far as it is known; "" for what isn't.
 
     Attributes:
-        key: its key's fingerprint.
+        key: the public key by which it came in, or else the station that vouches for it.
         name: the name that it goes by.
-        address: where it connected from.
+        address: where that connected from.
         via: names of the peers that its message came through.
     """
 

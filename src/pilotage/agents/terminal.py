@@ -14,12 +14,13 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from pilotage.agents.account import number_of, values_of
+from pilotage.agents.acquaintances import Acquaintances
 from pilotage.agents.backlog import all_of
 from pilotage.agents.coherence import Coherence
 from pilotage.agents.continuous import sender_of, split_items
 from pilotage.agents.deeds import Deeds
 from pilotage.agents.keeper import Keeper
-from pilotage.agents.ports import Archive, Archives, Audit, TrialRow, Who
+from pilotage.agents.ports import Archive, Archives, Audit, TrialRow
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
 from pilotage.agents.successors import TerminalSuccessors
@@ -75,7 +76,8 @@ class Terminal:
 
     def __init__(self, archives: Archives, settings: Prefs | None = None, audit: Audit | None = None) -> None:
         self.settings = settings or prefs.snapshot()
-        self._deeds = Deeds(audit)
+        self._known = Acquaintances(TERMINAL_ID)
+        self._deeds = Deeds(audit, self._known)
         self.roster = Roster(self.settings.pilot_db)
         self.sessions = Sessions(archives, self._facts())
         self.on_trouble: Callable[[str, str, bool], object] = lambda place, text, is_over: None
@@ -166,6 +168,7 @@ class Terminal:
     def _station_restarted(self) -> None:
         """Nobody is connected to a new station; who comes again is told of."""
         self.roster.lose_all()
+        self._known.lose_all()
         self.plots.lose_all()
         self._ask_all()
 
@@ -280,6 +283,7 @@ class Terminal:
         """Take note of how a pilot's connection is, as our station or one on the way to it says."""
         if not isinstance(value, dict):
             raise InvalidMessage("PEER needs a dictionary with name and link")
+        self._known.note(value)
         self.plots.note(str(value.get("name")), is_there=value.get("link") != "gone")
         self.roster.note_link(str(value.get("name")), str(value.get("link")), str(value.get("via") or ""))
 
@@ -388,13 +392,13 @@ class Terminal:
             InvalidMessage: it is nobody's to tell, or no such value.
         """
         trail = origin.trail if origin is not None else ()
-        if not trail or trail[-1] != TERMINAL_ID or len(trail) > 2:
-            raise InvalidMessage("AUDIT is told by our own station, or by one that is connected to it")
+        if not trail or trail[-1] != TERMINAL_ID:
+            raise InvalidMessage("AUDIT is told by our own station, or comes through it")
         if not isinstance(value, dict) or not isinstance(value.get("verb"), str):
             raise InvalidMessage("AUDIT needs a dictionary with name, verb and outcome")
         told = {what: str(value.get(what) or "")[:MAX_NAME_CHARS] for what in ("name", "verb", "target")}
-        told_by = () if trail == (TERMINAL_ID,) else (f"as {trail[0]} says",)
-        who = Who("", told["name"], "", told_by)
+        told_by = () if trail == (TERMINAL_ID,) else (f"as {trail[0]} says", *trail[1:-1])
+        who = self._known.who(trail, told["name"], told_by)
         if value.get("refused"):
             self._deeds.refused(who, told["verb"], str(value["refused"]), told["target"])
         else:

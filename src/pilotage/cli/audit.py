@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pilotage.services.audit import Link
 
 
+KEY_CHARS = 8
+"""What of a key is shown, as in refusals: enough to find it in `pilotage keys list`."""
+
+
 def audit(
     session: Annotated[
         str, typer.Argument(metavar="[SESSION]", help="Only what concerns this session.")
@@ -59,7 +63,9 @@ def _row(link: Link) -> list[Any]:
     fields = link.fields
     at = fields.get("at")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if isinstance(at, float) else "?"
-    known = [str(fields.get(name) or "") for name in ("name", "address", "key")]
+    known = [str(fields.get(name) or "") for name in ("name", "address")]
+    if key := str(fields.get("key") or ""):
+        known.append(f"key {key[:KEY_CHARS]}…")
     via = fields.get("via")
     who = " ".join(filter(None, known)) + (
         f" via {' '.join(map(str, via))}" if isinstance(via, list) and via else ""

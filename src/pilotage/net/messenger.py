@@ -489,6 +489,14 @@ class Messenger:
         routing = self.exchange.routing
         return name in routing.names or name in routing.through()
 
+    def seen_as(self, name: str) -> dict[str, str]:
+        """Tell by which key and from where a neighbour has come; nothing of what isn't known. Any thread."""
+        peer = self.exchange.routing.names.get(name)
+        if peer is None:
+            return {}
+        told = {"key": peer.card.key, "address": peer.card.address or peer.card.host}
+        return {what: text for what, text in told.items() if text}
+
     def keep_value(self, name: str, value: str) -> None:
         """Keep the state that a neighbour told, for `senders`. Any thread."""
         peer = self.exchange.routing.names.get(name)

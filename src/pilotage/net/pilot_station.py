@@ -18,7 +18,7 @@ from pilotage.net.security import Security
 from pilotage.net.station import Station, checked_state
 from pilotage.net.stimuli import missing_files, stimulus_files
 from pilotage.protocol.errors import InvalidMessage, MachineError, TaskError
-from pilotage.protocol.instructions import PeerChanged, PeerState
+from pilotage.protocol.instructions import Note, PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
 
 FETCH_DEADLINE_S = 30.0
@@ -86,6 +86,7 @@ class Pilot_Station(Station):
     def started(self) -> None:
         """Be ready to ask for files, and to tell who comes and goes."""
         self._here.on_peer = self._peer_changed
+        self._here.on_refused = self._tell_refused
         self._starting = threading.Lock()
         self._fetcher = Fetcher(self.settings.sounddir, self._ask_for, self.file_block)
 
@@ -105,6 +106,7 @@ class Pilot_Station(Station):
     def _tell_peer(self, name: str, state: PeerState, text: str = "") -> None:
         # Our own pilot's process stands for us: it is what the Terminal knows by our name.
         told = {"name": self.id if name == self.inner else name, "link": str(state), "text": text}
+        told |= self._here.seen_as(name)
         if self._way_up_is_ours():
             self.push(key="PEER", value={**told, "via": self.id}, flags=QUIET)
 
@@ -317,7 +319,16 @@ class Pilot_Station(Station):
         ):
             return
         told = {"name": by, "verb": str(msg.key), "target": self.id, "refused": refused}
-        self.push(to=f"_{TERMINAL_ID}", key="AUDIT", value={**told, "detail": gist(msg.value)}, flags=QUIET)
+        self._record({**told, "detail": gist(msg.value)})
+
+    def _tell_refused(self, note: Note) -> None:
+        """The core has refused somebody something. On the loop's thread; of a flood some are enough."""
+        if self._way_up_is_ours() and self._refusals.take("", 1.0, time.monotonic()):
+            told = {"name": note.who or "a stranger", "verb": note.verb, "target": note.target}
+            self._record({**told, "refused": note.text})
+
+    def _record(self, told: dict[str, Any]) -> None:
+        self.push(to=f"_{TERMINAL_ID}", key="AUDIT", value=told, flags=QUIET)
 
     def l_forward(self, msg: Message) -> Receipt:
         """Pass the message on to the pilot."""

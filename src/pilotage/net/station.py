@@ -40,6 +40,7 @@ from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.patience import Buckets
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.descriptors import raise_limit
@@ -50,6 +51,8 @@ ASK_TIMEOUT_S = 5.0
 LAST_WORDS_S = 0.1
 MAX_STATE_CHARS = 40
 ROOT_PATIENCE_S = 5.0
+REFUSALS_AT_ONCE, REFUSALS_A_SECOND = 50.0, 5.0
+"""What of a flood of refusals is told on."""
 ORPHAN_GRACE_S = 0.4
 
 
@@ -118,6 +121,7 @@ class Station(multiprocessing.Process):
         self.security = security or Security.of(prefs.snapshot())
         self._journals = journal_folder(journal)
         self._pushed: set[str] = set()
+        self._refusals: Buckets[str] = Buckets(REFUSALS_AT_ONCE, REFUSALS_A_SECOND)
         self._maker_pid = os.getpid()
         self._child_line: Any = None
         self._control: ParentEnd | None = None

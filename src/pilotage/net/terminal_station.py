@@ -20,12 +20,10 @@ from pilotage.net.station import Station, checked_state
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.instructions import Note, PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.patience import Buckets
 from pilotage.protocol.records import Parcel
 
 QUIET = {Flag.NOLOG.value: True}
 MAX_PILOTS = 10_000
-REFUSALS_AT_ONCE, REFUSALS_A_SECOND = 50.0, 5.0
 
 
 class Terminal_Station(Station):
@@ -54,7 +52,6 @@ class Terminal_Station(Station):
         self.settings = settings
         self.plot_timer: float = 0.0
         self._plots = Plots(self._send_to_plot, self._count_dropped)
-        self._refusals: Buckets[str] = Buckets(REFUSALS_AT_ONCE, REFUSALS_A_SECOND)
         self.listens.update(
             {
                 "PING": self.l_ping,
@@ -133,6 +130,7 @@ class Terminal_Station(Station):
     def _tell_peer(self, change: PeerChanged) -> None:
         if change.name != self.inner and self._here.knows(self.inner):
             told = {"name": change.name, "link": str(change.state), "text": change.text}
+            told |= self._here.seen_as(change.name)
             self.send(to=self.inner, key="PEER", value=told, flags=QUIET)
 
     def l_ping(self, msg: Message) -> None:
@@ -272,7 +270,8 @@ class Terminal_Station(Station):
         """The core has refused somebody something. On the loop's thread; of a flood some are enough."""
         if self._refusals.take("", 1.0, time.monotonic()):
             who = note.who or "a stranger"
-            self._record(who, {"name": who, "verb": note.verb, "refused": note.text})
+            told = {"name": who, "verb": note.verb, "target": note.target, "refused": note.text}
+            self._record(who, told)
 
     def _tell_peer_and_note(self, change: PeerChanged) -> None:
         self._note_plot(change)

@@ -383,7 +383,9 @@ class Exchange:
                 yield parcel
                 continue
             parcel.trail.append(peer.name)
-            self._note_not_allowed(parcel.trail[0], parcel.verb, parcel.path[-1], text)
+            origin = parcel.trail[0]
+            told = text if origin == peer.name else f"{text} (it came from {origin:.80})"
+            self._note_not_allowed(peer.name, parcel.verb, parcel.path[-1], told)
             self.received += len(parcel.bodies)
             self.counts["refused"] += len(parcel.bodies)
             # Sending it again would not help, so that durable ones end by this, too.
