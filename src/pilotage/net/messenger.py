@@ -70,6 +70,7 @@ class MessengerConfig:
         liveness: judgement of silence.
         journals: the folder of the journals, in which its durable sends are kept; None to keep nothing.
         max_workers: threads for its listens at most.
+        shares_threads: ZeroMQ's threads serve it and all others of this process that share them; where it only dials.
         security: where its keys lie, and what it lets in without.
     """
 
@@ -81,6 +82,7 @@ class MessengerConfig:
     liveness: LivenessRules = field(default_factory=LivenessRules)
     journals: Path | None = None
     max_workers: int = 64
+    shares_threads: bool = False
     security: Security = field(default_factory=Security)
 
 
@@ -150,7 +152,9 @@ class Messenger:
         self._left: list[Kept] = []
         keyring = config.security.keyring(config.name)
         self._authority = Authority(keyring.grants, keyring.originals, keyring.roles)
-        self._wires: Wires = wires or ZmqWires(None, keyring, self._authority)
+        self._wires: Wires = wires or ZmqWires(
+            None, keyring, self._authority, shares_threads=config.shares_threads
+        )
         self._key_watch: KeyWatch | None = None
         self._notes = NoteLog(logger)
         self._open = OpenSends(config.name, self._notes)

@@ -143,6 +143,7 @@ class Net_Node:
             places,
             expands=self._expands,
             journals=self._journals,
+            shares_threads=self.router_port is None and not self._direct,
             delivery=DeliveryRules(repeat_interval_s=self.repeat_interval),
             security=self.security,
         )
@@ -396,7 +397,7 @@ class Net_Node:
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """ZeroMQ's context."""
+        """ZeroMQ's context; nodes of a process that don't listen share it."""
         context: zmq.Context[zmq.Socket[bytes]] = self._messenger.context
         return context
 

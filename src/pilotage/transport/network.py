@@ -26,6 +26,7 @@ from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.records import WIRE_VERSION
 from pilotage.protocol.zmtp import GREETING, OPENING, is_locked, metadata, read_card, ready_length
+from pilotage.transport.contexts import Context, shared_context
 from pilotage.transport.curve import Keyring, ZapHandler, check_clear, station_key
 from pilotage.transport.doors import LOOPBACK, machine_mark
 from pilotage.transport.gates import LISTENER, ORIGINALS, OUTWARD, Gates, bind_both
@@ -42,6 +43,8 @@ class ZmqWires:
         rules: socket settings.
         keyring: our keys, and those that we know; none if not given. May be replaced while it runs.
         authority: who is let in; whoever has a key of the keyring if not given.
+        shares_threads: use the context, and so the threads, of all others of this process that share theirs. Not for
+            those who listen: whom ZeroMQ lets in is a matter of the context.
 
     Attributes:
         on_locked: called when a station wants a key of us.
@@ -52,6 +55,8 @@ class ZmqWires:
         rules: SocketRules | None = None,
         keyring: Keyring | None = None,
         authority: Authority | None = None,
+        *,
+        shares_threads: bool = False,
     ) -> None:
         self.rules = rules or SocketRules()
         self.keyring = keyring or Keyring()
@@ -59,7 +64,9 @@ class ZmqWires:
             self.keyring.grants, self.keyring.originals, self.keyring.roles
         )
         self.machine = machine_mark()
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._shares_threads = shares_threads
+        self._closed = False
+        self.context: Context = shared_context.take() if shares_threads else zmq.Context()
         self.on_locked: Callable[[], None] = lambda: None
         self._attempts = 0
 
@@ -129,8 +136,14 @@ class ZmqWires:
         return Dialer(self.context, name, address, card, told, me, self.rules, self.keyring.own)
 
     def close(self) -> None:
-        """Let go of ZeroMQ, once all sockets are closed; waits for what they still send."""
-        self.context.term()
+        """Let go of ZeroMQ, once all sockets are closed; waits for what they still send, unless others share it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._shares_threads:
+            shared_context.give_back(self.context)
+        else:
+            self.context.term()
 
 
 async def look(host: str, port: int) -> bytes:
