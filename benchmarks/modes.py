@@ -129,7 +129,14 @@ _ALL = (
     Mode(
         "import",
         "import of every public name, without starting Python",
-        ("import_cpu_s", "dependencies_cpu_s", "import_s", "plain_import_s", "bare_python_s"),
+        (
+            "import_cpu_s",
+            "dependencies_cpu_s",
+            "first_node_cpu_s",
+            "import_s",
+            "plain_import_s",
+            "bare_python_s",
+        ),
         *(3, 1.0, "import"),
         references=(),
         warm_up_s=0.0,

@@ -34,6 +34,7 @@ UNITS = {
     "sender_cpu_pct": "peer CPU %",
     "import_cpu_s": "CPU s",
     "dependencies_cpu_s": "of that, others' CPU s",
+    "first_node_cpu_s": "with the first node, CPU s",
     "import_s": "import s",
     "plain_import_s": "`import` alone s",
     "bare_python_s": "Python itself s",

@@ -11,9 +11,10 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import msgspec
 
 from pilotage.protocol.errors import Closed, StationDied
 
@@ -23,15 +24,13 @@ Answer = Callable[[str, dict[str, Any], Callable[[Any], None]], None]
 """Handles a request: its name, its arguments, and where to put the result (or an exception), once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(msgspec.Struct, frozen=True):
     number: int
     name: str
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(msgspec.Struct, frozen=True):
     number: int
     result: Any
 

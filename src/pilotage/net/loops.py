@@ -10,8 +10,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
-from tornado.ioloop import IOLoop
+if TYPE_CHECKING:
+    from tornado.ioloop import IOLoop
+
 
 START_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 0.2
@@ -40,7 +43,7 @@ class LoopThread:
     @staticmethod
     def _run(ready: Future[IOLoop]) -> None:
         asyncio.set_event_loop(new_event_loop())
-        loop = IOLoop.current()
+        loop = tornado_loop()
         ready.set_result(loop)
         loop.start()
         finish_tasks(loop)
@@ -86,6 +89,13 @@ def running_loop() -> IOLoop | None:
         asyncio.get_running_loop()
     except RuntimeError:
         return None
+    return tornado_loop()
+
+
+def tornado_loop() -> IOLoop:
+    """Give tornado's loop around the calling thread's; tornado is imported with the first one."""
+    from tornado.ioloop import IOLoop  # noqa: PLC0415
+
     return IOLoop.current()
 
 

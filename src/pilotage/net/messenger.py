@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from tornado.ioloop import IOLoop
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotage.net.dispatch import Dispatch
 from pilotage.net.drafting import NOREPEAT, Draft, Drafting
@@ -47,6 +45,9 @@ from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
 from pilotage.transport.network import ZmqWires
 from pilotage.transport.ports import PassOn, Wires
+
+if TYPE_CHECKING:
+    from tornado.ioloop import IOLoop
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ Law: a key is declared here and nowhere else; documentation, files, environment 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -248,6 +247,8 @@ def find_key(name: object, source: str = "") -> Key:
 
 
 def _suggest(name: object) -> str:
+    import difflib  # noqa: PLC0415 - only who mistypes a name needs it
+
     near = difflib.get_close_matches(str(name).upper(), KEYS, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pilotage.protocol.bodies import decode_value, encode_value
 from pilotage.protocol.errors import MachineError
@@ -21,14 +22,12 @@ SEGMENT_BYTES = 64 * 2**20
 """The disk has a file's room back when all of the file was taken out."""
 
 
-@dataclass(slots=True)
-class _Segment:
+class _Segment(msgspec.Struct):
     file: Any
     written: int = 0
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(msgspec.Struct):
     segment: _Segment
     begin: int
     sizes: list[int]

@@ -16,12 +16,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from ctypes import c_int
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
-
-from tornado.ioloop import IOLoop
+from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.net.checks import (
     Recipient,
@@ -33,7 +30,7 @@ from pilotage.net.checks import (
 )
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
 from pilotage.net.listens import Listen, Origin, takes_origin
-from pilotage.net.loops import ease_collector, finish_tasks, new_event_loop
+from pilotage.net.loops import ease_collector, finish_tasks, new_event_loop, tornado_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.prefs import journal_folder, prefs
 from pilotage.net.receipt import Receipt
@@ -45,6 +42,9 @@ from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.descriptors import raise_limit
 from pilotage.transport.driver import Places
+
+if TYPE_CHECKING:
+    from tornado.ioloop import IOLoop
 
 START_TIMEOUT_S = 30.0
 ASK_TIMEOUT_S = 5.0
@@ -114,7 +114,7 @@ class Station(multiprocessing.Process):
             "STREAM": self.l_stream,
             **checked_listens(listens, id),
         }
-        self.msgs_received = multiprocessing.Value(c_int, 0)
+        self.msgs_received = multiprocessing.Value("i", 0)
         self.loop: IOLoop | None = None
         self.on_died: Callable[[], None] | None = None
         self._messenger: Messenger | None = None
@@ -228,7 +228,7 @@ class Station(multiprocessing.Process):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise_limit()
         asyncio.set_event_loop(new_event_loop())
-        self.loop = IOLoop.current()
+        self.loop = tornado_loop()
         signal.signal(signal.SIGTERM, lambda *_: self._leave())
         method = multiprocessing.get_start_method(allow_none=True) or ""
         line = ChildEnd(self._child_line, self._maker_pid, method)

@@ -12,11 +12,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import zmq
-from tornado.ioloop import IOLoop
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import Locked, MalformedFrame
@@ -44,6 +43,9 @@ from pilotage.protocol.sends import FOREVER, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 
+if TYPE_CHECKING:
+    from tornado.ioloop import IOLoop
+
 log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 256
@@ -54,8 +56,7 @@ GIVE_WAY_AT = 128
 """How many sends may lie in the mailbox before whoever leaves them lets the loop run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Where a driver listens and dials.
 
     Attributes:

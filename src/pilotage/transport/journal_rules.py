@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class JournalRules:
+class JournalRules(msgspec.Struct, frozen=True):
     """The bounds of a journal.
 
     Attributes:
@@ -22,8 +21,7 @@ class JournalRules:
     retry_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """What is wrong with the disk, for people, or that it is right again.
 
     Attributes:
@@ -37,8 +35,7 @@ class Trouble:
     is_over: bool
 
 
-@dataclass(frozen=True, slots=True)
-class JournalStatistics:
+class JournalStatistics(msgspec.Struct, frozen=True):
     """What a journal did since it was opened.
 
     Attributes:

@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 import zmq.backend
 from msgspec.structs import replace
@@ -55,8 +55,7 @@ _send: Any = zmq.backend.Socket.send
 _get: Any = zmq.backend.Socket.get
 
 
-@dataclass(frozen=True, slots=True)
-class SocketRules:
+class SocketRules(msgspec.Struct, frozen=True):
     """Settings of our sockets.
 
     Attributes:
@@ -185,8 +184,7 @@ class Endpoint:
                 _send(socket, frame, flags, len(frame) < NO_COPY_FROM_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True):
     """One of the ways into a station (see `gates`).
 
     Attributes:
