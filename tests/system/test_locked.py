@@ -79,6 +79,7 @@ class Lab:
         self.agents: list[AgentProcess] = []
         self.prompts: list[Prompt] = []
         self.port = 0
+        self.pilot_port = 0
 
     def start_terminal(self) -> AgentProcess:
         terminal = AgentProcess("terminal", prefs=self.terminal_prefs)

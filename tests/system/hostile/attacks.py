@@ -3,14 +3,15 @@
     python -m tests.system.hostile.attacks NAME HOST PORT MARKER COUNT
 
 MARKER is a file that is there only if code of the attacker's ran. What is written here is what a stranger can do
-without a key; attacks with a key that isn't known, or of a role that may not, are further entries in `ATTACKS` with
-`needs` saying so.
+without a key, and (where `needs` in `ATTACKS` says so) what somebody can who has got hold of the keys of others, which
+lie in `loot` beside MARKER.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ import blosc2
 import msgspec
 import zmq
 
+from pilotage.net.keys import KeyFolder, make_pair
 from pilotage.protocol.container import store
 from pilotage.protocol.records import WIRE_VERSION, Ack, Greeting, Marks, Packet, Parcel, encode_packet
 from pilotage.protocol.zmtp import GREETING
+from pilotage.transport.curve import KeyPair, lock_dialler
 
 VICTIM = "rig_a"
 """The good pilot, whose name is stolen and whose messages are forged."""
@@ -53,10 +56,14 @@ class Target:
 
 
 @contextlib.contextmanager
-def wire(target: Target, name: str = "", identity: bytes = b"") -> Iterator[Any]:
-    """Connect a DEALER: as a peer of our wire under a name, or as an original under an identity."""
+def wire(
+    target: Target, name: str = "", identity: bytes = b"", lock: tuple[KeyPair, str] | None = None
+) -> Iterator[Any]:
+    """Connect a DEALER: as a peer of our wire under a name, or as an original under an identity; perhaps with a key."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 3000)
+        if lock is not None:
+            lock_dialler(dealer, *lock)
         dealer.setsockopt(zmq.SNDHWM, 0)
         if identity:
             dealer.setsockopt(zmq.IDENTITY, identity)
@@ -67,6 +74,12 @@ def wire(target: Target, name: str = "", identity: bytes = b"") -> Iterator[Any]
         if name:
             dealer.send_multipart(encode_packet(Packet([], [], [Greeting("hello", "")])))
         yield dealer
+
+
+def loot(target: Target) -> tuple[dict[str, KeyPair], str]:
+    """Give the keys that the attacker has got hold of, by name, and the Terminal's public one."""
+    folder = KeyFolder(target.marker.parent / "loot")
+    return {pair.name: pair for pair in folder.own()}, folder.find("T").public
 
 
 def letter(key: str, value: object = None, to: str = "T", sender: str = "mallory", **others: Any) -> bytes:
@@ -238,7 +251,7 @@ def forged_acks(target: Target) -> None:
             ours.send_multipart(encode_packet(Packet([], [ack], [])))
 
 
-def garbage(target: Target) -> None:
+def garbage(target: Target, lock: tuple[KeyPair, str] | None = None, name: str = "mallory") -> None:
     """A flood of frames that mean nothing."""
     chance = random.Random(1)
     forms: list[Callable[[], list[bytes]]] = [
@@ -248,7 +261,10 @@ def garbage(target: Target) -> None:
         lambda: [chance.randbytes(3) for _ in range(20)],
         lambda: [bytes([WIRE_VERSION]) + chance.randbytes(30)],
     ]
-    with wire(target, identity=b"mallory") as original, wire(target, name="mallory_2") as ours:
+    with (
+        wire(target, identity=name.encode(), lock=lock) as original,
+        wire(target, name=f"{name}_2", lock=lock) as ours,
+    ):
         for number in range(target.count // 2):
             frames = forms[number % len(forms)]()
             original.send_multipart(frames)
@@ -292,6 +308,95 @@ def comings_and_goings(target: Target) -> None:
                 one.sendall(random.randbytes(500))
 
 
+def strange_keys(target: Target) -> None:
+    """Keys that nobody knows, a station's key that isn't its own, and none at all, with a name that is somebody's."""
+    keys, station = loot(target)
+    strangers = [
+        (make_pair(VICTIM), station),
+        (keys["rig_b"], make_pair("T").public),
+        (replace(keys["rig_b"], secret=make_pair("x").secret), station),
+        None,
+    ]
+    with contextlib.ExitStack() as stack:
+        for number in range(target.count):
+            dealer = stack.enter_context(wire(target, name=VICTIM, lock=strangers[number % 4]))
+            dealer.setsockopt(zmq.LINGER, 0)
+            send(dealer, parcel("DATA", {"pilot": VICTIM, "stolen": 1}, ["_T"]))
+            send(dealer, parcel("KILL", None, ["T"]))
+        time.sleep(1.0)  # in which all of them try; this is the attacker's own patience
+
+
+def thieves(target: Target) -> None:
+    """A good key, and a name that isn't its own: by the connection, on the trail, in an original's message."""
+    keys, station = loot(target)
+    lock, stolen = (keys["rig_b"], station), {"pilot": VICTIM, "stolen": 1}
+    with contextlib.ExitStack() as stack:
+        for name in (VICTIM, f"_{VICTIM}", f"{VICTIM}_x", "_T", "T", "T_cli", "cam", ""):
+            thief = stack.enter_context(wire(target, name=name, lock=lock))
+            send(thief, parcel("DATA", stolen, ["_T"]))
+            original = stack.enter_context(wire(target, identity=name.encode() or b"x", lock=lock))
+            original.send_multipart([b"T", b"_T", letter("DATA", stolen, "_T", sender=name)])
+        honest = stack.enter_context(wire(target, name="rig_b", lock=lock))
+        send(honest, parcel("DATA", {"pilot": "rig_b", "own": 1}, ["_T"], bodies=[own_body("rig_b")]))
+        for flow, name in enumerate((VICTIM, f"_{VICTIM}", "_T", "cam"), 2):
+            told = letter("STATE", "STOLEN", "T", sender=name)
+            send(
+                honest,
+                parcel("DATA", stolen, ["_T"], trail=[name], flow=flow),
+                parcel("STATE", "STOLEN", ["T"], marks=Marks.JSON, bodies=[told], flow=10 + flow),
+            )
+        original = stack.enter_context(wire(target, identity=b"rig_b_old", lock=lock))
+        for name in (VICTIM, "cam", "T"):
+            original.send_multipart([b"T", b"T", letter("STATE", "STOLEN", "T", sender=name)])
+        for flow in range(50):
+            ack = Ack([VICTIM], random.getrandbits(62), flow, 7, 2**40, [], 2**40, [], 1, [])
+            honest.send_multipart(encode_packet(Packet([], [ack], [])))
+
+
+def garbage_with_a_key(target: Target) -> None:
+    """The flood of nonsense from a peer that was let in."""
+    keys, station = loot(target)
+    garbage(target, (keys["rig_b"], station), "rig_b")
+
+
+def own_body(name: str) -> bytes:
+    """Write what a peer says in its own name."""
+    value = {"pilot": name, "own": 1}
+    return msgspec.msgpack.encode([f"{name}_1", name, "_T", value, "2026-01-01T00:00:00", 2, {}, {}])
+
+
+ORDERS = ("START", "STOP", "PARAM", "KILL", "FILE", "CHILD", "CALIBRATE_PORT", "FETCH")
+ASKED = ("RUN", "HALT", "SET", "END", "STOPALL", "CHANGE", "INIT", "WATCH")
+
+
+def abuses(target: Target) -> None:
+    """Good keys under their own names, which send what their roles may not, in every disguise."""
+    keys, station = loot(target)
+    with contextlib.ExitStack() as stack:
+        for name in ("office", "rig_b", "cam"):
+            peer = stack.enter_context(wire(target, name=name, lock=(keys[name], station)))
+            flows = itertools.count(1)
+            for verb, to in itertools.product(ORDERS, (VICTIM, f"_{VICTIM}")):
+                for path in ([to], ["T", to], [to, ""], ["", to], ["T", "", to, ""]):
+                    send(peer, parcel(verb, {"pilot": VICTIM}, path, flow=next(flows)))
+                send(peer, parcel(verb, None, [to], marks=Marks.DURABLE | Marks.ORDERED, flow=next(flows)))
+                hidden = {"inner_key": verb, "headers": {}, "payload": [{"pilot": VICTIM}]}
+                send(peer, parcel("STREAM", hidden, [to], flow=next(flows)))
+                forged = letter(verb, {"pilot": VICTIM}, to, sender=name)
+                send(peer, parcel("DATA", None, [to], marks=Marks.JSON, bodies=[forged], flow=next(flows)))
+            for verb, to in itertools.product(ASKED, ("T", "_T")):
+                send(peer, parcel(verb, {"pilot": VICTIM}, [to], flow=next(flows)))
+            original = stack.enter_context(
+                wire(target, identity=f"{name}_old".encode(), lock=(keys[name], station))
+            )
+            for verb in (*ORDERS, *ASKED):
+                for to in (b"T", VICTIM.encode()):
+                    original.send_multipart([b"T", to, letter(verb, {}, to.decode(), sender=f"{name}_old")])
+        viewer = stack.enter_context(wire(target, name="office_x", lock=(keys["office"], station)))
+        for verb in ("DATA", "CONTINUOUS", "STREAM", "STATE", "HANDSHAKE", "EVENT", "AUDIT", "PEER", "ANY"):
+            send(viewer, parcel(verb, {"pilot": VICTIM, "stolen": 1}, ["_T"]), parcel(verb, "STOLEN", ["T"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Attack:
     """An attack, and what it takes.
@@ -320,6 +425,10 @@ ATTACKS: dict[str, Attack] = {
     "garbage_on_many": Attack(garbage_on_many, (500, 5_000)),
     "half_open": Attack(half_open, (100, 1_000)),
     "comings_and_goings": Attack(comings_and_goings, (200, 3_000)),
+    "strange_keys": Attack(strange_keys, (12, 100), needs="a key"),
+    "thieves": Attack(thieves, needs="a key"),
+    "garbage_with_a_key": Attack(garbage_with_a_key, (4_000, 100_000), needs="a key"),
+    "abuses": Attack(abuses, needs="a role"),
 }
 
 

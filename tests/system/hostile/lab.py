@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pilotage import Net_Node, Outcome, Receipt, Terminal_Station, prefs
 from tests.system.hostile.attacks import ATTACKS, VICTIM
@@ -40,6 +40,9 @@ class Rows:
 class Lab:
     """What is attacked, and what must go on meanwhile."""
 
+    host = "127.0.0.1"
+    late = "late"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.marker = folder / "pwned"
@@ -48,17 +51,30 @@ class Lab:
         sounds = folder / "sounds"
         sounds.mkdir()
         settings = replace(
-            prefs.snapshot(), sounddir=sounds, pushport=0, terminalport=0, datadir=folder / "data"
+            prefs.snapshot(),
+            sounddir=sounds,
+            pushport=0,
+            terminalport=0,
+            datadir=folder / "data",
+            **self._prefs(),
         )
         self.station = Terminal_Station({VICTIM: {}}, settings)
         self.station.start()
         keys = ("DATA", "CONTINUOUS", "STATE", "HANDSHAKE", "PEER", "AUDIT", "EVENT")
         listens = {key: lambda value, key=key: self.got.append((key, value)) for key in keys}
         self.boss = Net_Node("_T", "T", self.station.listen_port, listens, journal=None)
-        self.pilot = Net_Node(f"_{VICTIM}", "T", self.station.listen_port, {}, journal=None)
-        self.holder = Net_Node(VICTIM, "T", self.station.listen_port, {}, journal=None)
+        self.pilot = self.node(f"_{VICTIM}")
+        self.holder = self.node(VICTIM)
         for node in (self.boss, self.pilot, self.holder):
             node.wait_connected(20)
+
+    def _prefs(self) -> dict[str, Any]:
+        """Give what is peculiar to this lab's Terminal."""
+        return {}
+
+    def node(self, name: str) -> Net_Node:
+        """Make a node of the good pilot's."""
+        return Net_Node(name, "T", self.station.listen_port, {}, journal=None)
 
     def close(self) -> None:
         for node in (self.pilot, self.holder, self.boss):
@@ -92,7 +108,7 @@ class Lab:
 
     def let_somebody_in(self) -> None:
         """See that a newcomer still gets in."""
-        with Net_Node(f"late_{next(self._numbers)}", "T", self.station.listen_port, {}, journal=None) as late:
+        with self.node(f"{self.late}_{next(self._numbers)}") as late:
             late.wait_connected(10)
 
     def stored(self) -> list[int]:
@@ -106,7 +122,7 @@ class Lab:
     @contextmanager
     def attacked(self, name: str, count: int) -> Iterator[subprocess.Popen[str]]:
         """Have a stranger's process attack; it is ended at the end, if it hasn't by itself."""
-        command = ["nice", "-n", "5", sys.executable, "-m", "tests.system.hostile.attacks", name, "127.0.0.1"]
+        command = ["nice", "-n", "5", sys.executable, "-m", "tests.system.hostile.attacks", name, self.host]
         stranger = subprocess.Popen(
             [*command, str(self.station.listen_port), str(self.marker), str(count)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -141,9 +157,12 @@ class Lab:
         return Rows(during.sent + after.sent, during.took_s + after.took_s, during.failed + after.failed)
 
 
+L = TypeVar("L", bound=Lab)
+
+
 @contextmanager
-def open_lab(folder: Path) -> Iterator[Lab]:
-    lab = Lab(folder)
+def open_lab(folder: Path, kind: type[L] = Lab) -> Iterator[L]:
+    lab = kind(folder)
     try:
         yield lab
     finally:
