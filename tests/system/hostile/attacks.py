@@ -96,9 +96,9 @@ def letter(key: str, value: object = None, to: str = "T", sender: str = "mallory
     ).encode()
 
 
-def parcel(key: str, value: object, path: list[str], **others: Any) -> Parcel:
+def parcel(key: str, value: object, path: list[str], sender: str = "mallory", **others: Any) -> Parcel:
     """Write a message of our wire."""
-    body = msgspec.msgpack.encode(["mallory_1", "mallory", path[-1], value, "2026-01-01T00:00:00", 2, {}, {}])
+    body = msgspec.msgpack.encode([f"{sender}_1", sender, path[-1], value, "2026-01-01T00:00:00", 2, {}, {}])
     fields = {"path": path, "trail": [], "boot": random.getrandbits(62), "flow": 1, "seq": 1, "floor": 1}
     return Parcel(**{**fields, "verb": key, "marks": Marks.ORDERED, "bodies": [body], **others})
 
@@ -333,16 +333,16 @@ def thieves(target: Target) -> None:
     with contextlib.ExitStack() as stack:
         for name in (VICTIM, f"_{VICTIM}", f"{VICTIM}_x", "_T", "T", "T_cli", "cam", ""):
             thief = stack.enter_context(wire(target, name=name, lock=lock))
-            send(thief, parcel("DATA", stolen, ["_T"]))
+            send(thief, parcel("DATA", stolen, ["_T"], name))
             original = stack.enter_context(wire(target, identity=name.encode() or b"x", lock=lock))
             original.send_multipart([b"T", b"_T", letter("DATA", stolen, "_T", sender=name)])
         honest = stack.enter_context(wire(target, name="rig_b", lock=lock))
-        send(honest, parcel("DATA", {"pilot": "rig_b", "own": 1}, ["_T"], bodies=[own_body("rig_b")]))
+        send(honest, parcel("DATA", {"pilot": "rig_b", "own": 1}, ["_T"], "rig_b"))
         for flow, name in enumerate((VICTIM, f"_{VICTIM}", "_T", "cam"), 2):
             told = letter("STATE", "STOLEN", "T", sender=name)
             send(
                 honest,
-                parcel("DATA", stolen, ["_T"], trail=[name], flow=flow),
+                parcel("DATA", stolen, ["_T"], name, trail=[name], flow=flow),
                 parcel("STATE", "STOLEN", ["T"], marks=Marks.JSON, bodies=[told], flow=10 + flow),
             )
         original = stack.enter_context(wire(target, identity=b"rig_b_old", lock=lock))
@@ -359,12 +359,6 @@ def garbage_with_a_key(target: Target) -> None:
     garbage(target, (keys["rig_b"], station), "rig_b")
 
 
-def own_body(name: str) -> bytes:
-    """Write what a peer says in its own name."""
-    value = {"pilot": name, "own": 1}
-    return msgspec.msgpack.encode([f"{name}_1", name, "_T", value, "2026-01-01T00:00:00", 2, {}, {}])
-
-
 ORDERS = ("START", "STOP", "PARAM", "KILL", "FILE", "CHILD", "CALIBRATE_PORT", "FETCH")
 ASKED = ("RUN", "HALT", "SET", "END", "STOPALL", "CHANGE", "INIT", "WATCH")
 
@@ -378,14 +372,17 @@ def abuses(target: Target) -> None:
             flows = itertools.count(1)
             for verb, to in itertools.product(ORDERS, (VICTIM, f"_{VICTIM}")):
                 for path in ([to], ["T", to], [to, ""], ["", to], ["T", "", to, ""]):
-                    send(peer, parcel(verb, {"pilot": VICTIM}, path, flow=next(flows)))
-                send(peer, parcel(verb, None, [to], marks=Marks.DURABLE | Marks.ORDERED, flow=next(flows)))
+                    send(peer, parcel(verb, {"pilot": VICTIM}, path, name, flow=next(flows)))
+                send(
+                    peer,
+                    parcel(verb, None, [to], name, marks=Marks.DURABLE | Marks.ORDERED, flow=next(flows)),
+                )
                 hidden = {"inner_key": verb, "headers": {}, "payload": [{"pilot": VICTIM}]}
-                send(peer, parcel("STREAM", hidden, [to], flow=next(flows)))
+                send(peer, parcel("STREAM", hidden, [to], name, flow=next(flows)))
                 forged = letter(verb, {"pilot": VICTIM}, to, sender=name)
                 send(peer, parcel("DATA", None, [to], marks=Marks.JSON, bodies=[forged], flow=next(flows)))
             for verb, to in itertools.product(ASKED, ("T", "_T")):
-                send(peer, parcel(verb, {"pilot": VICTIM}, [to], flow=next(flows)))
+                send(peer, parcel(verb, {"pilot": VICTIM}, [to], name, flow=next(flows)))
             original = stack.enter_context(
                 wire(target, identity=f"{name}_old".encode(), lock=(keys[name], station))
             )
@@ -394,7 +391,8 @@ def abuses(target: Target) -> None:
                     original.send_multipart([b"T", to, letter(verb, {}, to.decode(), sender=f"{name}_old")])
         viewer = stack.enter_context(wire(target, name="office_x", lock=(keys["office"], station)))
         for verb in ("DATA", "CONTINUOUS", "STREAM", "STATE", "HANDSHAKE", "EVENT", "AUDIT", "PEER", "ANY"):
-            send(viewer, parcel(verb, {"pilot": VICTIM, "stolen": 1}, ["_T"]), parcel(verb, "STOLEN", ["T"]))
+            stolen = parcel(verb, {"pilot": VICTIM, "stolen": 1}, ["_T"], "office_x")
+            send(viewer, stolen, parcel(verb, "STOLEN", ["T"], "office_x"))
 
 
 @dataclass(frozen=True, slots=True)
