@@ -74,10 +74,10 @@ def test_all_bars_name_modes_figures_and_peers_that_exist() -> None:
 
 
 def test_losses_are_told_by_name() -> None:
-    rounds = {"ours": slices("ours", "acked", 1.0, 2.0), "zenoh": slices("zenoh", "acked", 3.0, lost=1)}
+    rounds = {"ours": slices("ours", "acked", 1.0, 2.0), "zenoh": slices("zenoh", "acked", 3.0, 3.0, lost=1)}
     summary = summarize(rounds, MODES["acked"], {})
     assert faults({"acked": summary}) == [
-        ("zenoh", "zenoh, acked: 1 lost, 0 duplicates, 0 unreceived, 0 corrupt")
+        ("zenoh", "zenoh, acked: 2 lost, 0 duplicates, 0 unreceived, 0 corrupt")
     ]
     assert summary["ours"]["rate_per_s"] == 1.5
     assert math.isnan(summary["ours"]["cpu_s_per_10k"])

@@ -61,7 +61,7 @@ def test_nothing_can_be_read_in_a_capture(
         eventually(lambda: captured(file, hub.port), timeout_s=20, interval_s=0.1)
         cam = locked.ends.dialling("cam", hub.port, host=OUTSIDE if is_locked else "127.0.0.1")
         sends = [
-            cam.send("hub", SECRET, key="PARAM", frames=[SECRET * 100]),
+            cam.send("hub", SECRET, key="DATA", frames=[SECRET * 100]),
             hub.send("cam", SECRET, key="START"),
         ]
         eventually(lambda: all(sent.is_delivered for sent in sends))
@@ -72,6 +72,6 @@ def test_nothing_can_be_read_in_a_capture(
             interval_s=0.1,
         )
     seen = file.read_bytes()
-    words = (SECRET, b"PARAM", b"START", b"X-Pilotage", b"X-Name", b"Identity")
+    words = (SECRET, b"DATA", b"START", b"X-Pilotage", b"X-Name", b"Identity")
     assert (b"CURVE" in seen) is is_locked
     assert [word for word in words if word in seen] == ([] if is_locked else list(words))
