@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.system.hostile.attacks import ATTACKS
 from tests.system.hostile.lab import Lab, open_lab
+from tests.system.hostile.locked import LockedLab
 
 pytestmark = [pytest.mark.slow, pytest.mark.only_on("linux"), pytest.mark.timeout(400)]
 
-FLOODS = ("garbage", "garbage_on_many", "half_open", "comings_and_goings", "unknown")
+FLOODS = ("garbage", "garbage_on_many", "half_open", "comings_and_goings", "unknown", "garbage_with_a_key")
 QUIET_S = 10.0
 WANTED_RATIO = 3.0
 QUIET_P99_S = 0.010
@@ -26,7 +28,7 @@ MAX_GROWTH_MB = 200
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_slows_a_good_pilot_little(name: str, tmp_path: Path) -> None:
-    with open_lab(tmp_path) as lab:
+    with open_lab(tmp_path, LockedLab if ATTACKS[name].needs else Lab) as lab:
         _suffer(lab, name)
 
 
