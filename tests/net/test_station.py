@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import ipaddress
 import multiprocessing
@@ -320,3 +321,24 @@ def test_stations_take_what_they_need_from_the_preferences() -> None:
     assert child.child
     lone, terminal = Pilot_Station(settings(NAME="rig_a")), Terminal_Station({}, settings())
     assert lone.push_port == terminal.listen_port, "by default a Pilot and a Terminal must meet"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system doesn't list a process's handles")
+def test_released_stations_leave_no_handles_to_the_collector() -> None:
+    def handles() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with Station(id="first", listen_port=0) as first:
+        first.start()
+    gc.collect()
+    gc.disable()
+    try:
+        before = handles()
+        for number in range(3):
+            station = Station(id=f"next_{number}", listen_port=0)
+            station.start()
+            station.release()
+            assert not station.is_alive()
+        assert handles() <= before
+    finally:
+        gc.enable()

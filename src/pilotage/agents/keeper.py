@@ -81,12 +81,11 @@ class Keeper:
     def _died(self, station: Station) -> None:
         if not self._closing.is_set():
             log.error("the station %s has died; starting it again", station.id)
-            threading.Thread(
-                target=self._restart, args=(station.listen_port,), name="keeper", daemon=True
-            ).start()
+            threading.Thread(target=self._restart, args=(station,), name="keeper", daemon=True).start()
 
-    def _restart(self, port: int) -> None:
-        wait = FIRST_WAIT_S
+    def _restart(self, dead: Station) -> None:
+        wait, port = FIRST_WAIT_S, dead.listen_port
+        dead.release()
         while not self._closing.wait(wait):
             try:
                 self._start(port)

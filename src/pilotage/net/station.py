@@ -177,6 +177,10 @@ class Station(multiprocessing.Process):
             self.kill()  # its loop is stuck, so that it would not see a gentler signal
             self.join(1.0)
         control.close()
+        if not self.is_alive():
+            # What `Process.close` gives back too, but a released station may still be asked whether it lives. A station
+            # refers to itself, by its listens, so that its handles would stay until the collector comes by.
+            self._popen.close()  # type: ignore[attr-defined]
 
     def close(self, timeout_s: float = 1.8) -> None:
         """Do the same as `release`."""
