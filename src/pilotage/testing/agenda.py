@@ -24,8 +24,12 @@ class Agenda:
 
     def after(self, delay_s: float, action: Callable[..., None], *args: Any) -> None:
         """Have something done later; what is due at the same time is done in the order of asking."""
+        self.at(self.now + max(0.0, delay_s), action, *args)
+
+    def at(self, time_s: float, action: Callable[..., None], *args: Any) -> None:
+        """Have something done at a time: the same for all who name it, which a sum of now and a delay need not be."""
         self._order += 1
-        heappush(self._entries, (self.now + max(0.0, delay_s), self._order, action, args))
+        heappush(self._entries, (time_s, self._order, action, args))
 
     def run(self, for_s: float) -> None:
         """Let time pass.

@@ -140,7 +140,7 @@ class Process:
         if self.runs:
             return False
         if self.alive:
-            self._around.agenda.after(self._stopped_until - self._around.agenda.now, action, *args)
+            self._around.agenda.at(self._stopped_until, action, *args)
         return True
 
     # Sending
