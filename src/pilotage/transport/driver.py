@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import Counter, deque
@@ -126,9 +127,10 @@ class Driver:
         requests = self._requests
         requests.append(request)
         self._wake()
-        if len(requests) % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
+        count = len(requests)
+        if count and count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
             # Who sends without a pause keeps the interpreter to itself, 5 ms at a time: let the loop have it.
-            time.sleep(0)
+            _give_way()
 
     def persisted(self, places: list[Place]) -> None:
         """Leave in the mailbox what the journal has safe."""
@@ -462,6 +464,9 @@ class Driver:
             self._door = instruction.door
         elif self.dialer is not None and instruction.link == self.dialer.link:
             self._hung_up.set()
+
+
+_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _take_all(box: deque[Any]) -> list[Any]:
