@@ -328,7 +328,6 @@ def main() -> int:
         "--folder", type=Path, help="where to keep everything; it is removed afterwards if not given"
     )
     asked = parser.parse_args()
-    quiet()
     console = Console(width=120 if not sys.stdout.isatty() else None)
     console.print(f"seed {asked.seed}")
     began = time.monotonic()
@@ -336,7 +335,10 @@ def main() -> int:
     def log(text: str) -> None:
         console.print(f"{time.monotonic() - began:7.1f} s  {text}", highlight=False)
 
-    with tempfile.TemporaryDirectory(prefix="pilotage-soak-", ignore_cleanup_errors=True) as temporary:
+    with (
+        quiet(),
+        tempfile.TemporaryDirectory(prefix="pilotage-soak-", ignore_cleanup_errors=True) as temporary,
+    ):
         folder = asked.folder or Path(temporary)
         result = soak(folder, asked.minutes, asked.pilots, asked.seed, log)
     show(result, console)

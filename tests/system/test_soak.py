@@ -16,8 +16,8 @@ pytestmark = pytest.mark.only_on("linux", "darwin")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [7])
 def test_a_short_soak(seed: int, tmp_path: Path) -> None:
-    quiet()
-    result = soak(tmp_path, 1.2, 4, seed, print)
+    with quiet():
+        result = soak(tmp_path, 1.2, 4, seed, print)
     assert result.faults == []
     assert result.rows > 0 and result.items > 0 and result.struck.total() >= 8
     assert {one.what for one in result.growths} == set(MAX_GROWTH)

@@ -27,9 +27,10 @@ def seeded(fast: int = FAST_SEEDS, slow: int = SLOW_SEEDS) -> pytest.MarkDecorat
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _quiet() -> None:
-    quiet()
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with quiet():
+        yield
 
 
 @pytest.fixture

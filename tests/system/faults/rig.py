@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -375,6 +375,13 @@ def declare_task(folder: Path) -> None:
     (place / "entry_points.txt").write_text(f"[pilotage.tasks]\n{load.NAME} = {load.__name__}:Load\n")
 
 
-def quiet() -> None:
-    """Keep our operators' own warnings away: they ask Terminals that are being killed."""
-    logging.getLogger("pilotage").setLevel(logging.CRITICAL)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep our operators' own warnings away for a while: they ask Terminals that are being killed."""
+    log = logging.getLogger("pilotage")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
