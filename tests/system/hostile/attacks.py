@@ -433,5 +433,6 @@ ATTACKS: dict[str, Attack] = {
 
 if __name__ == "__main__":
     name, host, port, marker, count = sys.argv[1:]
-    with contextlib.suppress(zmq.Again):  # locked out: ZeroMQ takes nothing more for whoever failed the handshake
+    # Locked out: ZeroMQ takes nothing more for whoever failed the handshake.
+    with contextlib.suppress(zmq.Again):
         ATTACKS[name].run(Target(host, int(port), Path(marker), int(count)))
