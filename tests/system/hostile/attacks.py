@@ -234,7 +234,8 @@ def unknown(target: Target) -> None:
 def replays(target: Target) -> None:
     """The same message again and again, on both wires, and from two connections."""
     with contextlib.ExitStack() as stack:
-        ours = [stack.enter_context(wire(target, name=name)) for name in ("mallory", "mallory_2")]
+        # Under names that no attack before has used, so that nobody's end is waited for.
+        ours = [stack.enter_context(wire(target, name=name)) for name in ("echo", "echo_2")]
         original = stack.enter_context(wire(target, identity=b"mallory_3"))
         once = parcel("DATA", {"pilot": "mallory", "replayed": "own"}, ["_T"])
         said = letter("DATA", {"pilot": "mallory", "replayed": "json"}, "_T", sender="mallory_3")

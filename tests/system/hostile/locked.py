@@ -93,7 +93,11 @@ class Recorder:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.create_connection(self._target)
+                try:
+                    far = socket.create_connection(self._target)
+                except OSError:
+                    near.close()
+                    continue
                 self._pairs.append((near, far))
                 self.recorded.append(bytearray())
                 for given in ((near, far, self.recorded[-1]), (far, near, None)):

@@ -60,9 +60,14 @@ def test_no_name_was_stolen(lab: Lab) -> None:
 
 def test_what_is_replayed_is_handled_once(lab: Lab) -> None:
     before = len(lab.got)
+
+    def replayed() -> list[str]:
+        came = lab.got[before:]
+        return sorted(value["replayed"] for key, value in came if key == "DATA" and "replayed" in value)
+
     lab.suffer("replays")
-    replayed = [value["replayed"] for key, value in lab.got[before:] if key == "DATA" and "replayed" in value]
-    assert sorted(replayed) == ["json", "own"]
+    wait_eventually(lambda: len(replayed()) > 1, timeout_s=10)
+    assert replayed() == ["json", "own"]
 
 
 def test_what_was_refused_is_recorded(lab: Lab) -> None:
