@@ -96,7 +96,7 @@ def test_a_state_is_kept_when_it_changes_not_each_time_it_is_told(terminal: Term
     terminal.sessions.begin("a")
     terminal.sessions.join("a", "rig")
     for seq, state in enumerate(("IDLE", "IDLE", "RUNNING", "RUNNING", "IDLE", "IDLE")):
-        kept = terminal.l_state({"pilot": "rig", "state": state}, origin(seq))
+        kept = terminal.intake.l_state({"pilot": "rig", "state": state}, origin(seq))
         if kept is not None:
             kept.result(5)
     place, _ = terminal.sessions.look("a")

@@ -45,7 +45,7 @@ def test_the_table_knows_all_that_stations_listen_for() -> None:
 
 def test_the_table_knows_all_that_agents_listen_for(root: Path) -> None:
     heard: set[str] = set()
-    for agent in ("terminal", "pilot"):
+    for agent in ("terminal", "desk", "intake", "pilot"):
         text = (root / f"src/pilotage/agents/{agent}.py").read_text(encoding="utf-8")
         heard |= {first or second for first, second in LISTENS.findall(text)}
     assert {"RUN", "HALT", "REKEY", "COHERE", "AUDIT"} <= heard

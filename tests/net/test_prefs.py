@@ -60,6 +60,7 @@ def test_the_documented_defaults(bare: Preferences) -> None:
         "INSECURE": False,
         "ORIGINALS": [],
         "ORIGINALPORT": 5570,
+        "MAXRATE": None,
         "LOGLEVEL": "WARNING",
     }
 

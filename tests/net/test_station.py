@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pilotage import Message, Outcome, Pilot_Station, Reason, Station, Terminal_Station
+from pilotage.net.security import Security
 from pilotage.protocol.errors import Closed, InvalidMessage, MisuseError, PortInUse, Refused, StationDied
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode, StartStation, settings
@@ -342,3 +343,16 @@ def test_released_stations_leave_no_handles_to_the_collector() -> None:
         assert handles() <= before
     finally:
         gc.enable()
+
+
+def test_a_station_takes_no_more_from_one_connection_than_it_was_told(
+    start: StartStation, node: MakeNode, eventually: Eventually
+) -> None:
+    hub = start(ProbedStation("hub", security=Security.of(settings(MAXRATE=5, PUSHPORT=0))))
+    eager = node("eager", hub)
+
+    def are_dropped() -> bool:
+        eager.send("hub", "ECHO", "", repeat=False)
+        return hub.statistics().counts.get("over the rate", 0) > 0
+
+    eventually(are_dropped)

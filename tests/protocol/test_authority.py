@@ -100,6 +100,33 @@ def test_who_may_bring_whose_messages(authority, card, name, may):
     assert authority.may_bring(card, name) is may
 
 
+@pytest.mark.parametrize(
+    ("way", "name", "may"),
+    [
+        (("_rig_a", "rig_a"), "rig_a", True),
+        (("rig_a_eye",), "rig_a", True),
+        (("_rig", "rig"), "rig_a", False),
+        (("_rig_a", "rig_a"), "rig", False),
+        (("desk",), "rig_a", False),
+        # A child speaks as its parent, by way of it or straight; and so does what is behind the child.
+        (("cam", "rig_a"), "rig_a", True),
+        (("cam_eye",), "rig_a", True),
+        (("eye",), "rig_a", True),
+        (("stranger", "rig_a"), "rig_a", True),
+        (("rig_a",), "cam", False),
+        (("cam", "rig_a"), "rig", False),
+        # Without keys, as on loopback: nobody knows better.
+        (("stranger",), "rig_a", True),
+        ((), "rig_a", True),
+        (("desk",), "newcomer", True),
+        # Two that each say to come through the other.
+        (("loop",), "rig_a", False),
+    ],
+)
+def test_who_may_speak_of_itself_as_whom(authority, way, name, may):
+    assert authority.speaks_for(way, name) is may
+
+
 def test_roles_hang_on_the_key(authority):
     grant = authority.grant(keyed("desk_cli", "K-desk"))
     assert grant is not None and grant.role == "operator"

@@ -6,51 +6,39 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Self
 
-from pilotage.agents.account import number_of, values_of
 from pilotage.agents.acquaintances import Acquaintances
-from pilotage.agents.backlog import all_of
 from pilotage.agents.coherence import Coherence
-from pilotage.agents.continuous import sender_of, split_items
 from pilotage.agents.deeds import Deeds
+from pilotage.agents.desk import Controls, Desk
+from pilotage.agents.intake import Intake
 from pilotage.agents.keeper import Keeper
-from pilotage.agents.ports import Archive, Archives, Audit, TrialRow
+from pilotage.agents.ports import Archive, Archives, Audit
 from pilotage.agents.roster import Roster
 from pilotage.agents.sessions import Sessions
+from pilotage.agents.speakers import Speakers
 from pilotage.agents.successors import TerminalSuccessors
-from pilotage.net.listens import (
-    Ends,
-    Listen,
-    Origin,
-    failed,
-    join_results,
-    takes_batches,
-    takes_many,
-    takes_origin,
-)
+from pilotage.net.listens import Listen, Origin, takes_origin
 from pilotage.net.node import Net_Node
-from pilotage.net.notes import shown
 from pilotage.net.plots import Plots
 from pilotage.net.pref_keys import TERMINAL_ID, Prefs, public_values
 from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
 from pilotage.net.terminal_station import Terminal_Station
-from pilotage.protocol.errors import InvalidMessage, PilotageError, Refused, StoreError, TaskError
+from pilotage.protocol.errors import InvalidMessage, Refused, StoreError, TaskError
 
 log = logging.getLogger(__name__)
 
 CHANGE_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-REACHABLE = ("alive", "suspect")
-MAX_NAME_CHARS = 200
 ENDED = ("IDLE", "ERROR", "INTERRUPTED", "")
 
 
@@ -70,6 +58,7 @@ class Terminal:
         plots_dropped: updates that plots have missed, of streams that come straight to us.
 
     Raises:
+        InvalidKey: a file of its keys can't be used.
         PortInUse: another program listens on the Terminal's port.
         StoreError: the list of pilots can't be read.
     """
@@ -78,48 +67,43 @@ class Terminal:
         self.settings = settings or prefs.snapshot()
         self._known = Acquaintances(TERMINAL_ID)
         self._deeds = Deeds(audit, self._known)
+        security = Security.of(self.settings)
+        self._speakers = Speakers(security, self._deeds)
         self.roster = Roster(self.settings.pilot_db)
         self.sessions = Sessions(archives, self._facts())
         self.on_trouble: Callable[[str, str, bool], object] = lambda place, text, is_over: None
         self._troubles: dict[str, tuple[str, float]] = {}
-        self._kept_states: dict[str, tuple[str, str]] = {}
         self.sessions.on_trouble = self._troubled
         archives.watch(self._troubled)
         self.plots_dropped = 0
         self.plots = Plots(self._send_to_plot, self._plot_dropped, 1.0 / self.settings.drawfps)
+        self.intake = Intake(self.sessions, self.roster, self.plots, self._speakers)
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="terminal")
         self._keeper = Keeper(self._make_station, self._station_restarted)
         try:
-            self._begin()
+            self._begin(security)
         except BaseException:
+            self._speakers.close()
             self._keeper.close()
             self._helpers.shutdown(wait=False)
             with contextlib.suppress(StoreError):
                 self.sessions.close(STOP_TIMEOUT_S)
             raise
 
-    def _begin(self) -> None:
+    def _begin(self, security: Security) -> None:
         """Open what was left open, and listen."""
+        self._speakers.follow()
         self.sessions.resume()
         self._keeper.start()
-        listens: dict[str, Listen] = {
-            "DATA": self.l_data,
-            "CONTINUOUS": self.l_continuous,
-            "STATE": self.l_state,
-            "HANDSHAKE": self.l_handshake,
-            "PEER": self.l_peer,
-            "EVENT": self.l_event,
-            "PILOTS": self.l_pilots,
-            "STATUS": self.l_status,
-            "RUN": self.l_run,
-            "HALT": self.l_halt,
-            "SET": self.l_set,
-            "END": self.l_end,
-            "AUDIT": self.l_audit,
-        }
-        journal, security = self.settings.datadir / "journal", Security.of(self.settings)
+        journal = self.settings.datadir / "journal"
         successors = TerminalSuccessors(security, self._connected_pilots, self._helpers.submit)
-        listens["REKEY"] = successors.l_rekey
+        controls = Controls(self.start, self.stop, self.stop_all, self.change, self.end_session, self._status)
+        listens: dict[str, Listen] = {
+            **self.intake.listens(),
+            **Desk(controls, self.roster, self._deeds, self._known, self._helpers).listens(),
+            "PEER": self.l_peer,
+            "REKEY": successors.l_rekey,
+        }
         self.node = Net_Node(
             f"_{TERMINAL_ID}",
             TERMINAL_ID,
@@ -149,6 +133,7 @@ class Terminal:
         """End the station, write everything, and let go. Pilots are left running."""
         self.roster.close()
         self.node.release()
+        self._speakers.close()
         self._keeper.close()
         self._helpers.shutdown(wait=False, cancel_futures=True)
         self.sessions.close(timeout_s)
@@ -186,42 +171,6 @@ class Terminal:
         }
         return {"software": software, "prefs": told, "begun": time.time()}
 
-    # What pilots send (each settles when it is stored)
-
-    @takes_many
-    def l_data(self, many: Sequence[tuple[Any, Origin]]) -> Future[list[BaseException | None]]:
-        """Keep trials' data; or continuous data that an original's child sent as DATA."""
-        ends = Ends(len(many))
-        rows: dict[str, tuple[list[int], list[TrialRow]]] = {}
-        for at, (value, origin) in enumerate(many):
-            try:
-                if isinstance(value, dict) and value.get("continuous"):
-                    ends.follow([at], self._keep_items([value], origin))
-                else:
-                    places, found = rows.setdefault(_session_of(value), ([], []))
-                    found.append(_row(value, origin))
-                    places.append(at)
-            except PilotageError as error:
-                ends.put(at, error)
-        for session, (places, found) in rows.items():
-            ends.follow(places, self.sessions.keep(session, partial(_add_trials, rows=found)))
-        return ends.future
-
-    @takes_batches
-    @takes_origin
-    def l_continuous(self, items: Any, origin: Origin) -> object:
-        """Keep a batch of continuous data."""
-        items = items if isinstance(items, list) else [items]
-        if (
-            len(origin.trail) == 1
-            and items
-            and isinstance(items[-1], dict)
-            and self.plots.want(origin.trail[0])
-        ):
-            # It came straight from its stream: the station, which gives plots what passes there, hasn't seen it.
-            self.plots.draw_newest(items[-1].get("pilot"), items)
-        return self._keep_items(items, origin)
-
     def _send_to_plot(self, plot: str, key: str, value: object) -> Receipt:
         return self.node.send(plot, key, value, repeat=False)
 
@@ -229,80 +178,20 @@ class Terminal:
         """A plot has missed something."""
         self.plots_dropped += 1
 
-    def _keep_items(self, items: Sequence[Mapping[str, Any]], origin: Origin) -> object:
-        good = [item for item in items if isinstance(item, dict) and "timestamp" in item]
-        head = good[0] if good else {}
-        pilot, subject, _ = _owner(head, origin)
-        series, source = split_items(good, head.get("stream")), sender_of(head)
-        last = len(series) - 1
-        # The part numbered 0 is stored last: once it is there, all of the message is.
-        kept = self.sessions.keep(
-            str(head.get("session") or ""),
-            lambda archive: all_of(
-                [
-                    archive.add_items(
-                        *(pilot, subject, one.stream, one.timestamps, one.data, origin, last - at),
-                        *(source if one.first is not None else "", one.first),
-                    )
-                    for at, one in enumerate(series)
-                ]
-            ),
-        )
-        if len(good) < len(items):
-            text = f"{len(items) - len(good)} of {len(items)} items of {pilot} have no timestamp; the others are kept"
-            return join_results([kept, failed(InvalidMessage(text))])
-        return kept
-
     @takes_origin
-    def l_state(self, value: Any, origin: Origin) -> object:
-        """Keep a pilot's new state; one that only repeats what is kept adds nothing."""
-        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
-            raise InvalidMessage("STATE needs the pilot's name and its state")
-        state, pilot = str(value.get("state")), value["pilot"]
-        self.roster.update(pilot, state=state, reason=str(value.get("reason") or ""))
-        current = self.sessions.current
-        is_new = self._kept_states.get(pilot) != (current, state)
-        if current and is_new and pilot in self.sessions.agents(current):
-            self._kept_states[pilot] = current, state
-            return self.sessions.keep(current, lambda archive: archive.add_state(pilot, state, origin))
-        return None
+    def l_peer(self, value: Any, origin: Origin | None = None) -> None:
+        """Take note of how a pilot's connection is, as our station or one on the way to it says.
 
-    def l_handshake(self, value: Any) -> None:
-        """Take note of a pilot that has come."""
-        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
-            raise InvalidMessage("HANDSHAKE needs a dictionary with the pilot's name")
-        if not 0 < len(value["pilot"]) <= MAX_NAME_CHARS or not value["pilot"].isprintable():
-            raise InvalidMessage(
-                f"HANDSHAKE: a pilot's name has 1 to {MAX_NAME_CHARS} letters that can be seen"
-            )
-        known = {"ip": str(value.get("ip") or ""), "parent": str(value.get("parent") or "")}
-        now = {"state": str(value.get("state") or ""), "reason": str(value.get("reason") or "")}
-        self.roster.update(value["pilot"], **now, **known)
-
-    def l_peer(self, value: Any) -> None:
-        """Take note of how a pilot's connection is, as our station or one on the way to it says."""
+        Raises:
+            InvalidMessage: it doesn't come from our station, which checks what others say, or is no such value.
+        """
+        if origin is not None and origin.trail != (TERMINAL_ID,):
+            raise InvalidMessage(f"PEER is told to the station {TERMINAL_ID}, not to us")
         if not isinstance(value, dict):
             raise InvalidMessage("PEER needs a dictionary with name and link")
         self._known.note(value)
         self.plots.note(str(value.get("name")), is_there=value.get("link") != "gone")
         self.roster.note_link(str(value.get("name")), str(value.get("link")), str(value.get("via") or ""))
-
-    @takes_origin
-    def l_event(self, value: Any, origin: Origin) -> object:
-        """Keep something that a pilot reports, such as an error of its task."""
-        if not isinstance(value, dict) or not isinstance(value.get("pilot"), str):
-            raise InvalidMessage("EVENT needs the pilot's name, and what happened")
-        name = str(value.get("name") or "event")
-        log.warning("%s", shown(f"{value['pilot']}: {name}: {value.get('text', '')}"))
-        if name == "disk":
-            self.roster.update(value["pilot"], trouble="" if value.get("is_over") else str(value.get("text")))
-        told = {what: item for what, item in value.items() if what not in ("pilot", "name", "session")}
-        session = str(value.get("session") or "")
-        if not self.sessions.knows(session):
-            return None  # it belongs to no session that there is: the log has it
-        return self.sessions.keep(
-            session, lambda archive: archive.add_event(value["pilot"], name, told, origin)
-        )
 
     def _troubled(self, place: str, text: str, is_over: bool) -> None:
         """A record can't be written for now, or can again. On any thread, the store's own among them."""
@@ -338,86 +227,8 @@ class Terminal:
         """Answer with all pilots."""
         return self.roster.snapshot()
 
-    def l_status(self, value: Any) -> Future[Any]:
-        """Answer with what is open, or with a session's facts, such as its certificate."""
-        wanted = str(value.get("session") or "") if isinstance(value, dict) else ""
-        return self._helpers.submit(self._status, wanted)
-
-    @takes_origin
-    def l_run(self, value: Any, origin: Origin | None = None) -> Future[Any]:
-        """Start a task on a pilot."""
-        with self._deeds.refusing("START", _pilot_in(value), origin):
-            asked = _dictionary("RUN", value, "pilot", "task_type")
-            self._check_reachable(asked["pilot"])
-            self._check_reachable(asked.get("parent") or asked["pilot"])
-        return self._submit(origin, self.start, asked.pop("pilot"), asked.pop("task_type"), **asked)
-
-    @takes_origin
-    def l_halt(self, value: Any, origin: Origin | None = None) -> Future[Any]:
-        """Stop a pilot's task, or all."""
-        asked = value if isinstance(value, dict) else {}
-        if not asked.get("pilot"):
-            return self._submit(origin, self.stop_all)
-        with self._deeds.refusing("STOP", asked["pilot"], origin):
-            self._check_reachable(asked["pilot"])
-        return self._submit(origin, self.stop, asked["pilot"])
-
-    @takes_origin
-    def l_set(self, value: Any, origin: Origin | None = None) -> Future[Any]:
-        """Change parameters of a pilot's running task."""
-        with self._deeds.refusing("CHANGE", _pilot_in(value), origin):
-            asked = _dictionary("SET", value, "pilot", "params")
-            if not isinstance(asked["params"], dict):
-                raise InvalidMessage("SET needs its params as a dictionary of names and values")
-            self._check_reachable(asked["pilot"])
-        return self._submit(origin, self.change, asked["pilot"], asked["params"])
-
-    @takes_origin
-    def l_end(self, value: Any, origin: Origin | None = None) -> Future[Any]:
-        """End a session and answer with its certificate."""
-        asked = value if isinstance(value, dict) else {}
-        return self._submit(origin, self.end_session, str(asked.get("session") or ""))
-
-    def _submit(
-        self, origin: Origin | None, work: Callable[..., Any], *given: Any, **named: Any
-    ) -> Future[Any]:
-        """Have a helper do something in the name of whoever asked."""
-        return self._deeds.submit(self._helpers, origin, work, *given, **named)
-
-    @takes_origin
-    def l_audit(self, value: Any, origin: Origin | None = None) -> None:
-        """Our station, or a pilot's, tells what somebody had it do, or was refused.
-
-        Raises:
-            InvalidMessage: it is nobody's to tell, or no such value.
-        """
-        trail = origin.trail if origin is not None else ()
-        if not trail or trail[-1] != TERMINAL_ID:
-            raise InvalidMessage("AUDIT is told by our own station, or comes through it")
-        if not isinstance(value, dict) or not isinstance(value.get("verb"), str):
-            raise InvalidMessage("AUDIT needs a dictionary with name, verb and outcome")
-        told = {what: str(value.get(what) or "")[:MAX_NAME_CHARS] for what in ("name", "verb", "target")}
-        told_by = () if trail == (TERMINAL_ID,) else (f"as {trail[0]} says", *trail[1:-1])
-        who = self._known.who(trail, told["name"], told_by)
-        if value.get("refused"):
-            self._deeds.refused(who, told["verb"], str(value["refused"]), told["target"])
-        else:
-            self._deeds.told(who, told["verb"], told["target"], value.get("detail"))
-
     def _connected_pilots(self) -> list[str]:
         return [name for name, record in self.roster.snapshot().items() if record["link"] == "alive"]
-
-    def _check_reachable(self, pilot: object) -> None:
-        """Tell an operator at once what would only expire after a while.
-
-        Raises:
-            TaskError: no pilot of that name is known, or it isn't connected.
-        """
-        pilots = self.roster.snapshot()
-        if not isinstance(pilot, str) or pilot not in pilots:
-            raise TaskError(f"no pilot {pilot!r} is known here; there are: {', '.join(pilots) or 'none yet'}")
-        if pilots[pilot]["link"] not in REACHABLE:
-            raise TaskError(f"pilot {pilot!r} is not connected; start it, and it will come by itself")
 
     def start(
         self,
@@ -586,53 +397,5 @@ class Terminal:
         return answer
 
 
-def _pilot_in(value: Any) -> object:
-    return value.get("pilot") if isinstance(value, dict) else ""
-
-
-def _dictionary(key: str, value: Any, *needed: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or any(name not in value for name in needed):
-        raise InvalidMessage(f"{key} needs a dictionary with {' and '.join(needed)}")
-    return dict(value)
-
-
-def _owner(value: Mapping[str, Any], origin: Origin) -> tuple[str, str | None, int | None]:
-    """Read whose data these are: pilot, subject and trial.
-
-    Raises:
-        InvalidMessage: one of them has the wrong type.
-    """
-    pilot, subject, trial = (
-        value.get("pilot") or _sender(origin),
-        value.get("subject"),
-        value.get("trial_num"),
-    )
-    if not isinstance(pilot, str) or len(pilot) > MAX_NAME_CHARS:
-        raise InvalidMessage(f"DATA: pilot must be a name, not {pilot!r:.60}")
-    if not isinstance(subject, str | None):
-        raise InvalidMessage(f"DATA of {pilot}: subject must be text, not {subject!r:.60}")
-    if not isinstance(trial, int | None) or isinstance(trial, bool):
-        raise InvalidMessage(f"DATA of {pilot}: trial_num must be a whole number, not {trial!r:.60}")
-    return pilot, subject, trial
-
-
-def _session_of(value: Any) -> str:
-    if not isinstance(value, dict):
-        raise InvalidMessage(f"DATA needs a dictionary of columns, not {type(value).__name__}")
-    return str(value.get("session") or "")
-
-
-def _row(value: Mapping[str, Any], origin: Origin) -> TrialRow:
-    return TrialRow(*_owner(value, origin), values_of(value), origin, *number_of(value))
-
-
-def _add_trials(archive: Archive, rows: Sequence[TrialRow]) -> object:
-    return archive.add_trials(rows) if rows else None
-
-
 def _add_parameter(archive: Archive, pilot: str, name: str, value: Any, source: str) -> object:
     return archive.add_parameter(pilot, name, value, source)
-
-
-def _sender(origin: Origin) -> str:
-    return origin.trail[0].lstrip("_") if origin.trail else "unknown"

@@ -37,6 +37,7 @@ from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
+from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Reason, Settlement, refused
@@ -73,6 +74,7 @@ class MessengerConfig:
         max_workers: threads for its listens at most.
         shares_threads: ZeroMQ's threads serve it and all others of this process that share them; where it only dials.
         security: where its keys lie, and what it lets in without.
+        patience: with links that send what can't be used, or too much.
     """
 
     name: str
@@ -85,6 +87,7 @@ class MessengerConfig:
     max_workers: int = 64
     shares_threads: bool = False
     security: Security = field(default_factory=Security)
+    patience: PatienceRules = field(default_factory=PatienceRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class Messenger:
                 "pusher" if dials else "",
                 config.delivery,
                 config.liveness,
+                config.patience,
             ),
             lambda key: service_of(self.listens, key),
             self._authority,

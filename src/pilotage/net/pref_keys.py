@@ -135,6 +135,12 @@ class Prefs:
         5570,
         "Where those of ORIGINALS come in; listened on only if there are some.",
     )
+    maxrate: float | None = _pref(
+        "number > 0, per second",
+        optional(values.read_positive),
+        None,
+        "How many transmissions a station takes from one connection, on average over ten seconds; no bound if not set.",
+    )
     loglevel: LogLevel = _pref(
         "DEBUG, INFO, WARNING, ERROR or CRITICAL",
         values.read_log_level,

@@ -33,18 +33,20 @@ class Security:
         insecure: INSECURE.
         originals: ORIGINALS.
         originals_port: ORIGINALPORT.
+        max_rate: MAXRATE.
     """
 
     keys: Path | None = None
     insecure: bool = False
     originals: frozenset[Original] = frozenset()
     originals_port: int = 0
+    max_rate: float | None = None
 
     @classmethod
     def of(cls, settings: Prefs) -> Security:
         """Take it from preferences."""
         originals = frozenset(Original(*split_original(original)) for original in settings.originals)
-        return cls(settings.keydir, settings.insecure, originals, settings.originalport)
+        return cls(settings.keydir, settings.insecure, originals, settings.originalport, settings.maxrate)
 
     def keyring(self, name: str, *, is_running: bool = False) -> Keyring:
         """Read what a station or node of that name has and knows.

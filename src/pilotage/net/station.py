@@ -37,7 +37,7 @@ from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
 from pilotage.protocol.errors import Closed, InvalidMessage, ListenNotPicklable, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.patience import Buckets
+from pilotage.protocol.patience import Buckets, PatienceRules
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.descriptors import raise_limit
@@ -279,6 +279,7 @@ class Station(multiprocessing.Process):
             delivery=rules,
             journals=self._journals,
             security=self.security,
+            patience=PatienceRules(most_a_second=self.security.max_rate),
         )
 
     def _leave(self) -> None:

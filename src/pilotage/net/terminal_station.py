@@ -17,6 +17,7 @@ from pilotage.net.prefs import prefs
 from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
 from pilotage.net.station import Station, checked_state
+from pilotage.protocol.authority import belongs_to
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.instructions import Note, PeerChanged, PeerState
 from pilotage.protocol.message import Flag, Message
@@ -226,9 +227,11 @@ class Terminal_Station(Station):
         """A pilot tells us that it is alive, and where: note it, and tell the inner node.
 
         Raises:
-            InvalidMessage: its name can't be one, or there are too many pilots.
+            InvalidMessage: its name can't be one, or is another's, or there are too many pilots.
         """
         if isinstance(msg.value, dict) and isinstance(msg.value.get("pilot"), str):
+            if not belongs_to(str(msg.sender), msg.value["pilot"]):
+                raise InvalidMessage(f"HANDSHAKE: {msg.sender} can't speak for {msg.value['pilot']!r:.80}")
             self._pilot(msg.value["pilot"]).update(ip=msg.value.get("ip"), state=msg.value.get("state"))
         return self.send(to=self.inner, key="HANDSHAKE", value=msg.value)
 

@@ -159,6 +159,23 @@ class Authority:
         bringer = self._grants.get(card.key) if card.key else self._owners.get(card.name)
         return bringer is not None and self._leads_to(bringer.name, self._owner(name))
 
+    def speaks_for(self, trail: Iterable[str], name: str) -> bool:
+        """Tell whether what came along a way may speak of itself as somebody.
+
+        Args:
+            trail: the names that it came through; stations have checked them.
+            name: who it says it is about.
+
+        Returns:
+            True if one of them is that name's owner or belongs to its subtree; or if the name has no owner, or none
+            of them has a key, as on loopback.
+        """
+        owner = self._owner(name)
+        if owner is None:
+            return True
+        passed = [found for found in map(self._owner, trail) if found is not None]
+        return not passed or any(self._leads_to(owner.name, one) for one in passed)
+
     def _leads_to(self, bringer: str, owner: Grant | None) -> bool:
         for _ in range(MAX_VIA):
             if owner is None or owner.name == bringer:
