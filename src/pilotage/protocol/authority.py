@@ -72,6 +72,9 @@ class Authority:
         grants: for each public key what it is good for.
         originals: who may come without a key.
         roles: what each role may send.
+
+    Attributes:
+        is_used: somebody is known who isn't simply trusted.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Authority:
             roles: another table, if there is one.
         """
         self._grants = dict(grants)
+        self.is_used = bool(grants or self._originals)
         self._owners = {grant.name: grant for grant in self._originals.values()}
         self._owners |= {grant.name: grant for grant in grants.values()}
         self._roles = roles or self._roles

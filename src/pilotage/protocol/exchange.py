@@ -16,6 +16,7 @@ from typing import Any
 
 from pilotage.protocol.admission import Admission
 from pilotage.protocol.authority import Authority
+from pilotage.protocol.confirmers import Confirmers
 from pilotage.protocol.doors import Doors
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
@@ -121,6 +122,7 @@ class Exchange:
         self.inbox = Inbox(config.boot)
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
+        self._confirmers = Confirmers()
         self._out = Outgoing()
         self._patience: Patience[Link] = Patience(config.patience)
         self._neighbours = Neighbours(
@@ -357,11 +359,11 @@ class Exchange:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
             self._take_offence(peer, ())
             return
-        for ack in packet.acks:
+        rights = peer.rights
+        for ack in packet.acks if rights is None else self._confirmable(peer, packet.acks):
             self.received += ack.fresh
             ack.fresh = 0
             self._route_ack(ack)
-        rights = peer.rights
         for parcel in packet.parcels if rights is None else self._permitted(peer, rights, packet.parcels):
             parcel.trail.append(peer.name)
             self.received += len(parcel.bodies)
@@ -371,6 +373,15 @@ class Exchange:
                 self._forward_or_hold(parcel)
         if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
+
+    def _confirmable(self, peer: Peer, acks: Iterable[Ack]) -> Iterator[Ack]:
+        """Give those of a peer's acknowledgements that speak of what went to it; the others' senders send again."""
+        for ack in acks:
+            if self._confirmers.may_confirm(ack.boot, ack.flow, peer.name):
+                yield ack
+                continue
+            self.counts["acks refused"] += 1
+            self._note_not_allowed(peer.name, "ACK", "", "it confirms what went to somebody else")
 
     def _permitted(self, peer: Peer, rights: Rights, parcels: Iterable[Parcel]) -> Iterator[Parcel]:
         """Give those of a peer's parcels that its role lets it send; refuse the others."""
@@ -452,12 +463,16 @@ class Exchange:
         while len(path) > 1 and (path[0] == me or not path[0]):
             path.pop(0)
         if self._is_for_us(path[0], parcel):
+            if self.authority.is_used:
+                self._confirmers.sent(parcel.boot, parcel.flow, me)
             self._take(parcel)
             return True
         peer = self.routing.next_hop(parcel)
         if peer is None or peer.state is PeerState.JOINING:
             return False
         if peer.is_ours:
+            if self.authority.is_used:
+                self._confirmers.sent(parcel.boot, parcel.flow, peer.name)
             self._out.parcel(peer.link, parcel)
         else:
             self._to_original(peer, parcel)
