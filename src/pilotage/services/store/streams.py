@@ -26,6 +26,9 @@ from pilotage.services.store.mirror import Mirror, drop_unknown
 CHUNK_ITEMS = 65_536
 """Items in a chunk at most, however small they are: a tail stays quick to gather."""
 
+JOINED_BYTES = 65_536
+"""Pieces of a tail below that are joined in memory: each is two arrays, which take more than small items."""
+
 MAX_SEGMENTS = 256
 """Changes of form that one stream may make in a session."""
 
@@ -49,6 +52,20 @@ class Segment:
     tail_rows: int = 0
     waiting: list[Piece] = field(default_factory=list)
     listed: bool = True
+
+    def append(self, piece: Piece) -> None:
+        """Add to the tail. Small pieces are joined to those before, if no larger: few stay, few are copied."""
+        self.tail_rows += len(piece[0])
+        while self.tail:
+            before, count = self.tail[-1], len(piece[0])
+            if len(before[0]) > count or before[1].nbytes >= JOINED_BYTES:
+                break
+            stamps, items = (
+                first.tobytes() + second.tobytes() for first, second in zip(before, piece, strict=True)
+            )
+            piece = _unpacked(self.layout.form, len(before[0]) + count, stamps, items)
+            del self.tail[-1]
+        self.tail.append(piece)
 
 
 class StreamWriter:
@@ -97,8 +114,8 @@ class StreamWriter:
             self._mirror.note(row.layout, row.chunked)
             shown = self._undo(row, before.shown) if before else row.chunked
             segment = Segment(row.id, row.segment, row.layout, row.chunked, shown)
-            segment.tail = [(stamps, items) for _, stamps, items in read_tail(self._connection, row)]
-            segment.tail_rows = sum(len(stamps) for stamps, _ in segment.tail)
+            for _, stamps, items in read_tail(self._connection, row):
+                segment.append((stamps, items))
             self._segments[row.pilot, row.name] = segment
         for segment in uncommitted.values():
             shutil.rmtree(segment.layout.folder, ignore_errors=True)
@@ -179,8 +196,7 @@ class StreamWriter:
         items = b"".join(items.tobytes() for _, items in pieces)
         row = (segment.id, segment.chunked + segment.tail_rows, count, stamps, items)
         self._connection.execute("INSERT INTO stream_tail VALUES (?, ?, ?, ?, ?)", row)
-        segment.tail.append(_unpacked(segment.layout.form, count, stamps, items))
-        segment.tail_rows += count
+        segment.append(_unpacked(segment.layout.form, count, stamps, items))
 
     def _begin(self, pilot: str, name: str, form: Form, number: int) -> Segment:
         if number >= MAX_SEGMENTS:
