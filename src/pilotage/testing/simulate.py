@@ -7,10 +7,11 @@ import re
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 
 from pilotage.testing.invariants import violations
@@ -18,6 +19,8 @@ from pilotage.testing.sabotage import RULES, without
 from pilotage.testing.scenes import play
 
 PART = 25
+AHEAD = 4
+"""Parts that wait for each process, for there may be millions."""
 MOST_LINES = 10
 EVENTS = ("** ", " dies", " loses", " connected to", " hangs up")
 
@@ -71,13 +74,16 @@ def judge_all(seeds: range, rule: str | None = None) -> Judged:
 
 def judge_side_by_side(seeds: range, jobs: int, rule: str | None) -> Iterator[Judged]:
     """Play seeds in some processes; give what came of them, part by part."""
-    parts = [seeds[at : at + PART] for at in range(0, len(seeds), PART)]
+    parts = (seeds[at : at + PART] for at in range(0, len(seeds), PART))
     if jobs < 2:
         yield from (judge_all(part, rule) for part in parts)
         return
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
-        yield from pool.map(judge_all, parts, [rule] * len(parts))
+        ahead = deque(pool.submit(judge_all, part, rule) for part in islice(parts, AHEAD * jobs))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(judge_all, part, rule) for part in islice(parts, 1))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -88,12 +94,15 @@ def main(arguments: list[str] | None = None) -> int:
     total, began = Judged(), time.perf_counter()
     seeds = range(options.start, options.start + options.seeds)
     until = began + options.minutes * 60.0
-    for part in judge_side_by_side(seeds, options.jobs, options.without):
-        total.add(part)
-        for seed, broken in part.broken.items():
-            _complain(seed, broken, options)
-        if (total.broken and not options.keep_going) or time.perf_counter() > until:
-            break
+    try:
+        for part in judge_side_by_side(seeds, options.jobs, options.without):
+            total.add(part)
+            for seed, broken in part.broken.items():
+                _complain(seed, broken, options)
+            if (total.broken and not options.keep_going) or time.perf_counter() > until:
+                break
+    except KeyboardInterrupt:
+        _say("stopped; what was played until then:")
     listed = ", ".join(f"{count} × {what}" for what, count in sorted(total.faults.items()))
     took = time.perf_counter() - began
     _say(
