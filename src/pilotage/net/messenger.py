@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotage.net.dispatch import Dispatch
 from pilotage.net.drafting import NOREPEAT, Draft, Drafting
 from pilotage.net.keeping import Keeping
-from pilotage.net.keys import KeyFolder
+from pilotage.net.key_following import KeyFollower
 from pilotage.net.listens import (
     Listen,
     Origin,
@@ -28,7 +28,7 @@ from pilotage.net.listens import (
 from pilotage.net.notes import NoteLog
 from pilotage.net.open_sends import OpenSends, free_name
 from pilotage.net.receipt import Receipt
-from pilotage.net.security import KeyWatch, Security
+from pilotage.net.security import Security
 from pilotage.protocol.authority import Authority
 from pilotage.protocol.bodies import decode_body, encode_body
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
@@ -41,7 +41,6 @@ from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
 from pilotage.protocol.settlement import Reason, Settlement, refused
-from pilotage.transport.curve import Keyring
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
 from pilotage.transport.network import ZmqWires
@@ -159,7 +158,9 @@ class Messenger:
         self._wires: Wires = wires or ZmqWires(
             None, keyring, self._authority, shares_threads=config.shares_threads
         )
-        self._key_watch: KeyWatch | None = None
+        self._keys: KeyFollower | None = None
+        if isinstance(self._wires, ZmqWires):
+            self._keys = KeyFollower(config.security, config.name, self._wires, self._authority)
         self._notes = NoteLog(logger)
         self._open = OpenSends(config.name, self._notes)
         self._dispatch = Dispatch(
@@ -208,14 +209,15 @@ class Messenger:
             self.logger.info("goes on with %d messages of an earlier life", len(self._left))
             self._driver.restore(self._left, self._resume)
             self._left = []
-        self._follow_keys()
+        if self._keys is not None:
+            self._keys.start(self._driver, listens=self.config.places.listen_address is not None)
         self._driver.start()
 
     def stop(self) -> None:
         """Say goodbye and close, on the loop's own thread."""
         driver, self._driver = self._driver, None
-        if self._key_watch is not None:
-            self._key_watch.close()
+        if self._keys is not None:
+            self._keys.close()
         if driver is not None:
             driver.stop()
         self._open.interrupt_all()
@@ -225,43 +227,6 @@ class Messenger:
         self._dispatch.close(timeout_s)
         self._keeping.close(max(timeout_s, LAST_SYNC_S))
         self._wires.close()
-
-    def _follow_keys(self) -> None:
-        """Take up keys that change on the disk, where they matter: where others come in by them, or we go out."""
-        wires, places = self._wires, self.config.places
-        if isinstance(wires, ZmqWires):
-            wires.on_locked = lambda: self._watch_keys(wires)
-            if places.listen_address is not None and wires.keyring.own is not None:
-                self._watch_keys(wires)
-
-    def _watch_keys(self, wires: ZmqWires) -> None:
-        folder = self.config.security.keys
-        if self._key_watch is None and folder is not None:
-            self._key_watch = KeyWatch(folder, self.config.name, lambda: self._keys_changed(wires))
-
-    def _keys_changed(self, wires: ZmqWires) -> None:
-        """Keys have changed on the disk; on a thread of its own."""
-        now, before = self.config.security.keyring(self.config.name, is_running=True), wires.keyring
-        now = replace(now, own=now.own or before.own)
-        driver = self._driver
-        if driver is not None:
-            driver.call(lambda: self._take_keys(driver, wires, now, redials=now.own != before.own))
-
-    def _note_successor(self, name: str) -> None:
-        """Whoever is there may have come with the key that was to follow its old one."""
-        peer, wires, folder = self.exchange.routing.names.get(name), self._wires, self.config.security.keys
-        if not isinstance(wires, ZmqWires) or peer is None or folder is None:
-            return
-        key = peer.card.key
-        if key in wires.keyring.successors:
-            threading.Thread(
-                target=lambda: KeyFolder(folder).promote(key), name="promote", daemon=True
-            ).start()
-
-    def _take_keys(self, driver: Driver, wires: ZmqWires, keyring: Keyring, *, redials: bool) -> None:
-        wires.keyring = keyring
-        self._authority.change(keyring.grants, keyring.roles)
-        driver.judge_anew(redials=redials)
 
     @property
     def driver(self) -> Driver:
@@ -598,8 +563,9 @@ class Messenger:
     def peer_changed(self, change: PeerChanged) -> None:
         """Tell about a neighbour."""
         self._notes.peer(change)
-        if self._key_watch is not None and change.state is PeerState.ALIVE:
-            self._note_successor(change.name)
+        peer = self.exchange.routing.names.get(change.name)
+        if self._keys is not None and peer is not None and change.state is PeerState.ALIVE:
+            self._keys.note(peer.card.key)
         if change.is_parent:
             with self._parent:
                 self._parent_state = change
