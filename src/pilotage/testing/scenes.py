@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.testing.network import Weather
-from pilotage.testing.process import Role
+from pilotage.testing.process import Process, Role
 from pilotage.testing.world import World
 
 PATIENCE = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0, window=64)
@@ -211,11 +212,19 @@ def settle_down(world: World) -> None:
     """Wait until all is quiet, which it must be before long."""
     world.run(LEAST_CALM_S)
     patience = MOST_CALM_S - LEAST_CALM_S
-    while patience > 0 and any(
-        len(process.exchange.outbox) for process in world.processes.values() if process.alive
-    ):
+    while patience > 0 and any(is_busy(process) for process in world.processes.values() if process.alive):
         world.run(CALM_STEP_S)
         patience -= CALM_STEP_S
+
+
+def is_busy(process: Process) -> bool:
+    """Tell whether a process waits for something: for an answer, or for a neighbour that has fallen silent.
+
+    With stretched heartbeats a connection to a machine that lost its power may be taken for one that lives for up to
+    a minute, and until then whoever waits at its end is nobody's living neighbour.
+    """
+    exchange = process.exchange
+    return bool(len(exchange.outbox)) or any(peer.state is PeerState.SUSPECT for peer in exchange.routing)
 
 
 def last_words(world: World, scene: Scene) -> None:
