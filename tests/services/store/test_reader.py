@@ -22,7 +22,7 @@ import zarr
 
 from pilotage.protocol.errors import StoreError
 from pilotage.services.store import SessionReader, SessionStore, State, StoreConfig, StreamItems, TrialData
-from pilotage.services.store.entries import Entry
+from pilotage.services.store.entries import Entry, Event
 
 DATA = {
     "bool": np.array([True, False, True] * 5),
@@ -274,3 +274,24 @@ def test_closing_leaves_no_log_and_what_is_no_session_is_refused(tmp_path: Path)
     (tmp_path / "broken" / "session.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match="no readable session"):
         SessionReader(tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("pilot", "left", "expected"),
+    [
+        ("rig", {"subject": "mouse", "trial": 21}, 21),
+        ("rig", {"subject": "mouse", "trial": 3}, 20),
+        ("rig", {"subject": "mouse", "trial": "?"}, 20),
+        ("rig", {"trial": "?"}, 20),
+        ("rig", {"subject": "rat", "trial": 21}, 20),
+        ("other", {"subject": "mouse", "trial": 21}, 20),
+    ],
+)
+def test_the_next_trial_follows_what_was_interrupted_though_its_last_rows_are_missing(
+    tmp_path: Path, pilot: str, left: dict[str, object], expected: int
+) -> None:
+    with SessionStore.create(tmp_path, "s", {}) as store:
+        put(store, TrialData("rig", "mouse", 19, {"n": 1}), Event(pilot, "interrupted", left))
+    with SessionReader(tmp_path / "s") as reader:
+        assert reader.next_trial("rig", "mouse") == expected
+        assert reader.next_trial("new", "mouse") == 0

@@ -7,7 +7,7 @@ committed; chunks below that length never change again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -153,11 +153,19 @@ class SessionReader:
             raise self._unreadable(cause) from cause
 
     def next_trial(self, pilot: str, subject: str) -> int:
-        """Give the number after the last trial of a pilot and subject; 0 if there is none."""
+        """Give the number after the last trial of a pilot and subject; 0 if there is none.
+
+        A trial that the pilot says it had ended before it was interrupted counts also while its row is still missing:
+        the row may come from the pilot's record yet, and its number must not be given again.
+        """
         found = self._rows(
-            "SELECT max(trial_num) FROM trial_rows WHERE pilot = ? AND subject = ?", (pilot, subject)
+            "SELECT max(trial_num) + 1 FROM trial_rows WHERE pilot = :pilot AND subject = :subject UNION ALL "
+            """SELECT max(json_extract("values", '$.trial')) FROM events WHERE name = 'interrupted' """
+            """AND pilot = :pilot AND json_extract("values", '$.subject') = :subject """
+            """AND json_type("values", '$.trial') = 'integer'""",
+            {"pilot": pilot, "subject": subject},
         )
-        return 0 if found[0][0] is None else int(found[0][0]) + 1
+        return max((int(number) for (number,) in found if number is not None), default=0)
 
     def streams(self) -> list[StreamInfo]:
         """Give what each stream holds, one entry a segment, in the order in which they began."""
@@ -261,7 +269,9 @@ class SessionReader:
     def _count(self, source: str) -> int:
         return int(self._rows(f"SELECT count(*) FROM {source}")[0][0])
 
-    def _rows(self, statement: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def _rows(
+        self, statement: str, arguments: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(statement, arguments).fetchall()
         except sqlite3.Error as cause:
