@@ -5,7 +5,7 @@
 
 That is more than the others' acknowledgement says: here the listen has run. A round trip is a message and what its
 listen returns, which comes with the settlement. The listens run on worker threads, as they do unless declared
-otherwise; `ours_on_loop` declares them.
+otherwise; `ours_on_loop` declares them. Sender and receiver ease their process, as a Terminal and a pilot do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.modes import CHUNK_BYTES, FRAME_BYTES
 from pilotage import Net_Node, Outcome, Receipt, Terminal_Station, prefs, takes_batches
+from pilotage.net.easing import ease_process
 from pilotage.net.streams import Stream
 
 from .bulk import Arrays, BulkArrivals
@@ -85,6 +86,7 @@ class Receiver:
         }
         self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens, direct=self.direct)
         self._node.wait_connected(MEETING_TIMEOUT_S)
+        ease_process()
 
     def _data(self, value: dict[str, Any]) -> None:
         with self._lock:
@@ -144,6 +146,7 @@ class Sender(Sending):
         self._streams: dict[int, Stream] = {}
         self._lanes = Lanes(STATION, addresses["port"])
         self._once(HELLO)
+        ease_process()
 
     def _send(self, n: int) -> None:
         self._open.append(self._node.send(RECEIVER, "TRIAL", payload(n)))

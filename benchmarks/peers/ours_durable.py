@@ -20,8 +20,8 @@ from typing import Any
 from pilotage import Net_Node
 from pilotage.agents.ports import TrialRow
 from pilotage.app.archive import FolderArchives
+from pilotage.net.easing import ease_process
 from pilotage.net.listens import Origin, takes_many
-from pilotage.net.loops import ease_collector
 
 from . import ours
 from .common import Peer, main, role_commands
@@ -49,7 +49,7 @@ class Receiver:
         listens = {"DATA": self._data, "ECHO": self._echo}
         self._node = Net_Node(RECEIVER, STATION, addresses["port"], listens)
         self._node.wait_connected(MEETING_TIMEOUT_S)
-        ease_collector()
+        ease_process()
 
     @takes_many
     def _data(self, many: Sequence[tuple[dict[str, Any], Origin]]) -> Future[Any]:
@@ -85,10 +85,6 @@ class Receiver:
 
 class Sender(ours.Sender):
     """The same as in `ours`, with the key that makes it durable."""
-
-    def __init__(self, addresses: Addresses) -> None:
-        super().__init__(addresses)
-        ease_collector()
 
     def _send(self, n: int) -> None:
         self._open.append(self._node.send(RECEIVER, "DATA", payload(n)))

@@ -47,7 +47,7 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False, insecure: 
     from pilotage.agents.terminal import Terminal
     from pilotage.app.archive import FolderArchives
     from pilotage.app.audit import FileAudit
-    from pilotage.net.loops import ease_collector
+    from pilotage.net.easing import ease_process
     from pilotage.net.prefs import prefs
 
     if insecure:
@@ -56,7 +56,7 @@ def terminal(json_lines: AsJson = False, until_eof: UntilEof = False, insecure: 
     with _until_ended(until_eof) as ended:
         kept = FileAudit(settings.datadir)
         agent = Terminal(FolderArchives(settings.datadir), settings, kept)
-        ease_collector()
+        ease_process()
         agent.on_trouble = lambda place, text, is_over: _say_trouble(json_lines, place, text, is_over)
         for session in agent.sessions.opened():
             _say(json_lines, f"session {session} was left open and goes on", event="session", name=session)
@@ -83,7 +83,7 @@ def pilot(
 ) -> None:
     """Run a pilot: it connects to the Terminal (or its parent), and runs the tasks that it is sent."""
     from pilotage.agents.pilot import Pilot
-    from pilotage.net.loops import ease_collector
+    from pilotage.net.easing import ease_process
     from pilotage.net.prefs import prefs
 
     if name is not None:
@@ -93,7 +93,7 @@ def pilot(
     settings = prefs.snapshot()
     with _until_ended(until_eof) as ended:
         agent = Pilot(settings)
-        ease_collector()
+        ease_process()
         agent.on_state = lambda state, reason: _say_state(json_lines, agent.name, str(state), reason)
         _say(json_lines, f"Pilot {agent.name} listens on port {agent.port}; it connects to {_upstream(settings)}",
              event="listening", name=agent.name, port=agent.port, pid=os.getpid(),

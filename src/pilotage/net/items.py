@@ -11,6 +11,9 @@ from pilotage.net.prefs import prefs
 from pilotage.protocol.late import np
 from pilotage.protocol.squeezed import Squeezed
 
+DICT_BYTES = 64
+NUMBER_BYTES = 8
+
 
 def headers_from_prefs(subject: str | None, pilot: str | None) -> dict[str, Any]:
     """Give the headers of a stream: who is recorded, and under whose name."""
@@ -21,22 +24,16 @@ def headers_from_prefs(subject: str | None, pilot: str | None) -> dict[str, Any]
 
 def weight_of(item: Any) -> int:
     """Estimate an item's bytes: its arrays are what weighs."""
+    kind = type(item)
+    if kind is int or kind is float:  # most parts of most items: asking what else they may be costs more
+        return NUMBER_BYTES
+    if isinstance(item, dict):
+        return sum(map(weight_of, item.values()), DICT_BYTES)
     if isinstance(item, np.ndarray):
-        return item.nbytes
+        return int(item.nbytes)
     if isinstance(item, Squeezed):
         return item.size
-    if isinstance(item, dict):
-        weight = 64
-        for part in item.values():
-            if isinstance(part, np.ndarray):
-                weight += part.nbytes
-            elif isinstance(part, Squeezed):
-                weight += part.size
-            elif isinstance(part, dict | list | tuple | str | bytes):
-                weight += weight_of(part)
-        return weight
-    if isinstance(item, str | bytes):
-        return len(item)
-    if isinstance(item, list | tuple) and item and isinstance(item[0], np.ndarray | dict | Squeezed):
-        return sum(weight_of(part) for part in item)
-    return 64
+    if isinstance(item, list | tuple):
+        plain = not item or isinstance(item[0], int | float)
+        return NUMBER_BYTES * len(item) if plain else sum(map(weight_of, item))
+    return len(item) if isinstance(item, str | bytes) else NUMBER_BYTES

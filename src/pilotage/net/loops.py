@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import gc
 import os
 import threading
 from collections.abc import Callable
@@ -72,15 +71,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     if os.name == "nt":
         return asyncio.SelectorEventLoop()
     return asyncio.new_event_loop()
-
-
-def ease_collector() -> None:
-    """Have Python look for garbage less often; for processes that are ours alone.
-
-    What a station or an agent holds has few cycles, and each look at all messages under way costs as much as they do.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def running_loop() -> IOLoop | None:

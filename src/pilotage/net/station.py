@@ -29,8 +29,9 @@ from pilotage.net.checks import (
     path_of,
 )
 from pilotage.net.control import ChildEnd, ParentEnd, make_line
+from pilotage.net.easing import ease_process
 from pilotage.net.listens import Listen, Origin, takes_origin
-from pilotage.net.loops import ease_collector, finish_tasks, new_event_loop, tornado_loop
+from pilotage.net.loops import finish_tasks, new_event_loop, tornado_loop
 from pilotage.net.messenger import Messenger, MessengerConfig, Statistics
 from pilotage.net.prefs import journal_folder, prefs
 from pilotage.net.receipt import Receipt
@@ -247,7 +248,7 @@ class Station(multiprocessing.Process):
             return
         listener = messenger.driver.listener
         self.listen_port = listener.port if listener is not None else 0
-        ease_collector()
+        ease_process()
         line.serve(self._answer, self._orphaned)
         self.started()
         line.reply(0, self.listen_port)

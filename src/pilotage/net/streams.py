@@ -44,7 +44,7 @@ SPOOL_BYTES = 4 * 2**30
 GATHERED_BEYOND = 4
 """With so many batches on their way, the next one gathers more than `min_size` items: it would only queue."""
 
-GATHERED_BYTES = 256 * 1024
+GATHERED_BYTES = 1024 * 1024
 GATHERED_ITEMS = 1024
 PREVIEW_BATCHES = 2
 """Batches of a preview that may be on their way: one that is drawn, and one that comes."""

@@ -149,6 +149,9 @@ class _Beside:
 
 
 def _raw(flat: np.ndarray) -> memoryview:
+    """Give a contiguous array's bytes. Dates, text and records have no form that Python's buffers know."""
+    if flat.dtype.kind in "biufc" and flat.size:
+        return flat.data.cast("B")
     return flat.reshape(-1).view(np.uint8).data
 
 
