@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.records import WIRE_VERSION
+from pilotage.transport.driver import UNREAD_A_TURN
 from pilotage.transport.links import MAX_FRAMES
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
@@ -66,6 +68,34 @@ def test_ten_thousand_garbage_frames_harm_nobody(ends: Ends, eventually: Eventua
     assert {key for key, _, _ in hub.got} == {"GOOD"}
     assert hub.peer("good") is PeerState.ALIVE
     assert all(change.state is PeerState.ALIVE for change in good.changes)
+
+
+def test_who_floods_us_is_made_to_wait_while_others_are_served(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    assert hub.driver.listener is not None
+    drain, taken = hub.driver.listener.drain, list[tuple[int, int]]()
+
+    def drain_and_note(most: int) -> list[Arrival]:
+        arrivals = drain(most)
+        taken.append((hub.exchange.counts["muted"], len(arrivals)))
+        return arrivals
+
+    hub.driver.listener.drain = drain_and_note  # type: ignore[method-assign]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
+        bad.setsockopt(zmq.LINGER, 0)
+        bad.setsockopt(zmq.SNDHWM, 0)
+        bad.connect(f"tcp://127.0.0.1:{hub.port}")
+        for number in range(FRAMES):
+            bad.send_multipart([b"rubbish"])
+            if number % 500 == 0:
+                good.send("hub", str(number).encode(), key="GOOD")
+        eventually(lambda: hub.exchange.counts["muted"] > FRAMES * 0.9, timeout_s=20)
+    eventually(lambda: len(hub.bodies("GOOD")) == FRAMES / 500)
+    unread = [count for muted, count in taken if muted]
+    # Where the good one alone was heard for a turn, the next one looks for more again.
+    assert sum(count > UNREAD_A_TURN for count in unread) <= FRAMES / 500
+    assert len(unread) > FRAMES * 0.8 / UNREAD_A_TURN / 2
 
 
 HOSTILE_METADATA = {

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 256
+UNREAD_A_TURN = 16
+UNREAD_PAUSE_S = 0.001
+"""Where most of what comes is thrown away unread, only so much is taken so often: ZeroMQ's queue for who sends it
+fills, and he is made to wait. Whoever else sends something is served at once, in his turn."""
+
 MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
@@ -111,6 +116,7 @@ class Driver:
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
         self._most = 1
+        self._is_flooded = False
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
@@ -238,9 +244,11 @@ class Driver:
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
         results, requests = _take_all(self._results), _take_all(self._requests)
+        muted = self.exchange.counts["muted"]
         if arrivals or results or requests:
             self._run(self.exchange.turn(arrivals, results, requests, now))
             self._shell.counted(self.exchange.received)
+        self._is_flooded = (self.exchange.counts["muted"] - muted) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self._run(self.exchange.persisted(places, now))
@@ -258,11 +266,16 @@ class Driver:
         readable = (self.listener is not None and self.listener.readable()) or (
             self.dialer is not None and self.dialer.readable()
         )
-        # Where one transmission at a time comes, the look for a second one would cost more than it finds.
-        self._most = ARRIVALS_A_TURN if readable else 1
         self._wake_at = self.exchange.wake_at()
         due = now + BUSY_RETRY_S if self._backlog else self._wake_at
-        if (readable or due <= now) and not self._awake:
+        if not readable:
+            # Where one transmission at a time comes, the look for a second one would cost more than it finds.
+            self._most = 1
+        elif self._is_flooded:
+            self._most, due = UNREAD_A_TURN, min(due, time.monotonic() + UNREAD_PAUSE_S)
+        else:
+            self._most, due = ARRIVALS_A_TURN, now
+        if due <= now and not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
         elif due < self._alarm_at or self._alarm_at <= now:

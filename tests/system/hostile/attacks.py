@@ -61,7 +61,7 @@ def wire(
 ) -> Iterator[Any]:
     """Connect a DEALER: as a peer of our wire under a name, or as an original under an identity; perhaps with a key."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.setsockopt(zmq.LINGER, 3000)
+        dealer.setsockopt(zmq.LINGER, 30_000)
         dealer.setsockopt(zmq.SNDTIMEO, 5000)
         if lock is not None:
             lock_dialler(dealer, *lock)

@@ -121,8 +121,12 @@ class Lab:
 
     @contextmanager
     def attacked(self, name: str, count: int) -> Iterator[subprocess.Popen[str]]:
-        """Have a stranger's process attack; it is ended at the end, if it hasn't by itself."""
-        command = ["nice", "-n", "5", sys.executable, "-m", "tests.system.hostile.attacks", name, self.host]
+        """Have a stranger's process attack; it is ended at the end, if it hasn't by itself.
+
+        A stranger brings a computer along. Here it has our two cores, and its own work must not be measured: it gets
+        the time that nobody else wants, and so sends as fast as the station lets it.
+        """
+        command = ["nice", "-n", "19", sys.executable, "-m", "tests.system.hostile.attacks", name, self.host]
         stranger = subprocess.Popen(
             [*command, str(self.station.listen_port), str(self.marker), str(count)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
