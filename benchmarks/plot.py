@@ -55,7 +55,8 @@ def _panel(axis: Any, mode: str, rounds: Rounds, verdicts: Sequence[Verdict]) ->
     ordered = sorted(ratios.items(), key=lambda item: item[1], reverse=figure in LESS_IS_BETTER)
     names, values = zip(*ordered, strict=True)
     drawn = axis.barh(names, values, color=[OURS if name.startswith("ours") else THEIRS for name in names])
-    axis.bar_label(drawn, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # no line goes through a number
+    axis.bar_label(drawn, [f"{value:.2f}" for value in values], padding=3, fontsize=8, bbox=ground)
     for verdict in verdicts:
         bar = verdict.bar
         if (bar.mode, bar.figure, bar.peer, bar.their_mode) == (mode, figure, reference, ""):

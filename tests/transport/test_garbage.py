@@ -11,8 +11,8 @@ import zmq
 
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import PeerState
-from pilotage.protocol.records import WIRE_VERSION
-from pilotage.transport.driver import UNREAD_A_TURN
+from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_packet
+from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN
 from pilotage.transport.links import MAX_FRAMES
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
@@ -96,6 +96,34 @@ def test_who_floods_us_is_made_to_wait_while_others_are_served(ends: Ends, event
     # Where the good one alone was heard for a turn, the next one looks for more again.
     assert sum(count > UNREAD_A_TURN for count in unread) <= FRAMES / 500
     assert len(unread) > FRAMES * 0.8 / UNREAD_A_TURN / 2
+
+
+@pytest.mark.parametrize(("turn_s", "is_short"), [(0.0, True), (60.0, False)], ids=["long", "quick"])
+def test_after_a_long_turn_less_is_taken_in(
+    ends: Ends, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, turn_s: float, is_short: bool
+) -> None:
+    monkeypatch.setattr("pilotage.transport.driver.TURN_S", turn_s)
+    hub = ends.listening("hub")
+    assert hub.driver.listener is not None
+    drain, taken = hub.driver.listener.drain, list[int]()
+
+    def drain_and_note(most: int) -> list[Arrival]:
+        arrivals = drain(most)
+        taken.append(len(arrivals))
+        return arrivals
+
+    hub.driver.listener.drain = drain_and_note  # type: ignore[method-assign]
+    hello = encode_packet(Packet([], [], [Greeting("hello", "")]))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as busy:
+        busy.setsockopt(zmq.LINGER, 0)
+        busy.setsockopt(zmq.SNDHWM, 0)
+        for told in (f"X-Pilotage:{WIRE_VERSION}", "X-Name:busy", "X-Boot:77"):
+            busy.setsockopt(zmq.METADATA, told.encode())
+        busy.connect(f"tcp://127.0.0.1:{hub.port}")
+        for _ in range(FRAMES):
+            busy.send_multipart(hello)
+        eventually(lambda: sum(taken) >= FRAMES, timeout_s=20)
+    assert (max(taken) <= FEW_ARRIVALS) is is_short
 
 
 HOSTILE_METADATA = {

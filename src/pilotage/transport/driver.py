@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 256
+FEW_ARRIVALS = 16
+TURN_S = 0.002
+"""How long a turn may take before the next one takes in half as much, down to `FEW_ARRIVALS`; a quick one takes in
+twice as much again. So whoever's messages cost us most doesn't make all others wait for a long turn."""
 UNREAD_A_TURN = 16
 UNREAD_PAUSE_S = 0.001
 """Where most of what comes is thrown away unread, only so much is taken so often: ZeroMQ's queue for who sends it
@@ -268,13 +272,14 @@ class Driver:
         )
         self._wake_at = self.exchange.wake_at()
         due = now + BUSY_RETRY_S if self._backlog else self._wake_at
+        ended = time.monotonic()
         if not readable:
             # Where one transmission at a time comes, the look for a second one would cost more than it finds.
             self._most = 1
         elif self._is_flooded:
-            self._most, due = UNREAD_A_TURN, min(due, time.monotonic() + UNREAD_PAUSE_S)
+            self._most, due = UNREAD_A_TURN, min(due, ended + UNREAD_PAUSE_S)
         else:
-            self._most, due = ARRIVALS_A_TURN, now
+            self._most, due = self._most_after(ended - now), now
         if due <= now and not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
@@ -284,6 +289,11 @@ class Driver:
             self._alarm_at = due
             if due != FOREVER:
                 self._alarm = self._loop.call_later(due - now, self._ring)
+
+    def _most_after(self, took_s: float) -> int:
+        """Tell how many transmissions the next turn takes in at most, by how long this one took."""
+        wanted = self._most // 2 if took_s > TURN_S else self._most * 2
+        return min(ARRIVALS_A_TURN, max(FEW_ARRIVALS, wanted))
 
     def _ring(self) -> None:
         self._alarm_at = FOREVER
