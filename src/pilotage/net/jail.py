@@ -51,8 +51,11 @@ def inside(folder: Path, path: str) -> Path:
     try:
         top = folder.resolve()
         found = top.joinpath(*parts).resolve()
+        is_circle = any(step.is_symlink() for step in (found, *found.parents))  # from Python 3.13 on
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, up to Python 3.12
         raise TaskError(f"{path!r:.80} can't be looked up in {folder}: {error}") from error
+    if is_circle:
+        raise TaskError(f"{path!r:.80} can't be looked up in {folder}: links lead in a circle")
     if found == top or not found.is_relative_to(top):
         raise TaskError(f"{path!r:.80} leads out of {folder}; files of a task stay inside it")
     return found

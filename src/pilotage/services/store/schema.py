@@ -73,6 +73,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: The file can't be opened, or can't be put into WAL mode.
     """
+    connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         _writers.add(connection)
@@ -80,6 +81,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         for pragma in ("synchronous=FULL", "wal_autocheckpoint=4000", f"journal_size_limit={64 << 20}"):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error as cause:
+        if connection is not None:
+            close_writer(connection)
         raise StoreError(
             f"{str(path)!r} can't be opened for writing ({cause}): check rights and free space"
         ) from cause
