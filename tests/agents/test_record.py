@@ -31,6 +31,20 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert list(record.rows("s1")) == [row]
 
 
+@pytest.mark.parametrize(
+    ("trial", "subject", "expected"),
+    [(7, "m1", 8), (8, "m1", 8), (12, "m1", 12), (7, "m2", 7), ("?", "m1", "?")],
+)
+def test_a_trial_whose_row_was_recorded_has_ended_whatever_the_diary_says(
+    tmp_path: Path, trial: object, subject: str, expected: object
+) -> None:
+    record = Record(tmp_path, "rig_a", "life")
+    record.add_row("s1", RecordedRow("rig_a", 0, "m1", 7, {"TRIAL_END": True}))
+    record.add_row("s1", RecordedRow("rig_a", 1, "m1", 8, {"response": 1}))  # the trial that ran
+    assert record.trial_after({"session": "s1", "subject": subject, "trial": trial}) == expected
+    assert record.trial_after({"session": "s2", "subject": subject, "trial": trial}) == trial
+
+
 PLAIN = st.recursive(
     st.none()
     | st.booleans()

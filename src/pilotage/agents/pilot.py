@@ -190,7 +190,9 @@ class Pilot:
         """Report a task that an earlier life of ours was running: it is resumed only on request."""
         left = self._diary.left()
         if left is not None:
-            where = f"trial {left.get('trial')} of session {left.get('session')}"
+            # A row is recorded before the diary turns its page; we may have died between the two.
+            left = {**left, "trial": self._record.trial_after(left)}
+            where = f"trial {left['trial']} of session {left.get('session')}"
             text = f"{left.get('task_type')} was interrupted in {where}"
             self.runner.interrupted(text)
             self._tell_event("interrupted", {**left, "text": text})

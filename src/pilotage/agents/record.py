@@ -104,6 +104,23 @@ class Record:
         except OSError as error:
             log.warning("the record %s can't be read: %s", place, error)
 
+    def trial_after(self, left: Mapping[str, Any]) -> Any:
+        """Tell which trial ran when a life ended, by its diary and by the rows of trials that it recorded as ended.
+
+        Args:
+            left: what the diary says: `session`, `subject`, `trial`; the last is given back where it is no number.
+        """
+        trial = left.get("trial")
+        if not isinstance(trial, int):
+            return trial
+        rows = self.rows(str(left.get("session")))
+        ended = (
+            row.trial_num + 1
+            for row in rows
+            if row.subject == left.get("subject") and "TRIAL_END" in row.values
+        )
+        return max(trial, max(ended, default=trial))
+
     def _write(self, session: str, what: str, told: Mapping[str, Any]) -> None:
         line = json.dumps({"what": what, "at": time.time(), **told}, default=repr) + "\n"
         place = self.place(session)
