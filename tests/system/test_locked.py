@@ -98,10 +98,13 @@ class Lab:
         self.agents.append(pilot)
         return pilot
 
-    def pair(self, name: str, typed: tuple[str, str] = ("y\n", "y\n"), *options: str) -> tuple[int, int]:
-        host = Prompt("keys", "accept", "--for", "30", *options, prefs=self.terminal_prefs)
+    def pair(
+        self, name: str, typed: tuple[str, str] = ("y\n", "y\n"), *options: str, host_name: str = "T"
+    ) -> tuple[int, int]:
+        prefs = self.terminal_prefs if host_name == "T" else self.prefs(host_name, PAIRPORT=0)
+        host = Prompt("keys", "accept", "--for", "30", *options, prefs=prefs)
         self.prompts.append(host)
-        port = host.wait_line("T waits on port ").partition(":")[0]
+        port = host.wait_line(f"{host_name} waits on port ").partition(":")[0]
         newcomer = Prompt("join", f"127.0.0.1:{port}", prefs=self.prefs(name))
         self.prompts.append(newcomer)
         codes = host.wait_line("code:"), newcomer.wait_line("code:")
@@ -201,6 +204,29 @@ def test_a_pilots_key_is_rotated_while_it_runs_and_the_old_one_is_worth_nothing(
     lab.wait_link("rig_a", "alive")
     lab.keys("rig_a").keep(before)
     assert "is not known there" in the_line(run_cli("ls", prefs=lab.prefs("rig_a")))
+
+
+def test_children_learn_the_next_key_of_their_parent(lab: Lab) -> None:
+    lab.start_terminal()
+    lab.pair("rig_a")
+    lab.pair("cam", ("y\n", "y\n"), "--via", "rig_a")
+    lab.pair("cam", host_name="rig_a")
+    parent = lab.start_pilot("rig_a", MSGPORT=0, CHILDID=["cam"])
+    port = parent.wait_port()
+    lineage = {"LINEAGE": "CHILD", "PARENTID": "rig_a", "PARENTIP": OUTSIDE, "PARENTPORT": port}
+    lab.start_pilot("cam", MSGPORT=0, **lineage)
+    lab.wait_link("cam", "alive")
+    (before,) = lab.keys("rig_a").own()
+    done = run_cli("keys", "rotate", prefs=lab.prefs("rig_a"))
+    assert done.returncode == 0, done.stderr
+    assert "cam  knows the new key" in done.stdout and "start rig_a anew" in done.stdout
+    (after,) = lab.keys("rig_a").own()
+    assert lab.keys("cam").find("rig_a").keys == (before.public, after.public)
+    parent.end(parent.process.terminate)
+    lab.wait_link("cam", "gone")
+    lab.start_pilot("rig_a", MSGPORT=port, CHILDID=["cam"])
+    lab.wait_link("cam", "alive")
+    wait_for(lambda: lab.keys("cam").find("rig_a").keys == (after.public,))
 
 
 def test_the_terminals_key_is_rotated_between_sessions(lab: Lab) -> None:

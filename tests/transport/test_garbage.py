@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_packet
 from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN
-from pilotage.transport.links import MAX_FRAMES
+from pilotage.transport.links import ENDS_A_TURN, MAX_FRAMES, Listener
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -96,6 +97,42 @@ def test_who_floods_us_is_made_to_wait_while_others_are_served(ends: Ends, event
     # Where the good one alone was heard for a turn, the next one looks for more again.
     assert sum(count > UNREAD_A_TURN for count in unread) <= FRAMES / 500
     assert len(unread) > FRAMES * 0.8 / UNREAD_A_TURN / 2
+
+
+def test_what_is_no_zeromq_peer_is_not_even_met(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    good = ends.dialling("good", hub.port)
+    old_greeting, old_message = b"\x01\x00", b"\x06\x00hello"  # ZMTP 1.0: length, flags, body
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", hub.port), timeout=5) as stranger:
+            stranger.sendall(old_greeting + old_message)
+    eventually(lambda: hub.exchange.counts["from no peer"] == 50)
+    sent = good.send("hub", b"1", key="GOOD")
+    eventually(lambda: sent.is_delivered)
+    assert [change.name for change in hub.changes] == ["good"]
+    assert hub.exchange.counts["malformed"] == 0
+    assert len([note for note in hub.notes if "no ZeroMQ peer" in note]) == 1
+
+
+def test_crowds_that_come_and_go_are_looked_at_a_few_a_turn(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    listener = hub.driver.listener
+    assert isinstance(listener, Listener)
+    events, seen = listener.events, list[int]()
+
+    def count(most: int = -1) -> list[tuple[int, int]]:
+        found = list(events(most))
+        seen.append(len(found))
+        return found
+
+    listener.events = count  # type: ignore[assignment,method-assign]
+    go_on = threading.Event()
+    hub.driver.call(go_on.wait)  # so that all of them have come and gone before the next turn
+    for _ in range(100):
+        socket.create_connection(("127.0.0.1", hub.port), timeout=5).close()
+    go_on.set()
+    eventually(lambda: sum(seen) == 100)
+    assert max(seen) <= ENDS_A_TURN
 
 
 @pytest.mark.parametrize(("turn_s", "is_short"), [(0.0, True), (60.0, False)], ids=["long", "quick"])

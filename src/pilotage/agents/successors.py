@@ -34,7 +34,7 @@ def checked_successor(value: Any) -> str:
 
 
 class PilotSuccessors:
-    """A pilot's side: the Terminal names its next key.
+    """A pilot's side: the Terminal names its next key, or that of the pilot's parent.
 
     Args:
         security: where the keys lie.
@@ -45,16 +45,16 @@ class PilotSuccessors:
 
     @takes_origin
     def l_rekey(self, value: Any, origin: Origin | None = None) -> None:
-        """Take the Terminal's next key.
+        """Take the next key of the Terminal, or of whom else we know it names.
 
         Raises:
             InvalidMessage: it doesn't come from the Terminal, or names no key.
-            InvalidKey: we know no key of the Terminal's, or can't write it.
+            InvalidKey: we know no key of that name, or can't write it.
         """
         if origin is None or origin.trail[:2] != (f"_{TERMINAL_ID}", TERMINAL_ID):
-            raise InvalidMessage(f"only {TERMINAL_ID} may name its next key")
-        folder = _folder(self._security)
-        folder.know(replace(folder.find(TERMINAL_ID), next=checked_successor(value)))
+            raise InvalidMessage(f"only {TERMINAL_ID} may name a next key")
+        public, folder = checked_successor(value), _folder(self._security)
+        folder.know(replace(folder.find(str(value.get("name", TERMINAL_ID))), next=public))
 
 
 class TerminalSuccessors:
@@ -79,7 +79,9 @@ class TerminalSuccessors:
 
     @takes_origin
     def l_rekey(self, value: Any, origin: Origin | None = None) -> Future[Any] | None:
-        """Take the next key of whoever asks; or, asked on this machine, tell the pilots the Terminal's.
+        """Take the next key of whoever asks, and tell its children; or, asked on this machine, tell all the Terminal's.
+
+        The answer is for each who was to be told "" or what went wrong.
 
         Raises:
             InvalidMessage: it came through somebody else's station, or names no key.
@@ -88,30 +90,32 @@ class TerminalSuccessors:
         public, trail = checked_successor(value), origin.trail if origin is not None else ()
         asker, way = (trail[0], trail[1:]) if trail else ("", ())
         folder = _folder(self._security)
-        owner = _owner(folder.known(lambda error: None), asker)
+        known = folder.known(lambda error: None)
+        owner = _owner(known, asker)
         if owner is None:
             if way != (TERMINAL_ID,):
                 raise InvalidMessage(f"{asker!r:.80} has no key here that another could follow")
-            return self._submit(self._tell_pilots, public)
+            return self._submit(self._tell, TERMINAL_ID, public, [one.name for one in known])
         if way not in ((TERMINAL_ID,), (owner.name, TERMINAL_ID)):
             raise InvalidMessage(f"the next key of {owner.name} must come from {owner.name} itself")
         folder.know(replace(owner, next=public))
-        return None
+        children = [one.name for one in known if one.via == owner.name]
+        return self._submit(self._tell, owner.name, public, children) if children else None
 
-    def _tell_pilots(self, public: str) -> dict[str, str]:
-        """Tell all pilots that are connected the Terminal's next key; answer for each with "" or what went wrong."""
+    def _tell(self, name: str, public: str, whom: list[str]) -> dict[str, str]:
+        """Tell others the next key of somebody they know."""
         node = self.node
         if node is None:
             return {}
-        value = {"public": public}
-        receipts = {name: node.send(f"_{name}", "REKEY", value) for name in self._pilots()}
-        told: dict[str, str] = {}
-        for name, receipt in receipts.items():
+        value, connected = {"name": name, "public": public}, set(self._pilots())
+        told = dict.fromkeys(whom, "it is not connected")
+        receipts = {one: node.send(f"_{one}", "REKEY", value) for one in whom if one in connected}
+        for one, receipt in receipts.items():
             try:
                 receipt.result(TELL_S)
-                told[name] = ""
+                told[one] = ""
             except (PilotageError, TimeoutError) as error:
-                told[name] = str(error)
+                told[one] = str(error)
         return told
 
 

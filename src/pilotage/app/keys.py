@@ -116,7 +116,7 @@ def pair_with(folder: KeyFolder, name: str, host: str, port: int, judge: Judge) 
 
 
 def rotate(folder: KeyFolder, own: KeyPair, settings: Prefs) -> dict[str, str]:
-    """Replace a key of ours; give, for the Terminal's, what each whom we know said to it ("" for yes).
+    """Replace a key of ours; give what each said to it who pushes to us, as the Terminal knows ("" for yes).
 
     Raises:
         TaskError: the Terminal's, while a session is open.
@@ -124,7 +124,7 @@ def rotate(folder: KeyFolder, own: KeyPair, settings: Prefs) -> dict[str, str]:
         Expired: the Terminal doesn't answer, or not to the new key.
         Refused: it refused; nothing has changed then.
     """
-    pair, told = make_pair(own.name), {}
+    pair = make_pair(own.name)
     with Operator(settings) as operator:
         if own.name == TERMINAL_ID and operator.status()["open"]:
             raise TaskError("the Terminal's key is replaced between sessions: `pilotage end` first")
@@ -132,8 +132,7 @@ def rotate(folder: KeyFolder, own: KeyPair, settings: Prefs) -> dict[str, str]:
     folder.keep(pair)
     if own.name != TERMINAL_ID:
         _see_that_it_fits(settings)
-        return {}
-    return {known.name: told.get(known.name, "it is not connected") for known in folder.known()}
+    return told
 
 
 def _see_that_it_fits(settings: Prefs) -> None:

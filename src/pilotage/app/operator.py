@@ -132,7 +132,7 @@ class Operator:
         return dict(self._ask("END", {"session": session}, END_TIMEOUT_S) or {})
 
     def rekey(self, public: str) -> dict[str, str]:
-        """Name the key that is to follow ours; of the Terminal's own, give what each connected pilot said to it."""
+        """Name the key that is to follow ours; give what those said to it who push to us."""
         return dict(self._ask("REKEY", {"public": public}, STOP_TIMEOUT_S) or {})
 
     def _ask(self, key: str, value: Mapping[str, Any], timeout_s: float) -> Any:

@@ -110,8 +110,9 @@ def rotate(name: Name = None) -> None:
     for pilot, trouble in told.items():
         typer.echo(f"{pilot}  {(trouble and f'was not told: {trouble}') or 'knows the new key'}")
     typer.echo(f"{own.name} has a new key")
-    if own.name == TERMINAL_ID:
-        typer.echo("start the Terminal anew; whoever was not told now has to be paired again")
+    if own.name == TERMINAL_ID or told:
+        who = "the Terminal" if own.name == TERMINAL_ID else own.name
+        typer.echo(f"start {who} anew, between sessions; whoever was not told now has to be paired again")
 
 
 def join(

@@ -59,6 +59,9 @@ from pilotage.protocol.waiting import WaitingRoom
 Arrival = tuple[Link, Card, Sequence[Frame]]
 """A transmission: the link it came on, who is there, and its frames (without a routing id)."""
 
+NO_PEERS_A_NOTE = 1000
+"""Of what comes from no peer at all only the first transmission is worth a line, and each thousandth after it."""
+
 STREAM_VERBS = ("STREAM", "CONTINUOUS")
 """Keys of what a stream sends: batches, and single items."""
 
@@ -207,6 +210,9 @@ class Exchange:
 
     def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:
         """Meet whoever isn't in yet; None if nothing of that link is read now."""
+        if card.dialect is Dialect.NONE:
+            self._not_a_peer()
+            return None
         peer = self.admission.candidate(link)
         if peer is not None:
             return peer
@@ -222,6 +228,15 @@ class Exchange:
         if card.dialect is Dialect.JSON:
             self.edge.met(link, frames)
         return self._neighbours.meet(link, card, self._now)
+
+    def _not_a_peer(self) -> None:
+        count = self.counts["from no peer"]
+        self.counts["from no peer"] = count + 1
+        if count % NO_PEERS_A_NOTE == 0:
+            text = (
+                "something that is no ZeroMQ peer (of version 3 or newer) sends to us: nothing of it is read"
+            )
+            self._out.note(Level.WARNING, text)
 
     def _send(self, requests: Sequence[SendRequest]) -> None:
         self.sent += len(requests)

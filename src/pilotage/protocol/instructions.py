@@ -18,10 +18,11 @@ Link = tuple[str, bytes]
 
 
 class Dialect(Enum):
-    """Which wire a peer speaks."""
+    """Which wire a peer speaks. With NONE it speaks no wire of ours nor the originals': nothing of it is read."""
 
     OWN = "pilotage"
     JSON = "autopilot"
+    NONE = ""
 
 
 class Card(msgspec.Struct, frozen=True):

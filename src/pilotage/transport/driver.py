@@ -248,11 +248,11 @@ class Driver:
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
         results, requests = _take_all(self._results), _take_all(self._requests)
-        muted = self.exchange.counts["muted"]
+        unread = self._unread()
         if arrivals or results or requests:
             self._run(self.exchange.turn(arrivals, results, requests, now))
             self._shell.counted(self.exchange.received)
-        self._is_flooded = (self.exchange.counts["muted"] - muted) * 2 > len(arrivals)
+        self._is_flooded = (self._unread() - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self._run(self.exchange.persisted(places, now))
@@ -264,6 +264,10 @@ class Driver:
             self._send_backlog()
         if is_time:
             self._run(self.exchange.time_passed(now))
+
+    def _unread(self) -> int:
+        counts = self.exchange.counts
+        return counts["muted"] + counts["from no peer"]
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import msgspec
 import zmq
 import zmq.backend
 from msgspec.structs import replace
-from zmq.utils.monitor import recv_monitor_message
 
 from pilotage.protocol.errors import MalformedFrame, PortInUse
 from pilotage.protocol.exchange import Arrival
@@ -42,6 +42,12 @@ that needs the interpreter for it: below, a copy is over sooner."""
 
 VIEW_FROM_BYTES = 4096
 """What is read where ZeroMQ has put it: below, a copy costs less than a view."""
+
+ENDS_A_TURN = 32
+"""How many ends of connections a turn looks at: whoever comes and goes must not make the others wait."""
+
+EVENT = struct.Struct("=Hi")
+"""What a monitor says first: an event and its value (zmq_socket_monitor(3)); the address follows."""
 
 MAX_FRAME_BYTES = 512 * 2**20
 MAX_FRAMES = 65_536
@@ -127,18 +133,25 @@ class Endpoint:
         loop.add_reader(_option(self.monitor, zmq.FD), change)
 
     def readable(self) -> bool:
-        """Tell whether something is there to be read; the socket's file descriptor tells only changes."""
+        """Tell whether there is something to see; the file descriptors tell only changes."""
+        return self._has_data() or self._connections_changed
+
+    def _has_data(self) -> bool:
         if self._touched:
             self._touched = False
             self._stirred = self._stirred or bool(_option(self.socket, EVENTS) & POLLIN)
         return self._stirred
 
-    def events(self) -> Iterator[tuple[int, int]]:
-        """Give what the monitor has seen: events, each with its value."""
+    def events(self, most: int = -1) -> Iterator[tuple[int, int]]:
+        """Give what the monitor has seen: events, each with its value; up to so many, all of them if it is negative."""
         self._connections_changed = False
-        while _option(self.monitor, EVENTS) & POLLIN:
-            event = recv_monitor_message(self.monitor, flags=NOBLOCK)
-            yield int(event["event"]), int(event["value"])
+        with contextlib.suppress(zmq.Again):
+            while most:
+                frame = _recv(self.monitor, NOBLOCK, True)
+                _recv(self.monitor, NOBLOCK, True)
+                yield EVENT.unpack(frame)
+                most -= 1
+            self._connections_changed = True
 
     def close(self) -> None:
         """Close socket and monitor."""
@@ -284,13 +297,13 @@ class Listener(Endpoint):
             return []
         arrivals: list[Arrival] = []
         if self._connections_changed:
-            self._note_ends()
+            self._note_ends(ENDS_A_TURN)
         for routing_id, frames in self._read_all(most, is_routed=True):
             known = self._cards.get(routing_id)
             if known is None or (self._marks and self._is_another(routing_id, frames[0])):
                 known = self._meet(routing_id, frames[0])
             arrivals.append((*known, _contents(frames)))
-        if self._ending and not self.readable():
+        if self._ending and not self._has_data():
             self._end()
         return arrivals
 
@@ -322,9 +335,9 @@ class Listener(Endpoint):
         gone, self._gone = self._gone, []
         return gone
 
-    def _note_ends(self) -> None:
+    def _note_ends(self, most: int = -1) -> None:
         """Note which connections have ended; what they sent before may still be there to be read."""
-        for _, fd in self.events():
+        for _, fd in self.events(most):
             routing_id = self._by_fd.pop(fd, None)
             if routing_id is not None:
                 self._ending.append(routing_id)
@@ -342,7 +355,7 @@ class Listener(Endpoint):
             fd = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
             # It speaks a protocol older than any peer of ours: nobody, and nothing would tell us of its end.
-            return link, Card(Dialect.OWN, "")
+            return link, Card(Dialect.NONE, "")
         card = replace(_card_of(frame, routing_id), host=_address_of(frame))
         if self._gate.mark:
             card = self._marked(card, routing_id, str(frame.get(self._gate.mark)))

@@ -120,13 +120,14 @@ class Lab:
         ]
 
     @contextmanager
-    def attacked(self, name: str, count: int) -> Iterator[subprocess.Popen[str]]:
+    def attacked(self, name: str, count: int, *, is_measured: bool) -> Iterator[subprocess.Popen[str]]:
         """Have a stranger's process attack; it is ended at the end, if it hasn't by itself.
 
-        A stranger brings a computer along. Here it has our two cores, and its own work must not be measured: it gets
-        the time that nobody else wants, and so sends as fast as the station lets it.
+        A stranger brings a computer along. Here it has our two cores, and its own work must not be measured: then it
+        gets the time that nobody else wants, and so sends as fast as the station lets it.
         """
-        command = ["nice", "-n", "19", sys.executable, "-m", "tests.system.hostile.attacks", name, self.host]
+        command = ["chrt", "--idle", "0"] if is_measured else []
+        command += [sys.executable, "-m", "tests.system.hostile.attacks", name, self.host]
         stranger = subprocess.Popen(
             [*command, str(self.station.listen_port), str(self.marker), str(count)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -143,7 +144,7 @@ class Lab:
         """Send rows through an attack, and a little longer."""
         count = ATTACKS[name].count[is_heavy]
         over = threading.Event()
-        with self.attacked(name, count) as stranger:
+        with self.attacked(name, count, is_measured=is_heavy) as stranger:
 
             def watch() -> None:
                 if name == "half_open":

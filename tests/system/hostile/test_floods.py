@@ -41,7 +41,7 @@ def _suffer(lab: Lab, name: str) -> None:
     grown_mb = (station.memory_info().rss - memory) / 2**20
     ratio = attacked.p99_s / quiet.p99_s
     counts = lab.station.statistics().counts
-    unread = sum(counts.get(what, 0) for what in ("malformed", "muted", "from strangers"))
+    unread = sum(counts.get(what, 0) for what in ("malformed", "muted", "from strangers", "from no peer"))
     print(
         f"\n{name}: p99 {quiet.p99_s * 1e3:.2f} ms quiet, {attacked.p99_s * 1e3:.2f} ms attacked, ratio {ratio:.2f} "
         f"(p50 {quiet.p50_s * 1e3:.2f} and {attacked.p50_s * 1e3:.2f} ms); {len(attacked.sent)} rows, "
