@@ -12,7 +12,8 @@ import pytest
 from pilotage.agents import runner
 from pilotage.agents.account import Accounts
 from pilotage.agents.pilot import Pilot
-from pilotage.agents.record import Record
+from pilotage.agents.record import Record, RecordedRow
+from pilotage.agents.states import State
 from pilotage.protocol.errors import TaskError
 from tests.system.lab import Tick, settings, wait_for
 
@@ -90,6 +91,21 @@ def test_a_refused_start_changes_nothing_of_what_runs_not_even_for_a_moment(
     assert [row["row_num"] for row in rows] == list(range(len(rows)))
     assert {row["subject"] for row in rows} == {"m"}
     assert not (records(tmp_path) / "two.jsonl").exists()
+
+
+def test_a_trial_whose_row_was_recorded_is_not_the_one_that_was_interrupted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    Record(data, "rig", "life").add_row("one", RecordedRow("rig", 0, "m", 7, {"TRIAL_END": True}))
+    (data / "rig.running.json").write_text(
+        json.dumps({"task_type": "tick", "session": "one", "subject": "m", "trial": 7})
+    )
+    pilot = Pilot(settings(tmp_path, NAME="rig", PUSHPORT=1, MSGPORT=0))
+    try:
+        told = pilot.runner.statistics()
+        assert told.state is State.INTERRUPTED
+        assert told.reason == "tick was interrupted in trial 8 of session one"
+    finally:
+        pilot.close(0.5)
 
 
 def test_a_life_that_has_ended_is_not_noted_as_open_until_it_begins_again(tmp_path: Path) -> None:

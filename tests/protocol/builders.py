@@ -18,7 +18,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Marks, Packet, Parcel, decode_packet, encode_packet
-from pilotage.protocol.sends import DeliveryRules, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Pending
 from pilotage.protocol.settlement import Settlement
 
 LISTENER: Link = ("listener", b"\x00abcd")
@@ -36,9 +36,9 @@ def parcel(seq: int, floor: int = 1, marks: int = Marks.ORDERED, **changes: Any)
     return Parcel(**fields)
 
 
-def request(handle: object = "handle", path: tuple[str, ...] = ("b",), **changes: Any) -> SendRequest:
+def request(handle: object = "handle", path: tuple[str, ...] = ("b",), **changes: Any) -> Pending:
     fields = {"verb": "DATA", "body": b"body", "frames": 0, "name": str(handle), **changes}
-    return SendRequest(path, handle=handle, **fields)
+    return Pending(path, handle=handle, **fields)
 
 
 def exchange(

@@ -14,7 +14,7 @@ from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Attached
-from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Outcome, Settlement
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.ports import PassOn, Wires
@@ -83,7 +83,7 @@ class End:
     ) -> Sent:
         sent = Sent()
         attached = Attached(frames) if frames else 0
-        self.driver.send(SendRequest((to,), key, body, attached, sent, durable=durable, kept=kept))
+        self.driver.send(Pending((to,), key, body, attached, sent, durable=durable, kept=kept))
         return sent
 
     def peer(self, name: str) -> PeerState | None:

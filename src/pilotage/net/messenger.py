@@ -39,7 +39,7 @@ from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
-from pilotage.protocol.sends import DeliveryRules, Kept, Place, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
@@ -279,7 +279,7 @@ class Messenger:
         draft = self.drafting.draft(to, key, value, repeat=repeat, flags=flags)
         body, frames = draft.encode()
         repeat = repeat and NOREPEAT not in draft.flags
-        request = SendRequest(path, draft.key, body, frames, None, draft.id, repeat, tries=draft.ttl)
+        request = Pending(path, draft.key, body, frames, None, draft.id, repeat, tries=draft.ttl)
         return self._launch(draft, request, durable=durable, deadline_s=deadline_s)
 
     def send(
@@ -312,15 +312,13 @@ class Messenger:
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         body, frames = encode_body(message, hand_over=hand_over)
         tries = max(1, message.ttl)
-        request = SendRequest(
-            path, str(message.key), body, frames, None, str(message.id), repeat, tries=tries
-        )
+        request = Pending(path, str(message.key), body, frames, None, str(message.id), repeat, tries=tries)
         return self._launch(message, request, durable=durable, kept=kept, deadline_s=deadline_s)
 
     def _launch(
         self,
         message: Message | Draft,
-        request: SendRequest,
+        request: Pending,
         *,
         durable: bool | None,
         deadline_s: float | None,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from pilotage.net.notes import NoteLog
-from pilotage.net.receipt import Receipt
+from pilotage.net.receipt import Receipt, settle_all
 from pilotage.protocol.bodies import decode_value
 from pilotage.protocol.errors import PilotageError
 from pilotage.protocol.message import Message
@@ -45,14 +45,21 @@ class OpenSends:
 
     def settle(self, ended: Iterable[tuple[Receipt, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
-        delivered, still_open = 0, self._open
+        delivered: list[Receipt] = []
+        take = self._open.pop
         for receipt, settlement in ended:
-            if settlement is not DELIVERED:
-                self._end(receipt, settlement)
-            elif still_open.pop(id(receipt), None) is not None:
-                delivered += 1
-                receipt.settle(settlement)
-        self.settled["delivered"] += delivered
+            if settlement is DELIVERED:
+                if take(id(receipt), None) is not None:
+                    delivered.append(receipt)
+                continue
+            self._deliver(delivered)
+            delivered = []
+            self._end(receipt, settlement)
+        self._deliver(delivered)
+
+    def _deliver(self, receipts: list[Receipt]) -> None:
+        self.settled["delivered"] += len(receipts)
+        settle_all(receipts, DELIVERED)
 
     def progress(self, receipts: Iterable[Receipt]) -> None:
         """Tell senders that their messages were received. On the loop's thread."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
+
+import msgspec
 
 from pilotage.net.drafting import Draft
 from pilotage.protocol.errors import MisuseError
@@ -19,7 +21,7 @@ _lock = threading.Lock()
 Callback = Callable[["Receipt"], None]
 
 
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """The state of one send. Any thread may hold it.
 
     Attributes:
@@ -27,16 +29,13 @@ class Receipt:
         settlement: its end, or None while it is open.
     """
 
-    __slots__ = ("_accepted", "_callbacks", "_gate", "_message", "_settled_by", "settlement", "stage")
-
-    def __init__(self, message: Message | Draft, settled_by: int = 0) -> None:
-        self._message = message
-        self._settled_by = settled_by
-        self.stage = Stage.SENT
-        self.settlement: Settlement | None = None
-        self._gate: threading.Lock | None = None
-        self._accepted: threading.Event | bool = False
-        self._callbacks: list[Callback] | None = None
+    _message: Message | Draft
+    _settled_by: int = 0
+    stage: Stage = Stage.SENT
+    settlement: Settlement | None = None
+    _gate: threading.Lock | None = None
+    _accepted: threading.Event | bool = False
+    _callbacks: list[Callback] | None = None
 
     @property
     def message(self) -> Message:
@@ -172,15 +171,13 @@ class Receipt:
 
     def settle(self, settlement: Settlement) -> None:
         """End it; what comes later is ignored."""
-        with _lock:
-            if self.settlement is not None:
-                return
-            self.stage = Stage.SETTLED
-            self.settlement = settlement
-            gate, callbacks = self._gate, self._callbacks
-            self._callbacks = None
-        if gate is not None:
-            gate.release()
+        settle_all((self,), settlement)
+
+    def _tell(self) -> None:
+        """Tell whoever waits for the end, which is there."""
+        callbacks, self._callbacks = self._callbacks, None
+        if self._gate is not None:
+            self._gate.release()
         if isinstance(self._accepted, threading.Event):
             self._accepted.set()
         for callback in callbacks or ():
@@ -189,3 +186,16 @@ class Receipt:
             except Exception:
                 # Somebody else's code must not keep the sends that end beside this one from being told.
                 log.exception("a callback of %r failed", self)
+
+
+def settle_all(receipts: Iterable[Receipt], settlement: Settlement) -> None:
+    """End all of these in the same way, but for those that have ended."""
+    waited_for: list[Receipt] = []
+    with _lock:
+        for receipt in receipts:
+            if receipt.settlement is None:
+                receipt.stage, receipt.settlement = Stage.SETTLED, settlement
+                if receipt._gate or receipt._callbacks or receipt._accepted:
+                    waited_for.append(receipt)
+    for receipt in waited_for:
+        receipt._tell()

@@ -30,7 +30,7 @@ from pilotage.protocol.original import (
     write_letter,
 )
 from pilotage.protocol.records import Frame, Parcel
-from pilotage.protocol.sends import DeliveryRules, SendRequest
+from pilotage.protocol.sends import DeliveryRules, Pending
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, expired, refused
 
 OWNERS_KEYS = frozenset(("KILL", "WATCH"))
@@ -54,7 +54,7 @@ class Taken:
 
     counts: int = 1
     replies: list[Transmission] = field(default_factory=list)
-    request: SendRequest | None = None
+    request: Pending | None = None
     confirmed: Token | None = None
     note: Note | None = None
     sender: str = ""
@@ -164,12 +164,12 @@ class Edge:
         self._forms.pop(link, None)
         return self._awaiting.link_lost(link)
 
-    def _request(self, peer: Peer, envelope: Envelope) -> SendRequest:
+    def _request(self, peer: Peer, envelope: Envelope) -> Pending:
         message = envelope.message
         wanted = Flag.NOREPEAT not in message.flags
         sender, key = str(message.sender), str(message.key)
         handle = Confirmation(peer.link, sender, envelope.identity, wanted, key in STORING)
-        return SendRequest(
+        return Pending(
             envelope.path,
             key,
             envelope.raw,

@@ -52,7 +52,7 @@ from pilotage.protocol.records import (
 )
 from pilotage.protocol.rights import Rights
 from pilotage.protocol.routing import Routing
-from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
+from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
 from pilotage.protocol.waiting import WaitingRoom
 
@@ -174,7 +174,7 @@ class Exchange:
         self,
         arrivals: Sequence[Arrival],
         results: Iterable[Handled],
-        requests: Sequence[SendRequest],
+        requests: Sequence[Pending],
         now: float,
     ) -> list[Instruction]:
         """Take in all that one turn of a loop has found, and answer it together."""
@@ -191,7 +191,7 @@ class Exchange:
         """Transmissions arrived, on any links, in order for each."""
         return self.turn(arrivals, (), (), now)
 
-    def send(self, requests: Sequence[SendRequest], now: float) -> list[Instruction]:
+    def send(self, requests: Sequence[Pending], now: float) -> list[Instruction]:
         """Messages of ours are to be sent."""
         return self.turn((), (), requests, now)
 
@@ -238,7 +238,7 @@ class Exchange:
             )
             self._out.note(Level.WARNING, text)
 
-    def _send(self, requests: Sequence[SendRequest]) -> None:
+    def _send(self, requests: Sequence[Pending]) -> None:
         self.sent += len(requests)
         refusal = self.admission.refusal
         if refusal:
@@ -448,7 +448,7 @@ class Exchange:
         if taken.request is not None:
             self._send_for(peer, taken.request)
 
-    def _send_for(self, peer: Peer, request: SendRequest) -> None:
+    def _send_for(self, peer: Peer, request: Pending) -> None:
         """Send what an original has sent, if its role lets it."""
         text = peer.rights.refusal(request.verb, request.path) if peer.rights is not None else ""
         if text:

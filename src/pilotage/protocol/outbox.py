@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any
 
 from pilotage.protocol.records import (
@@ -31,11 +32,12 @@ from pilotage.protocol.sends import (
     OutFlow,
     Pending,
     Place,
-    SendRequest,
     Settled,
     kept_from,
 )
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, expired, refused
+
+_due_of = attrgetter("due")
 
 TOGETHER_S = 0.05
 """What is due within this time of a sweep is done in it: sweeps cost, and nobody waits for milliseconds here."""
@@ -75,7 +77,7 @@ class Outbox:
         for flow in self._by_number.values():
             yield from flow.under_way()
 
-    def send(self, requests: Iterable[SendRequest], now: float) -> Settled:
+    def send(self, sends: Iterable[Pending], now: float) -> Settled:
         """Take sends; answer with the settlements of those that end at once (a path too long, a full queue).
 
         What follows each other in a flow goes out together.
@@ -84,32 +86,38 @@ class Outbox:
         touched: dict[int, OutFlow] = {}
         flow: OutFlow | None = None
         room = 0
-        for request in requests:
-            if flow is None or request.verb != flow.verb or request.key != flow.key:
-                flow, room = self._flow_of(request), 0
+        for pending in sends:
+            if (
+                flow is None
+                or pending.verb != flow.verb
+                or pending.path != flow.path
+                or pending.ordered != flow.ordered
+            ):
+                flow, room = self._flow_of(pending), 0
                 if flow is None:
-                    text = f"{request.name}: {len(request.path)} names on its way; {MAX_HOPS} are the most"
-                    ended.append((request.handle, refused(Reason.INVALID, text)))
+                    text = f"{pending.name}: {len(pending.path)} names on its way; {MAX_HOPS} are the most"
+                    ended.append((pending.handle, refused(Reason.INVALID, text)))
                     continue
                 touched[flow.number] = flow
             if room <= 0 and (room := self._room(flow, now)) <= 0:
                 text = (
-                    f"{request.name}: {-room} messages to {flow.path[-1]} with key {flow.verb} wait already"
+                    f"{pending.name}: {-room} messages to {flow.path[-1]} with key {flow.verb} wait already"
                 )
-                ended.append((request.handle, refused(Reason.QUEUE_FULL, text)))
+                ended.append((pending.handle, refused(Reason.QUEUE_FULL, text)))
                 continue
             room -= 1
-            self._take(flow, request, now)
+            self._take(flow, pending, now)
         for flow in touched.values():
             self._let_through(flow, now)
         return ended
 
-    def _flow_of(self, request: SendRequest) -> OutFlow | None:
+    def _flow_of(self, pending: Pending) -> OutFlow | None:
         """Give the flow of a send, or None where its path is too long."""
-        flow = self._flows.get(request.key)
+        key = (pending.path, pending.verb, pending.ordered)
+        flow = self._flows.get(key)
         if flow is not None and flow.boot == self.boot:
             return flow
-        return self._begin(request) if len(request.path) <= MAX_HOPS else None
+        return self._begin(key) if len(pending.path) <= MAX_HOPS else None
 
     def _room(self, flow: OutFlow, now: float) -> int:
         """Tell for how many more sends a flow has room; else, negative, how many wait in it."""
@@ -141,18 +149,22 @@ class Outbox:
                 if self._flows.get(flow.key) is ours.get(flow.key):
                     self._flows.pop(flow.key, None)
                 self._queue_behind(flow)
-            attached = Attached(one.frames) if one.frames else 0
             pending = Pending(
-                seq,
-                one.marks,
+                one.path,
+                one.verb,
                 one.body,
-                attached,
+                Attached(one.frames) if one.frames else 0,
                 handle_for(one),
                 one.name,
-                FOREVER,
-                self.rules.repeat_interval_s,
+                bool(one.marks & Marks.ORDERED),
+                durable=bool(one.marks & Marks.DURABLE),
+                tries=FOREVER,
+                kept=True,
+                seq=seq,
+                marks=one.marks,
+                wait=self.rules.repeat_interval_s,
+                safe=True,
             )
-            pending.kept = pending.safe = True
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
             flow.open[seq] = pending
@@ -239,11 +251,11 @@ class Outbox:
 
     # Flows
 
-    def _begin(self, request: SendRequest) -> OutFlow:
+    def _begin(self, key: FlowKey) -> OutFlow:
         if len(self._flows) >= self.rules.max_flows:
             self._forget_unused()
         self._numbers += 1
-        flow = OutFlow(self.boot, self._numbers, *request.key)
+        flow = OutFlow(self.boot, self._numbers, *key)
         self._by_number[self.boot, flow.number] = flow
         self._queue_behind(flow)
         return flow
@@ -263,32 +275,26 @@ class Outbox:
                 del self._flows[key], self._by_number[flow.boot, flow.number]
                 return
 
-    def _take(self, flow: OutFlow, request: SendRequest, now: float) -> None:
+    def _take(self, flow: OutFlow, pending: Pending, now: float) -> None:
         """Give a send its place; it is transmitted when the window lets it through."""
-        marks = Marks.ORDERED if request.ordered else 0
-        if request.durable:
-            marks |= Marks.DURABLE
-        if request.is_json:
+        marks = Marks.ORDERED if pending.ordered else 0
+        if pending.is_json:
             marks |= Marks.JSON
-        tries = FOREVER if request.durable else request.tries if request.ordered else 1
-        seq = flow.next_seq
+        if pending.durable:
+            marks |= Marks.DURABLE
+            pending.tries = FOREVER
+        elif not pending.ordered:
+            pending.tries = 1
+        pending.marks = marks
+        pending.wait = self.rules.repeat_interval_s
+        pending.seq = seq = flow.next_seq
         flow.next_seq = seq + 1
-        pending = flow.open[seq] = Pending(
-            seq,
-            marks,
-            request.body,
-            request.frames,
-            request.handle,
-            request.name,
-            tries,
-            self.rules.repeat_interval_s,
-        )
-        if request.deadline_s is not None:
-            self._give_until(flow, pending, now + request.deadline_s)
-        if flow.after is not None and flow.waits and not request.durable:
+        flow.open[seq] = pending
+        if pending.deadline_s is not None:
+            self._give_until(flow, pending, now + pending.deadline_s)
+        if flow.after is not None and flow.waits and not pending.durable:
             self._give_until(flow, pending, now + self.rules.patience_s)
-        if request.kept:
-            pending.kept = True
+        if pending.kept:
             self.unkept.append(kept_from(pending, flow))
 
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
@@ -310,7 +316,7 @@ class Outbox:
             pending.since = now
             pending.due = now + pending.wait
         self._transmit(flow, going, now)
-        due = min((pending.due for pending in going), default=FOREVER)
+        due = min(map(_due_of, going), default=FOREVER)
         if due < flow.due:
             self._set_due(flow, due)
 
@@ -328,7 +334,7 @@ class Outbox:
                 flow.verb,
                 first.marks,
                 [pending.body for pending in run],
-                first.attached,
+                first.frames,
             )
             if not self._emit(parcel):
                 return
@@ -527,7 +533,7 @@ def _runs(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
             and pending.asked == asked
             and size <= MAX_RUN_BYTES
             and len(run) < MAX_RUN
-            and not pending.attached
+            and not pending.frames
         ):
             run.append(pending)
             place += 1
@@ -535,7 +541,7 @@ def _runs(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
         if run:
             yield run
         run, size, asked = [pending], len(pending.body), pending.asked
-        place, marks = (pending.seq + 1, pending.marks) if not pending.attached else (0, 0)
+        place, marks = (pending.seq + 1, pending.marks) if not pending.frames else (0, 0)
     if run:
         yield run
 

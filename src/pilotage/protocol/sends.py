@@ -1,4 +1,4 @@
-"""What a send is, while it is open: as it is asked for, as it is kept, and the flow that it belongs to.
+"""What a send is, while it is open: as it is under way, as it is kept, and the flow that it belongs to.
 
 Law of this room: nothing here decides; the outbox does. What there is one of for each message is no concern of the
 garbage collector's, which would look at all of them again and again; none of it refers to itself.
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.protocol.records import Attached, Marks, Parcel
+from pilotage.protocol.records import Attached, Parcel
 from pilotage.protocol.settlement import Settlement
 
 FOREVER = float("inf")
@@ -53,22 +53,31 @@ class DeliveryRules:
     max_flows: int = 10_000
 
 
-class SendRequest(msgspec.Struct, gc=False):
-    """A message to be sent.
+class Pending(msgspec.Struct, gc=False):
+    """A send that has not ended: what was asked for, and behind it how far it has come.
 
     Attributes:
         path: names to reach, the recipient last.
         verb: the message's key.
         body: its encoded body.
-        frames: raw frames of its arrays.
+        frames: raw frames of its arrays, 0 for none.
         handle: whatever the settlement is to be given to.
         name: the message's id, for texts about it.
         ordered: resend it until received, in the order of its flow (`repeat=True`).
         durable: resend it until settled.
-        tries: transmissions at most, where not durable (the message's ttl).
+        tries: transmissions at most.
         is_json: the body is an original JSON envelope.
         kept: put it into the journal, so that it outlives this process.
         deadline_s: seconds after which a durable message is given up; None for never.
+        seq: its place in its flow.
+        marks: see `Marks`.
+        wait: seconds until the next transmission.
+        deadline: when it is given up.
+        due: when it is looked at.
+        since: when the window let it through.
+        asked: how often it was transmitted.
+        received: its recipient has it.
+        safe: the journal has it.
     """
 
     path: tuple[str, ...]
@@ -79,15 +88,19 @@ class SendRequest(msgspec.Struct, gc=False):
     name: str = ""
     ordered: bool = True
     durable: bool = False
-    tries: int = 2
+    tries: float = 2
     is_json: bool = False
     kept: bool = False
     deadline_s: float | None = None
-
-    @property
-    def key(self) -> FlowKey:
-        """Which flow it belongs to."""
-        return self.path, self.verb, self.ordered
+    seq: int = 0
+    marks: int = 0
+    wait: float = 0.0
+    deadline: float = FOREVER
+    due: float = FOREVER
+    since: float = 0.0
+    asked: int = 0
+    received: bool = False
+    safe: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -112,49 +125,6 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     frames: tuple[bytes | memoryview, ...]
     deadline: float = FOREVER
-
-
-class Pending(msgspec.Struct, gc=False):
-    """A send that has not ended.
-
-    Attributes:
-        seq: its place in its flow.
-        marks: see `Marks`.
-        body: its encoded body.
-        attached: raw frames of its arrays, 0 for none.
-        handle: whatever its settlement is to be given to.
-        name: the message's id.
-        tries: transmissions at most.
-        wait: seconds until the next one.
-        deadline: when it is given up.
-        due: when it is looked at.
-        since: when the window let it through.
-        asked: how often it was transmitted.
-        received: its recipient has it.
-        kept: the journal is to have it.
-        safe: the journal has it.
-    """
-
-    seq: int
-    marks: int
-    body: bytes
-    attached: Attached | int
-    handle: Any
-    name: str
-    tries: float
-    wait: float
-    deadline: float = FOREVER
-    due: float = FOREVER
-    since: float = 0.0
-    asked: int = 0
-    received: bool = False
-    kept: bool = False
-    safe: bool = False
-
-    @property
-    def durable(self) -> bool:
-        """Tell whether it is sent again until it is settled."""
-        return bool(self.marks & Marks.DURABLE)
 
 
 @dataclass(slots=True)
@@ -212,7 +182,7 @@ class OutFlow:
 def kept_from(pending: Pending, flow: OutFlow) -> Kept:
     """Give a send as the journal keeps it."""
     place = (flow.boot, flow.number, pending.seq)
-    frames = tuple(pending.attached.frames) if isinstance(pending.attached, Attached) else ()
+    frames = tuple(pending.frames.frames) if isinstance(pending.frames, Attached) else ()
     return Kept(
         place, flow.path, flow.verb, pending.name, pending.marks, pending.body, frames, pending.deadline
     )

@@ -35,7 +35,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Frame, Marks, Parcel
-from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Place, SendRequest
+from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, refused
 from pilotage.testing.agenda import Agenda
 from pilotage.testing.disks import Disk
@@ -100,7 +100,7 @@ class Process:
         self._skew = around.chance.random() * 1000.0
         self._links: dict[Link, Connection] = {}
         self._arrivals: list[Arrival] = []
-        self._requests: list[SendRequest] = []
+        self._requests: list[Pending] = []
         self._turning = False
         self._alarm = FOREVER
         self._sent = 0
@@ -165,7 +165,7 @@ class Process:
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        request = SendRequest(path, verb, body, frames, sent, identity[1], ordered, durable, kept=durable)
+        request = Pending(path, verb, body, frames, sent, identity[1], ordered, durable, kept=durable)
         self._requests.append(request)
         self._turn_soon()
         return sent

@@ -40,7 +40,7 @@ from pilotage.protocol.instructions import (
     Transmit,
 )
 from pilotage.protocol.records import Frame
-from pilotage.protocol.sends import FOREVER, Kept, Place, SendRequest
+from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 
@@ -112,7 +112,7 @@ class Driver:
         self._wires = wires
         self._places = places
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
-        self._requests: deque[SendRequest] = deque()
+        self._requests: deque[Pending] = deque()
         self._results: deque[Handled] = deque()
         self._persisted: deque[list[Place]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
@@ -132,11 +132,12 @@ class Driver:
 
     # From any thread
 
-    def send(self, request: SendRequest) -> None:
+    def send(self, request: Pending) -> None:
         """Leave a send in the mailbox."""
         requests = self._requests
         requests.append(request)
-        self._wake()
+        if not self._awake:
+            self._wake()
         count = len(requests)
         if count and count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
             # Who sends without a pause keeps the interpreter to itself, 5 ms at a time: let the loop have it.
