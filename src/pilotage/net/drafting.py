@@ -19,6 +19,9 @@ from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.records import Attached
 
 DEFAULT_TTL = Message.ttl
+SECOND = 1_000_000
+"""In microseconds, which is what a timestamp tells."""
+
 NOREPEAT = Flag.NOREPEAT.value
 _NO_EXTRA: dict[str, Any] = {}
 
@@ -95,9 +98,10 @@ _second = (0, "")
 def _stamp() -> str:
     """Give the local time as the original writes it; the text up to the second is made once for each."""
     global _second  # noqa: PLW0603 - a cache, replaced whole
-    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
-    known, text = _second
-    if known != seconds:
-        text = datetime.fromtimestamp(seconds).isoformat()
-        _second = (seconds, text)
-    return f"{text}.{fraction // 1000:06d}"
+    now = time.time_ns() // 1000
+    begin, text = _second
+    if not begin <= now < begin + SECOND:
+        begin = now - now % SECOND
+        text = f"{datetime.fromtimestamp(begin // SECOND).isoformat()}."
+        _second = (begin, text)
+    return text + str(SECOND + now - begin)[1:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -62,8 +62,11 @@ fills, and he is made to wait. Whoever else sends something is served at once, i
 MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
-GIVE_WAY_AT = 128
+GIVE_WAY_AT = 256
 """How many sends may lie in the mailbox before whoever leaves them lets the loop run."""
+GIVE_WAY_S = 0.0 if sys.platform == "win32" else 1e-5
+"""For how long he does: merely letting go of the interpreter isn't enough, for he would have it again before the loop,
+woken on another core, could take it. Windows sleeps much longer than it is asked to."""
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -141,7 +144,7 @@ class Driver:
         count = len(requests)
         if count and count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
             # Who sends without a pause keeps the interpreter to itself, 5 ms at a time: let the loop have it.
-            _give_way()
+            time.sleep(GIVE_WAY_S)
 
     def persisted(self, places: list[Place]) -> None:
         """Leave in the mailbox what the journal has safe."""
@@ -492,9 +495,6 @@ class Driver:
             self._door = instruction.door
         elif self.dialer is not None and instruction.link == self.dialer.link:
             self._hung_up.set()
-
-
-_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _take_all(box: deque[Any]) -> list[Any]:
