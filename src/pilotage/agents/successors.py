@@ -5,6 +5,7 @@ Law of this room: a key is followed by another only at the word of whoever holds
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -95,27 +96,31 @@ class TerminalSuccessors:
         if owner is None:
             if way != (TERMINAL_ID,):
                 raise InvalidMessage(f"{asker!r:.80} has no key here that another could follow")
-            return self._submit(self._tell, TERMINAL_ID, public, [one.name for one in known])
+            return self._submit(self._tell, TERMINAL_ID, public, known)
         if way not in ((TERMINAL_ID,), (owner.name, TERMINAL_ID)):
             raise InvalidMessage(f"the next key of {owner.name} must come from {owner.name} itself")
         folder.know(replace(owner, next=public))
-        children = [one.name for one in known if one.via == owner.name]
+        children = [one for one in known if one.via == owner.name]
         return self._submit(self._tell, owner.name, public, children) if children else None
 
-    def _tell(self, name: str, public: str, whom: list[str]) -> dict[str, str]:
-        """Tell others the next key of somebody they know."""
+    def _tell(self, name: str, public: str, whom: list[KnownKey]) -> dict[str, str]:
+        """Tell the agents that have these keys the next key of somebody they know."""
         node = self.node
         if node is None:
             return {}
-        value, connected = {"name": name, "public": public}, set(self._pilots())
-        told = dict.fromkeys(whom, "it is not connected")
-        receipts = {one: node.send(f"_{one}", "REKEY", value) for one in whom if one in connected}
-        for one, receipt in receipts.items():
+        value, told = {"name": name, "public": public}, {one.name: "it is not connected" for one in whom}
+        receipts = [
+            (owner.name, node.send(f"_{pilot}", "REKEY", value))
+            for pilot in self._pilots()
+            if (owner := _owner(whom, pilot)) is not None
+        ]
+        deadline = time.monotonic() + TELL_S
+        for one, receipt in receipts:
             try:
-                receipt.result(TELL_S)
+                receipt.result(max(0.0, deadline - time.monotonic()))
                 told[one] = ""
             except (PilotageError, TimeoutError) as error:
-                told[one] = str(error)
+                told[one] = told[one] and str(error)
         return told
 
 
