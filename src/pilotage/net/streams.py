@@ -41,7 +41,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 MAX_ON_THE_WAY = 10_000
 MAX_BYTES = 64 * 2**20
 SPOOL_BYTES = 4 * 2**30
-GATHERED_BEYOND = 4
+GATHERED_BEYOND = 2
 """With so many batches on their way, the next one gathers more than `min_size` items: it would only queue."""
 
 GATHERED_BYTES = 1024 * 1024
@@ -133,6 +133,21 @@ class Stream(Queue[Any]):
         with self.mutex:
             self._started = True
             self._flush(apart=True)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item. While there is no room, wait, if need be for `timeout` seconds.
+
+        Raises:
+            queue.Full: there was none, and no waiting for it.
+            Closed: the stream was closed.
+        """
+        with self.mutex:
+            has_room = self.maxsize <= 0 or self._qsize() < self.maxsize
+            if has_room:  # nobody waits for items here, whom `Queue.put` would have to tell
+                self._put(item)
+                self.unfinished_tasks += 1
+        if not has_room:
+            super().put(item, block, timeout)
 
     def append(self, item: Any) -> None:
         """Do the same as `put`."""
@@ -234,16 +249,16 @@ class Stream(Queue[Any]):
             return
         if self._lane is Lane.PREVIEW:
             if not self._is_busy:
-                self._send_batch(self._take_batch())
+                self._send_batch(*self._take_batch())
             return
         if self._spool and self._spool_failed:
             return  # nothing overtakes what is on the disk; meanwhile `put` waits
-        items = self._take_batch()
+        items, weight = self._take_batch()
         step = self.min_size if apart else len(items)
         for begin in range(0, len(items), step):
             batch = items[begin : begin + step]
             if not self._overflows:
-                self._send_batch(batch)
+                self._send_batch(batch, weight * len(batch) // len(items))
             elif not self._put_aside(batch):
                 left = batch + items[begin + step :]
                 self._batch, self._bytes = left, weight_of(left)
@@ -254,9 +269,10 @@ class Stream(Queue[Any]):
         """Tell whether what is put goes to the disk now: there is no room for it, or it has to queue there."""
         return self._spool is not None and not self._spool_failed and (bool(self._spool) or self._is_busy)
 
-    def _take_batch(self) -> list[Any]:
-        items, self._batch, self._bytes = self._batch, [], 0
-        return items
+    def _take_batch(self) -> tuple[list[Any], int]:
+        taken = self._batch, self._bytes
+        self._batch, self._bytes = [], 0
+        return taken
 
     def _drop_oldest(self) -> None:
         self._bytes -= weight_of(self._batch.pop(0))
@@ -301,7 +317,8 @@ class Stream(Queue[Any]):
                     continue
                 left = spool.items
                 try:
-                    self._send_batch(spool.take())
+                    batch = spool.take()
+                    self._send_batch(batch, weight_of(batch))
                 except PilotageError as error:
                     self._messenger.logger.error("%s: %s", self.name, error)
                     self._over(left - spool.items, failed=True)
@@ -320,28 +337,28 @@ class Stream(Queue[Any]):
 
     # Sending
 
-    def _send_batch(self, batch: list[Any]) -> None:
+    def _send_batch(self, items: list[Any], weight: int) -> None:
         is_held_up = self._bytes_on_the_way * 2 >= self._max_bytes
-        batch = self._squeezer.apply(batch, is_held_up=is_held_up)
+        batch = self._squeezer.apply(items, is_held_up=is_held_up)
         together = self.min_size > 1
         try:
             if together:
-                self._send_together(batch)
+                self._send_together(batch, weight if batch is items else weight_of(batch))
         except MisuseError:
             together = False  # one of them can't be sent; the others must not suffer for it
         for item in () if together else batch:
             self._send_alone(item)
 
-    def _send_together(self, batch: list[Any]) -> None:
+    def _send_together(self, batch: list[Any], weight: int) -> None:
         value = {"inner_key": self.key, "headers": self.headers, "payload": batch}
-        self._send("STREAM", value, len(batch), {})
+        self._send("STREAM", value, len(batch), {}, weight)
 
     def _send_alone(self, item: Any) -> None:
         try:
             if self.min_size > 1:
-                self._send_together([item])
+                self._send_together([item], weight_of(item))
             else:
-                self._send(self.key, item, 1, self.headers)
+                self._send(self.key, item, 1, self.headers, weight_of(item))
         except MisuseError as error:
             self._refuse(error)
 
@@ -349,7 +366,7 @@ class Stream(Queue[Any]):
         self._over(1, failed=True)
         self._messenger.logger.error("an item of the stream %s can't be sent: %s", self.name, error)
 
-    def _send(self, key: str, value: Any, items: int, extra: dict[str, Any]) -> None:
+    def _send(self, key: str, value: Any, items: int, extra: dict[str, Any], weight: int) -> None:
         flags = {Flag.NOREPEAT.value: True, Flag.MINPRINT.value: True}
         message = self._messenger.prepare(
             self._messenger.config.places.upstream, key, value, repeat=True, flags=flags
@@ -362,7 +379,6 @@ class Stream(Queue[Any]):
         receipt = self._messenger.send(
             message, ("",), repeat=True, durable=durable, kept=False, hand_over=True
         )
-        weight = weight_of(value)
         self._batches_on_the_way += 1
         self._on_the_way += items
         self._bytes_on_the_way += weight
@@ -407,7 +423,8 @@ class Stream(Queue[Any]):
         """Send again, as it was put, what its recipient can't read; its listen has seen nothing of it."""
         self._squeezer.give_up()
         if message.key == "STREAM":
-            self._send_together([unsqueezed(item) for item in message.value["payload"]])
+            batch = [unsqueezed(item) for item in message.value["payload"]]
+            self._send_together(batch, weight_of(batch))
         else:
             self._send_alone(unsqueezed(message.value))
 

@@ -38,6 +38,9 @@ SHARED_FRAME_BYTES = 1024 * 1024
 
 _ALIGNED = 16
 _PADDING = bytes(_ALIGNED)
+BUFFERED = "biufc"
+"""Kinds of numbers that Python's buffers know; not dates, text and records."""
+
 MAX_BODY_BYTES = 60 * 2**20
 """What fits into a transmission's head with room for its header: nobody would read a longer one."""
 MAX_NDIM = 32
@@ -117,21 +120,21 @@ class _Beside:
         self._hand_over = hand_over
         self._beside_from = beside_from
         self._frames: list[Frame] = []
-        self._shared: dict[int, list[Frame]] = {}
+        self._shared: dict[int, list[Any]] = {}
         self._at = 0
         self._size = SHARED_FRAME_BYTES
 
-    def place(self, flat: np.ndarray) -> bytes | int | tuple[int, int]:
-        """Give what stands for an array's bytes in its description."""
+    def place(self, flat: np.ndarray, *, is_whole: bool = True) -> bytes | int | tuple[int, int]:
+        """Give what stands for an array's bytes in its description; `is_whole` if they lie one behind the other."""
         size = flat.nbytes
         if size < self._beside_from:
             return flat.tobytes()
         if size < OWN_FRAME_FROM_BYTES:
-            return self._share(_raw(flat) if flat.flags.c_contiguous else flat.tobytes(), size)
-        self._frames.append(_raw(flat) if self._hand_over and flat.flags.c_contiguous else flat.tobytes())
+            return self._share(flat if is_whole and flat.dtype.kind in BUFFERED else flat.tobytes(), size)
+        self._frames.append(_raw(flat) if self._hand_over and is_whole else flat.tobytes())
         return len(self._frames) - 1
 
-    def _share(self, content: Frame, size: int) -> tuple[int, int]:
+    def _share(self, content: Any, size: int) -> tuple[int, int]:
         if self._size >= SHARED_FRAME_BYTES:
             self._at, self._size = len(self._frames), 0
             self._shared[self._at] = []
@@ -149,8 +152,8 @@ class _Beside:
 
 
 def _raw(flat: np.ndarray) -> memoryview:
-    """Give a contiguous array's bytes. Dates, text and records have no form that Python's buffers know."""
-    if flat.dtype.kind in "biufc" and flat.size:
+    """Give a contiguous array's bytes."""
+    if flat.dtype.kind in BUFFERED and flat.size:
         return flat.data.cast("B")
     return flat.reshape(-1).view(np.uint8).data
 
@@ -246,11 +249,14 @@ def _pack(array: np.ndarray, beside: _Beside, content: np.ndarray | None = None)
         )
     if dtype.hasobject:
         raise ArrayRefused(f"an array of dtype {dtype} holds Python objects; send numbers, or a list")
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    flags = array.flags
+    is_whole = flags.c_contiguous or flags.f_contiguous
+    order = "C" if flags.c_contiguous or not is_whole else "F"
     described = (dtype.descr if dtype.names else dtype.str, array.shape, order)
     if content is not None:
         return _plain_encoder.encode((*described, beside.place(content), content.nbytes))
-    return _plain_encoder.encode((*described, beside.place(array.T if order == "F" else array)))
+    place = beside.place(array.T if order == "F" else array, is_whole=is_whole)
+    return _plain_encoder.encode((*described, place))
 
 
 def _unpack(
@@ -259,49 +265,64 @@ def _unpack(
     check_msgpack(description)
     try:
         written, shape, order, data, *stored = msgspec.msgpack.decode(description)
-        if len(shape) > MAX_NDIM:
-            raise MalformedArray(f"an array with {len(shape)} dimensions is not accepted")
-        dtype = _dtype(written)
-        shape = tuple([int(size) for size in list.copy(shape)])
-        size = dtype.itemsize * prod(shape)
-        if type(data) is int:
-            data = frames[data] if data >= 0 else None
-        elif type(data) is list:
-            number, begin = data
-            data = _part(frames, number, begin, *(stored or (size,)))
+        if type(shape) is not list:
+            raise MalformedArray("an array's shape must be a list")
+        form = _form(written, tuple(shape)) if type(written) is str else _new_form(written, shape)
+        dtype, sizes, size = form
+        content, at, length = _place(data, stored[0] if stored else size, frames)
+        if inflation is not None:
+            content, at, length = inflation.inflate(memoryview(content)[at : at + length], size), 0, size
+        if length != size or at + length > len(content):
+            raise MalformedArray(f"an array of {dtype} and shape {sizes} does not fit its bytes")
+        if not size:
+            return np.zeros(sizes, dtype)
+        array = np.ndarray(sizes, dtype, content, at, order="F" if order == "F" else "C")
     except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
-    spread = prod([max(1, one) for one in shape]) * max(1, dtype.itemsize)
-    if min(shape, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
-        raise MalformedArray(f"an array of {dtype} with {len(shape)} dimensions is not accepted")
-    if inflation is not None and isinstance(data, (bytes, memoryview)):
-        data = inflation.inflate(data, size)
-    if not isinstance(data, (bytes, memoryview)) or size != len(data):
-        raise MalformedArray(f"an array of {dtype} and shape {shape} does not fit its bytes")
-    if dtype.itemsize == 0 or not size:
-        return np.zeros(shape, dtype)
-    array = np.frombuffer(data, dtype)
-    array.flags.writeable = False
-    return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
+    array.setflags(write=False)
+    return array
 
 
-def _part(frames: Sequence[Frame], number: object, begin: object, size: object) -> memoryview | None:
-    """Give an array's part of a frame that it shares; None where there can't be one."""
-    if type(number) is not int or type(begin) is not int or type(size) is not int:
-        return None
-    if number < 0 or begin < 0 or size < 0:
-        return None
-    return memoryview(frames[number])[begin : begin + size]
+def _place(data: Any, size: Any, frames: Sequence[Frame]) -> tuple[Frame, int, int]:
+    """Tell where an array's bytes lie: in what, from which on, and how many there are.
+
+    Raises:
+        MalformedArray: a part of a frame that can't be there.
+        IndexError: no such frame.
+        TypeError: no place.
+    """
+    if type(data) is not list:
+        content = frames[data] if type(data) is int and data >= 0 else data
+        return content, 0, memoryview(content).nbytes
+    number, begin = data
+    if not (type(number) is type(begin) is type(size) is int) or number < 0 or begin < 0 or size < 0:
+        raise MalformedArray(f"an array can't lie at {begin!r:.20} of frame {number!r:.20}")
+    return frames[number], begin, size
 
 
-@lru_cache(1024)
-def _named(written: str) -> np.dtype[Any]:
-    return parse_dtype(written)
+def _new_form(written: Any, shape: Sequence[Any]) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Read an array's dtype and shape, and tell how many bytes it has.
+
+    Raises:
+        MalformedArray: no array of that form is accepted.
+    """
+    if len(shape) > MAX_NDIM:
+        raise MalformedArray(f"an array with {len(shape)} dimensions is not accepted")
+    dtype = _dtype(written)
+    sizes = tuple([int(size) for size in shape])
+    spread = prod([max(1, one) for one in sizes]) * max(1, dtype.itemsize)
+    if min(sizes, default=0) < 0 or dtype.hasobject or spread > MAX_SPREAD:
+        raise MalformedArray(f"an array of {dtype} with {len(sizes)} dimensions is not accepted")
+    return dtype, sizes, dtype.itemsize * prod(sizes)
+
+
+_form = lru_cache(1024)(_new_form)
+"""The same for what was asked before: most arrays have the form of the one before them."""
 
 
 def _dtype(written: Any) -> np.dtype[Any]:
     if isinstance(written, str) and len(written) <= MAX_DTYPE_CHARS:
-        return _named(written)
+        return parse_dtype(written)
     if isinstance(written, list) and len(written) <= MAX_FIELDS:
         return np.dtype([_field(field) for field in written])
     raise MalformedArray("an array's dtype must be a short text or a list of fields")
