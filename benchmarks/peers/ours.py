@@ -155,9 +155,10 @@ class Sender(Sending):
         """Wait for the oldest one; what else has settled by then is counted with it."""
         with suppress(TimeoutError):
             self._open[0].wait_settled(timeout_s)
-        count = 0
-        while self._open and self._open[0].is_settled:
-            count += is_delivered(self._open.popleft())
+        count, receipts = 0, self._open
+        while receipts and (settlement := receipts[0].settlement) is not None:
+            receipts.popleft()
+            count += settlement.outcome is Outcome.DELIVERED
         return count
 
     def _once(self, n: int) -> None:

@@ -6,17 +6,26 @@ from datetime import datetime
 
 import pytest
 
-from pilotage.net.drafting import Drafting
+from pilotage.net.drafting import Drafting, message_of
+from pilotage.protocol.bodies import decode_body, encode_value
+from pilotage.protocol.message import Message
 
-SECOND_NS = 1_000_000_000
 
-
-def test_timestamps_tell_microseconds_over_the_edge_of_a_second_and_when_the_clock_is_put_back(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("made_at", [datetime(2026, 3, 1, 23, 52, 16, 42), datetime(2026, 11, 27)])
+def test_what_is_sent_is_the_message_that_its_sender_is_shown(
+    monkeypatch: pytest.MonkeyPatch, made_at: datetime
 ) -> None:
+    monkeypatch.setattr("pilotage.net.drafting._now", lambda: made_at)
+    draft = Drafting("rig").draft("T", "KEY", {"x": [1, None]}, repeat=False, flags={"NOLOG": True})
+    body, _ = encode_value(draft)
+    shown, read = message_of("KEY", draft), decode_body("KEY", body)
+    assert shown.__dict__ == read.__dict__
+    assert shown.timestamp == made_at.isoformat(), "as the original writes it"
+    assert (shown.id, shown.flags) == ("rig_0", {"NOLOG": True, "NOREPEAT": True})
+
+
+def test_flags_that_somebody_changes_are_their_message_s_alone() -> None:
     drafting = Drafting("rig")
-    for at_ns in (7 * SECOND_NS - 1, 7 * SECOND_NS, 7 * SECOND_NS + 1_999, 8 * SECOND_NS - 1, 5 * SECOND_NS):
-        monkeypatch.setattr("pilotage.net.drafting.time.time_ns", lambda at_ns=at_ns: at_ns)
-        told = drafting.draft("T", "KEY", None, repeat=True, flags=None).timestamp
-        seconds, micros = divmod(at_ns // 1000, 1_000_000)
-        assert told == f"{datetime.fromtimestamp(seconds).isoformat()}.{micros:06d}"
+    first, second = (drafting.draft("T", "KEY", None, repeat=True, flags=None) for _ in range(2))
+    message_of("KEY", first).flags["NOREPEAT"] = True
+    assert message_of("KEY", second).flags == {} == Message(key="KEY").flags

@@ -474,16 +474,14 @@ def test_every_send_settles_though_the_node_goes_meanwhile(node: MakeNode) -> No
 
 
 def test_a_send_that_a_release_overtakes_is_settled(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pilotage.net import messenger
-
     cam = node("cam", node("rig", router_port=0))
-    make_receipt = messenger.Receipt
+    add = cam._messenger._open.add
 
-    def make_while_released(*fields: Any) -> Any:
+    def add_once_released(receipt: Any) -> None:
         cam.release()
-        return make_receipt(*fields)
+        add(receipt)
 
-    monkeypatch.setattr(messenger, "Receipt", make_while_released)
+    monkeypatch.setattr(cam._messenger._open, "add", add_once_released)
     assert cam.send("rig", "K").wait_settled(2).reason is Reason.INTERRUPTED
 
 

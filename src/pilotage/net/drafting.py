@@ -6,50 +6,36 @@ Law of this room: whoever sends pays for what goes out, and for nothing else; a 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
-from pilotage.protocol.bodies import encode_value
 from pilotage.protocol.errors import InvalidMessage
 from pilotage.protocol.message import Flag, Message
-from pilotage.protocol.records import Attached
-
-DEFAULT_TTL = Message.ttl
-SECOND = 1_000_000
-"""In microseconds, which is what a timestamp tells."""
 
 NOREPEAT = Flag.NOREPEAT.value
-_NO_EXTRA: dict[str, Any] = {}
+_TTL = Message.ttl
+_NONE: dict[str, Any] = {}
+_now = datetime.now
+
+Draft = tuple[str, str, str, Any, datetime, int, Mapping[str, Any], Mapping[str, Any]]
+"""A message of ours, but for its key, as its body holds it: id, sender, to, value, when it was made (local time,
+written as the original does), ttl, flags, and no further fields."""
 
 
-class Draft(msgspec.Struct):
-    """The fields of a message of ours."""
-
-    id: str
-    sender: str
-    to: str
-    key: str
-    value: Any
-    timestamp: str
-    ttl: int
-    flags: dict[str, Any]
-
-    def message(self) -> Message:
-        """Make the message."""
-        return Message.from_parts(**msgspec.structs.asdict(self))
-
-    def encode(self) -> tuple[bytes, Attached | int]:
-        """Give its body and raw frames, as `bodies.encode_body` does for the message.
-
-        Raises:
-            InvalidMessage: a value that can't be sent.
-        """
-        fields = (self.id, self.sender, self.to, self.value, self.timestamp, self.ttl, self.flags, _NO_EXTRA)
-        return encode_value(fields)
+def message_of(key: str, draft: Draft) -> Message:
+    """Make the message."""
+    name, sender, to, value, made_at, ttl, flags, _ = draft
+    return Message.from_parts(
+        id=name,
+        sender=sender,
+        to=to,
+        key=key,
+        value=value,
+        timestamp=made_at.isoformat(),
+        ttl=ttl,
+        flags=dict(flags),
+    )
 
 
 class Drafting:
@@ -71,9 +57,7 @@ class Drafting:
         numbers = [one.rpartition("_")[2] for one in ids]
         self.counter = itertools.count(max((int(one) + 1 for one in numbers if one.isdecimal()), default=0))
 
-    def draft(
-        self, to: str, key: str, value: object, *, repeat: bool, flags: Mapping[str, Any] | None
-    ) -> Draft:
+    def draft(self, to: str, key: str, value: object, repeat: bool, flags: Mapping[str, Any] | None) -> Draft:
         """Draft a message that originates here.
 
         Raises:
@@ -83,25 +67,8 @@ class Drafting:
             raise InvalidMessage(f"a message needs a key (what it is about), not {key!r}")
         if flags is not None and not isinstance(flags, Mapping):
             raise InvalidMessage(f"flags must be a dictionary, not {type(flags).__name__}")
-        all_flags = dict(flags) if flags else {}
         if not repeat:
-            all_flags[NOREPEAT] = True
+            flags = {**(flags or _NONE), NOREPEAT: True}
         name = self._name
-        return Draft(
-            f"{name}_{next(self.counter)}", name, to, str(key), value, _stamp(), DEFAULT_TTL, all_flags
-        )
-
-
-_second = (0, "")
-
-
-def _stamp() -> str:
-    """Give the local time as the original writes it; the text up to the second is made once for each."""
-    global _second  # noqa: PLW0603 - a cache, replaced whole
-    now = time.time_ns() // 1000
-    begin, text = _second
-    if not begin <= now < begin + SECOND:
-        begin = now - now % SECOND
-        text = f"{datetime.fromtimestamp(begin // SECOND).isoformat()}."
-        _second = (begin, text)
-    return text + str(SECOND + now - begin)[1:]
+        number = next(self.counter)
+        return f"{name}_{number}", name, to, value, _now(), _TTL, dict(flags) if flags else _NONE, _NONE

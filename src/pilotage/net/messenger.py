@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotage.net.dispatch import Dispatch
-from pilotage.net.drafting import NOREPEAT, Draft, Drafting
+from pilotage.net.drafting import NOREPEAT, Drafting, message_of
 from pilotage.net.keeping import Keeping
 from pilotage.net.key_following import KeyFollower
 from pilotage.net.listens import (
@@ -30,7 +30,7 @@ from pilotage.net.open_sends import OpenSends, free_name
 from pilotage.net.receipt import Receipt
 from pilotage.net.security import Security
 from pilotage.protocol.authority import Authority
-from pilotage.protocol.bodies import decode_body, encode_body
+from pilotage.protocol.bodies import decode_body, encode_body, encode_value
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Handled
@@ -256,7 +256,7 @@ class Messenger:
             InvalidMessage: no key, or a recipient that is no name.
         """
         recipient = (to[-1] if isinstance(to, list) else to) or ""
-        return self.drafting.draft(recipient, key, value, repeat=repeat, flags=flags).message()
+        return message_of(key, self.drafting.draft(recipient, key, value, repeat, flags))
 
     def post(
         self,
@@ -264,7 +264,6 @@ class Messenger:
         to: str,
         key: str,
         value: object,
-        *,
         repeat: bool,
         flags: Mapping[str, Any] | None,
         durable: bool | None = None,
@@ -276,11 +275,16 @@ class Messenger:
             InvalidMessage: no key, or a value that can't be sent.
             Closed: we were released.
         """
-        draft = self.drafting.draft(to, key, value, repeat=repeat, flags=flags)
-        body, frames = draft.encode()
-        repeat = repeat and NOREPEAT not in draft.flags
-        request = Pending(path, draft.key, body, frames, None, draft.id, repeat, tries=draft.ttl)
-        return self._launch(draft, request, durable=durable, deadline_s=deadline_s)
+        draft = self.drafting.draft(to, key, value, repeat, flags)
+        body, frames = encode_value(draft)
+        name, ttl, flags = draft[0], draft[5], draft[6]
+        receipt = Receipt(draft, self._loop_thread, key)
+        return self._launch(
+            Pending(path, key, body, frames, receipt, name, repeat and NOREPEAT not in flags, tries=ttl),
+            receipt,
+            durable,
+            deadline_s,
+        )
 
     def send(
         self,
@@ -312,25 +316,24 @@ class Messenger:
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         body, frames = encode_body(message, hand_over=hand_over)
         tries = max(1, message.ttl)
-        request = Pending(path, str(message.key), body, frames, None, str(message.id), repeat, tries=tries)
-        return self._launch(message, request, durable=durable, kept=kept, deadline_s=deadline_s)
+        receipt = Receipt(message, self._loop_thread)
+        request = Pending(path, str(message.key), body, frames, receipt, str(message.id), repeat, tries=tries)
+        return self._launch(request, receipt, durable, deadline_s, kept)
 
     def _launch(
         self,
-        message: Message | Draft,
         request: Pending,
-        *,
+        receipt: Receipt,
         durable: bool | None,
         deadline_s: float | None,
         kept: bool = True,
     ) -> Receipt:
-        """Give a send its receipt, and leave it in the loop's mailbox."""
+        """Leave a send in the loop's mailbox."""
         driver = self.driver
         if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
             request.durable = request.ordered = True
             request.kept = kept and self._keeping.file is not None
             request.deadline_s = deadline_s
-        receipt = request.handle = Receipt(message, self._loop_thread)
         self._open.add(receipt)
         if self._notes.tells_all:
             self._notes.passing("SENT", receipt.message)

@@ -266,16 +266,7 @@ class Net_Node:
         path = path_of(to) or (self.upstream,)
         way = ("",) if force_to else path
         if msg is None:
-            return self._messenger.post(
-                way,
-                path[-1],
-                key or "",
-                value,
-                repeat=repeat,
-                flags=flags,
-                durable=durable,
-                deadline_s=deadline_s,
-            )
+            return self._messenger.post(way, path[-1], key or "", value, repeat, flags, durable, deadline_s)
         repeat = repeat and Flag.NOREPEAT not in checked_message(msg).flags
         return self._messenger.send(msg, way, repeat=repeat, durable=durable, deadline_s=deadline_s)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.net.drafting import Draft
+from pilotage.net.drafting import Draft, message_of
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
@@ -31,6 +31,7 @@ class Receipt(msgspec.Struct, eq=False):
 
     _message: Message | Draft
     _settled_by: int = 0
+    _key: str = ""
     stage: Stage = Stage.SENT
     settlement: Settlement | None = None
     _gate: threading.Lock | None = None
@@ -41,8 +42,8 @@ class Receipt(msgspec.Struct, eq=False):
     def message(self) -> Message:
         """What was sent."""
         message = self._message
-        if isinstance(message, Draft):
-            message = self._message = message.message()
+        if isinstance(message, tuple):
+            message = self._message = message_of(self._key, message)
         return message
 
     @message.setter
