@@ -295,6 +295,22 @@ def test_a_slow_listen_delays_neither_other_senders_nor_other_keys_nor_urgent_on
     assert [value for value in gate.got if value != 3] == [1, 2]
 
 
+def test_what_comes_together_with_a_message_whose_listen_hangs_is_handled(node: MakeNode, gate: Gate) -> None:
+    cam = node("cam", None, {"HANGS": gate, **{key: lambda value: None for key in "ABC"}}, router_port=0)
+    rig = node("rig", cam)
+    rig.send("cam", "A").wait_settled(5)
+    sent: list[Any] = []
+
+    def send_in_one_turn() -> None:
+        sent.extend(rig.send("cam", key) for key in ("HANGS", "A", "B", "C"))
+
+    rig.loop.add_callback(send_in_one_turn)
+    assert gate.entered.wait(5)
+    for receipt in sent[1:]:
+        assert receipt.wait_settled(5).outcome is Outcome.DELIVERED
+    assert not sent[0].is_settled
+
+
 def test_urgent_keys_pass_even_when_every_worker_is_held(node: MakeNode, gate: Gate) -> None:
     rig = node("rig", router_port=0, listens={"STOP": lambda value: None})
     cam = node("cam", rig)

@@ -57,6 +57,7 @@ class End:
         authority = getattr(wires, "authority", None)
         self.exchange = Exchange(config, lambda key: Service.HANDLE, authority)
         self.thread = LoopThread(f"end-{name}")
+        self.looks_wanted = 0
         self.driver = Driver(self.exchange, self, wires, places, self.thread.loop)
         try:
             self._do(self.driver.start)
@@ -123,8 +124,9 @@ class End:
     def counted(self, received: int) -> None:
         pass
 
-    def turn_over(self) -> None:
-        pass
+    def turn_over(self) -> bool:
+        self.looks_wanted = max(0, self.looks_wanted - 1)
+        return self.looks_wanted > 0
 
     def keep(self, sends: list[Kept]) -> None:
         self.kept += sends

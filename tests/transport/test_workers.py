@@ -94,6 +94,26 @@ def test_a_blocked_lane_never_takes_the_thread_that_was_meant_for_the_next(
         eventually(lambda slow=slow: bench.of(slow) == [0], timeout_s=2)
 
 
+def test_what_is_submitted_together_is_begun_by_one_thread(bench: Bench, eventually: Eventually) -> None:
+    bench.workers.submit_all([(lane, (lane, 0)) for lane in "abcdef"])
+    eventually(lambda: len(bench.done) == 6)
+    assert [lane for lane, _ in bench.done] == list("abcdef")
+    assert bench.workers.threads() == 1 and not bench.workers.help_out()
+
+
+def test_where_that_thread_does_not_get_on_more_and_more_help(bench: Bench, eventually: Eventually) -> None:
+    lanes = "abcdefg"
+    for lane in lanes:
+        bench.block(lane)
+    bench.workers.submit_all([(lane, (lane, 0)) for lane in lanes])
+    eventually(lambda: bench.running == {"a"})
+
+    def all_run() -> bool:
+        return not bench.workers.help_out() and bench.running == set(lanes)
+
+    eventually(all_run)
+
+
 def test_there_are_never_more_threads_than_allowed(bench: Bench, eventually: Eventually) -> None:
     for lane in range(20):
         bench.block(f"lane {lane}")

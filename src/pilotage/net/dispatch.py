@@ -111,14 +111,23 @@ class Dispatch:
             self._look(parcel)
         return results
 
-    def turn_over(self) -> None:
-        """Give the workers what was kept for them: the loop lets go of the interpreter now."""
+    def turn_over(self) -> bool:
+        """Give the workers what was kept for them: the loop lets go of the interpreter now.
+
+        Returns:
+            True to be called again soon, for some of it waits for a thread.
+        """
         if self._urgent_jobs:
             jobs, self._urgent_jobs = self._urgent_jobs, []
             self._urgent.submit_all(jobs)
         if self._jobs:
             jobs, self._jobs = self._jobs, []
             self._workers.submit_all(jobs)
+        waits = False
+        for workers in (self._urgent, self._workers):
+            if workers.unserved:
+                waits = workers.help_out() or waits
+        return waits
 
     # From any thread
 

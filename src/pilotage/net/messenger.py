@@ -530,9 +530,9 @@ class Messenger:
         inner = self.exchange.routing.inner
         return self._dispatch.hand_over(messages), [(parcel, inner) for parcel in messages.passing]
 
-    def turn_over(self) -> None:
-        """Wake the workers, now that the loop lets go of the interpreter."""
-        self._dispatch.turn_over()
+    def turn_over(self) -> bool:
+        """Wake the workers, now that the loop lets go of the interpreter; True to be called again soon."""
+        return self._dispatch.turn_over()
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""

@@ -69,12 +69,14 @@ class Edge:
 
     Attributes:
         is_used: an original has sent something.
+        next_due: tells when `time_passed` has something to do.
     """
 
     def __init__(self, me: str, rules: DeliveryRules) -> None:
         self._me = me
         self._seen = Seen()
         self._awaiting = Awaiting(rules)
+        self.next_due = self._awaiting.next_due
         self._peers: dict[Link, Peer] = {}
         self._forms: dict[Link, ArrayForm] = {}
         self._confirms = 0
@@ -87,10 +89,6 @@ class Edge:
     def duplicates(self) -> int:
         """Messages of originals that came more than once."""
         return self._seen.duplicates
-
-    def next_due(self) -> float:
-        """Tell when `time_passed` has something to do."""
-        return self._awaiting.next_due()
 
     def met(self, link: Link, frames: Sequence[Frame]) -> None:
         """Learn from a newcomer's first frames which arrays it reads, before it is sent what has waited for it."""

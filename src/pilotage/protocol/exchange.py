@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilotage.protocol.admission import Admission
 from pilotage.protocol.authority import Authority
 from pilotage.protocol.confirmers import Confirmers
-from pilotage.protocol.doors import Doors
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
 from pilotage.protocol.inbox import Handled, Inbox, NoRoom
@@ -107,6 +105,9 @@ class Exchange:
         sent: messages that we were asked to send.
         received: messages and confirmations that have arrived.
         counts: everything else that is counted, by what it is.
+        unread: transmissions of which nothing was read, since they are from no peer, or from one that is muted.
+        admission: our door.
+        doors: the straight ways that we tell of, or follow.
     """
 
     def __init__(
@@ -119,9 +120,10 @@ class Exchange:
         self.authority = authority or Authority()
         self.sent = 0
         self.received = 0
+        self.unread = 0
         self.counts: Counter[str] = Counter()
         self.routing = Routing(config.me, config.upstream, self.authority)
-        self.outbox = Outbox(config.boot, self._emit, config.delivery)
+        self.outbox = Outbox(config.boot, self._forward, config.delivery)
         self.inbox = Inbox(config.boot)
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
@@ -131,20 +133,12 @@ class Exchange:
         self._neighbours = Neighbours(
             self.routing, config.liveness, self._out, self.counts, self, self.authority
         )
+        self.admission = self._neighbours.admission
+        self.doors = self._neighbours.doors
         self._serves = serves
         self._now = 0.0
         self._acks_due = FOREVER
         self._stale: set[Link] = set()
-
-    @property
-    def admission(self) -> Admission:
-        """Our door."""
-        return self._neighbours.admission
-
-    @property
-    def doors(self) -> Doors:
-        """The straight ways that we tell of, or follow."""
-        return self._neighbours.doors
 
     # Stimuli
 
@@ -221,6 +215,7 @@ class Exchange:
             return None
         if self._patience.is_muted(link, self._now):
             self.counts["muted"] += 1
+            self.unread += 1
             return None
         if link in self._neighbours.barred:
             self.counts["from strangers"] += 1
@@ -232,6 +227,7 @@ class Exchange:
     def _not_a_peer(self) -> None:
         count = self.counts["from no peer"]
         self.counts["from no peer"] = count + 1
+        self.unread += 1
         if count % NO_PEERS_A_NOTE == 0:
             text = (
                 "something that is no ZeroMQ peer (of version 3 or newer) sends to us: nothing of it is read"
@@ -458,10 +454,6 @@ class Exchange:
             self._out.ended += self.outbox.send((request,), self._now)
 
     # Routes
-
-    def _emit(self, parcel: Parcel) -> bool:
-        """Put a parcel of our own on its way; tell whether there was a link."""
-        return self._forward(parcel)
 
     def _forward_or_hold(self, parcel: Parcel) -> None:
         if len(parcel.trail) > MAX_HOPS:

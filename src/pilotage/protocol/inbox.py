@@ -100,6 +100,7 @@ class Inbox:
         self._look_again = 0.0
         self._flows: dict[FlowId, InFlow] = {}
         self.hurries = False
+        self.has_news = False
         self._unsaid: dict[FlowId, InFlow] = {}
 
     def __len__(self) -> int:
@@ -116,6 +117,7 @@ class Inbox:
         flow.trail = parcel.trail
         flow.last = now
         self._unsaid[key] = flow
+        self.has_news = True
         ready: list[Parcel] = []
         if parcel.floor > flow.floor:
             self._raise_floor(flow, parcel.floor, ready)
@@ -161,7 +163,7 @@ class Inbox:
             for seq in range(first, first + messages):
                 self._settle_one(flow, seq, settlement, answer)
         self._unsaid[boot, number] = flow
-        self.hurries = True
+        self.has_news = self.hurries = True
 
     def _settle_one(self, flow: InFlow, seq: int, settlement: Settlement, answer: bytes) -> None:
         if seq <= flow.settled or seq in flow.settled_beyond:
@@ -176,18 +178,13 @@ class Inbox:
         else:
             flow.settled_beyond.add(seq)
 
-    @property
-    def has_news(self) -> bool:
-        """Tell whether a flow has changed since the last `acks`."""
-        return bool(self._unsaid)
-
     def acks(self) -> list[Ack]:
         """Say how each flow stands that has changed since the last call."""
         if not self._unsaid:
             return []
         said = [self._ack(flow) for flow in self._unsaid.values()]
         self._unsaid = {}
-        self.hurries = False
+        self.has_news = self.hurries = False
         return said
 
     def _learn(self, key: FlowId, parcel: Parcel, now: float) -> InFlow:

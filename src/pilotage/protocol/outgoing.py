@@ -102,7 +102,10 @@ class Outgoing:
         batch, self.raw = self.raw, []
         for link, packet in self._packets.items():
             spoken(link)
-            batch += [(link, encode_packet(part)) for part in _split(packet)]
+            if len(packet.parcels) < 2:
+                batch.append((link, encode_packet(packet)))
+            else:
+                batch += [(link, encode_packet(part)) for part in _split(packet)]
         self._packets = {}
         return batch
 
@@ -110,8 +113,6 @@ class Outgoing:
 def _split(packet: Packet) -> Iterable[Packet]:
     """Cut a packet where it is too long for one transmission."""
     parcels = packet.parcels
-    if len(parcels) < 2:
-        return (packet,)
     if len(parcels) <= MAX_PACKET_PARCELS and sum(parcel.size for parcel in parcels) <= MAX_PACKET_BYTES:
         return (packet,)
     parts = [Packet([], packet.acks, packet.greetings)]

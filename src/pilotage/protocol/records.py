@@ -221,8 +221,6 @@ def decode_packet(frames: Sequence[Frame]) -> Packet:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedFrame(f"the head of a transmission can't be read: {error}") from error
     _attach(packet, frames)
-    if any(len(ack.path) > MAX_NAMES or len(ack.received_beyond) > MAX_RANGES for ack in packet.acks):
-        raise MalformedFrame("an acknowledgement's path or ranges are longer than any flow's")
     return packet
 
 

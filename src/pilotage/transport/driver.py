@@ -43,6 +43,7 @@ from pilotage.protocol.records import Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
+from pilotage.transport.workers import HELP_AFTER_S
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
@@ -132,6 +133,7 @@ class Driver:
         self._hung_up = asyncio.Event()
         self._door: Door | None = None
         self._closed = False
+        self._helping: asyncio.TimerHandle | None = None
 
     # From any thread
 
@@ -206,8 +208,9 @@ class Driver:
         self._turn_over()
         if self._dialling is not None:
             self._dialling.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for timer in (self._alarm, self._helping):
+            if timer is not None:
+                timer.cancel()
         for wire in (self.listener, self.dialer):
             if wire is not None:
                 wire.close()
@@ -243,7 +246,13 @@ class Driver:
         if self._ended:
             ended, self._ended = self._ended, []
             self._shell.settle(ended)
-        self._shell.turn_over()
+        if self._shell.turn_over() and self._helping is None and not self._closed:
+            self._helping = self._loop.call_later(HELP_AFTER_S, self._help)
+
+    def _help(self) -> None:
+        """Look after other threads once more, between two turns."""
+        self._helping = None
+        self._turn_over()
 
     def _work(self, now: float) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
@@ -251,27 +260,26 @@ class Driver:
         arrivals = self.listener.drain(self._most) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
-        results, requests = _take_all(self._results), _take_all(self._requests)
-        unread = self._unread()
+        results = _take_all(self._results) if self._results else ()
+        requests = _take_all(self._requests) if self._requests else ()
+        exchange = self.exchange
+        unread = exchange.unread
         if arrivals or results or requests:
-            self._run(self.exchange.turn(arrivals, results, requests, now))
-            self._shell.counted(self.exchange.received)
-        self._is_flooded = (self._unread() - unread) * 2 > len(arrivals)
+            self._run(exchange.turn(arrivals, results, requests, now))
+            self._shell.counted(exchange.received)
+        self._is_flooded = (exchange.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self._run(self.exchange.persisted(places, now))
-        if self.listener is not None:
-            self._take_leave(self.listener, now)
+        for link in self.listener.gone() if self.listener is not None else ():
+            self._backlog.pop(link, None)
+            self._run(exchange.link_down(link, now))
         while self._calls:
             self._calls.popleft()()
         if self._backlog:
             self._send_backlog()
         if is_time:
-            self._run(self.exchange.time_passed(now))
-
-    def _unread(self) -> int:
-        counts = self.exchange.counts
-        return counts["muted"] + counts["from no peer"]
+            self._run(exchange.time_passed(now))
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""
@@ -312,7 +320,7 @@ class Driver:
         for instruction in instructions:
             match instruction:
                 case Transmit(batch):
-                    self._transmit_all(batch)
+                    self._transmit(batch)
                 case HandOver():
                     self._hand_over(instruction)
                 case Settle(ended):
@@ -346,21 +354,18 @@ class Driver:
         if passed:
             self._run(self.exchange.pass_on(passed, now))
 
-    def _transmit_all(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
+    def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
         for link, frames in batch:
-            self._transmit(link, frames)
-
-    def _transmit(self, link: Link, frames: Sequence[Frame]) -> None:
-        backlog = self._backlog.get(link)
-        if backlog is not None:
-            self._put_back(backlog, frames)
-            return
-        try:
-            self._write(link, frames)
-        except zmq.Again:
-            self._put_back(self._backlog.setdefault(link, deque()), frames)
-        except zmq.ZMQError as error:
-            self._lost(link, str(error.strerror))
+            backlog = self._backlog.get(link)
+            if backlog is not None:
+                self._put_back(backlog, frames)
+                continue
+            try:
+                self._write(link, frames)
+            except zmq.Again:
+                self._put_back(self._backlog.setdefault(link, deque()), frames)
+            except zmq.ZMQError as error:
+                self._lost(link, str(error.strerror))
 
     def _put_back(self, backlog: deque[Sequence[Frame]], frames: Sequence[Frame]) -> None:
         if len(backlog) < MAX_BACKLOG:
@@ -398,11 +403,6 @@ class Driver:
         if not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
-
-    def _take_leave(self, listener: ListeningWire, now: float) -> None:
-        for link in listener.gone():
-            self._backlog.pop(link, None)
-            self._run(self.exchange.link_down(link, now))
 
     # Dialling
 
@@ -499,4 +499,4 @@ class Driver:
 
 def _take_all(box: deque[Any]) -> list[Any]:
     """Empty a mailbox that other threads may be filling."""
-    return [box.popleft() for _ in range(len(box))] if box else []
+    return [box.popleft() for _ in range(len(box))]

@@ -33,7 +33,6 @@ from pilotage.transport.curve import KeyPair, lock_dialler, lock_listener
 from pilotage.transport.doors import LOOPBACK, door_path
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
-EVENTS, RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
 MORE_TO_COME = NOBLOCK | SNDMORE
 
 NO_COPY_FROM_BYTES = 512 * 1024
@@ -95,6 +94,10 @@ def open_socket(
     return socket
 
 
+Transmission = tuple[bytes, zmq.Frame, list[Frame]]
+"""The routing id before it, if there is one; its first frame, which knows whose it is; and what its frames hold."""
+
+
 def _option(socket: zmq.Socket[bytes], option: int) -> int:
     return int(_get(socket, option))
 
@@ -139,7 +142,8 @@ class Endpoint:
     def _has_data(self) -> bool:
         if self._touched:
             self._touched = False
-            self._stirred = self._stirred or bool(_option(self.socket, EVENTS) & POLLIN)
+            # Asked for by its enumerator, which saves pyzmq a look for what the number means.
+            self._stirred = self._stirred or bool(_get(self.socket, zmq.EVENTS) & POLLIN)
         return self._stirred
 
     def events(self, most: int = -1) -> Iterator[tuple[int, int]]:
@@ -162,27 +166,27 @@ class Endpoint:
         self.monitor.close(0)
         self.socket.close()
 
-    def _read_all(self, most: int, *, is_routed: bool) -> list[tuple[bytes, list[zmq.Frame]]]:
-        """Read up to so many transmissions, each with the routing id before it, if there is one.
+    def _read_all(self, most: int, *, is_routed: bool) -> list[Transmission]:
+        """Read up to so many transmissions.
 
         Whether there are more, `readable` finds out: to be told so by an error costs more.
         """
-        found: list[tuple[bytes, list[zmq.Frame]]] = []
+        found: list[Transmission] = []
         socket = self.socket
         self._stirred, self._touched = False, True
-        with contextlib.suppress(zmq.Again):
+        try:
             while len(found) < most:
                 routing_id = _recv(socket, NOBLOCK, True) if is_routed else b""
-                frame = _recv(socket, NOBLOCK, False)
-                frames = [frame]
+                first = frame = _recv(socket, NOBLOCK, False)
+                contents = [frame.bytes if len(frame) < VIEW_FROM_BYTES else frame.buffer]
                 while frame.more:
                     frame = _recv(socket, NOBLOCK, False)
-                    frames.append(frame)
-                    if len(frames) > MAX_FRAMES:
-                        del frames[
-                            1:
-                        ]  # what is left of it is read off, and what is left of that is malformed
-                found.append((routing_id, frames))
+                    contents.append(frame.bytes if len(frame) < VIEW_FROM_BYTES else frame.buffer)
+                    if len(contents) > MAX_FRAMES:
+                        del contents[1:]  # the rest of it is read off, and what is left is malformed
+                found.append((routing_id, first, contents))
+        except zmq.Again:
+            pass
         return found
 
     def _write(self, frames: Sequence[Frame]) -> None:
@@ -298,11 +302,11 @@ class Listener(Endpoint):
         arrivals: list[Arrival] = []
         if self._connections_changed:
             self._note_ends(ENDS_A_TURN)
-        for routing_id, frames in self._read_all(most, is_routed=True):
+        for routing_id, first, contents in self._read_all(most, is_routed=True):
             known = self._cards.get(routing_id)
-            if known is None or (self._marks and self._is_another(routing_id, frames[0])):
-                known = self._meet(routing_id, frames[0])
-            arrivals.append((*known, _contents(frames)))
+            if known is None or (self._marks and self._is_another(routing_id, first)):
+                known = self._meet(routing_id, first)
+            arrivals.append((*known, contents))
         if self._ending and not self._has_data():
             self._end()
         return arrivals
@@ -415,10 +419,6 @@ def _original_name(routing_id: bytes) -> str:
     return routing_id.decode("utf-8", "backslashreplace")
 
 
-def _contents(frames: Sequence[zmq.Frame]) -> list[Frame]:
-    return [frame.bytes if len(frame) < VIEW_FROM_BYTES else frame.buffer for frame in frames]
-
-
 class Dialer(Endpoint):
     """A DEALER that dials a station, in the dialect that the station speaks.
 
@@ -469,9 +469,8 @@ class Dialer(Endpoint):
         """Read up to so many transmissions; fewer means that there are no more for now."""
         if not self._stirred:
             return []
-        return [
-            (self.link, self.card, _contents(frames)) for _, frames in self._read_all(most, is_routed=False)
-        ]
+        link, card = self.link, self.card
+        return [(link, card, contents) for _, _, contents in self._read_all(most, is_routed=False)]
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
         """Queue a transmission.

@@ -26,8 +26,8 @@ class Shell(Protocol):
     def counted(self, received: int) -> None:
         """So many messages and confirmations have arrived by now."""
 
-    def turn_over(self) -> None:
-        """The loop is about to rest: now is the time to wake other threads."""
+    def turn_over(self) -> bool:
+        """The loop is about to rest: now is the time to wake other threads; True to be called again soon."""
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""

@@ -1,12 +1,16 @@
 """Threads for the listens: in order within a lane, side by side between lanes.
 
-A lane is a flow: one sender, one key. Laws of this room: a lane is run by one thread at a time; a listen that
-blocks holds its own lane and one thread, and no more than that.
+A lane is a flow: one sender, one key. What is submitted together is begun by one thread, for to wake one costs more
+than most listens take; where that doesn't get on, `help_out` wakes more of them.
+
+Laws of this room: a lane is run by one thread at a time; a listen that blocks holds its own lane and one thread, and,
+as long as somebody calls `help_out`, no more than that.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from queue import Empty, SimpleQueue
@@ -15,15 +19,18 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 IDLE_S = 10.0
+HELP_AFTER_S = 0.001
+"""How long a lane may wait for a thread that does others first."""
 
 
 class _Lane(Generic[Job]):
-    __slots__ = ("jobs", "key", "running")
+    __slots__ = ("jobs", "key", "running", "since")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.jobs: deque[Job] = deque()
         self.running = False
+        self.since = 0.0
 
 
 _Bell = SimpleQueue["_Lane[Job] | None"]
@@ -38,6 +45,9 @@ class Workers(Generic[Job]):
         run: does the next jobs of a lane; must not raise.
         max_threads: bound; further lanes wait for a thread.
         together: how many jobs of a lane that begins with this one may be done at once.
+
+    Attributes:
+        unserved: lanes that wait for a thread.
     """
 
     def __init__(
@@ -53,7 +63,7 @@ class Workers(Generic[Job]):
         self._max_threads = max_threads
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, _Lane[Job]] = {}
-        self._unserved: deque[_Lane[Job]] = deque()
+        self.unserved: deque[_Lane[Job]] = deque()
         self._idle: list[_Bell[Job]] = []
         self._threads: set[threading.Thread] = set()
         self._closed = False
@@ -63,19 +73,35 @@ class Workers(Generic[Job]):
         self.submit_all([(key, job)])
 
     def submit_all(self, jobs: Iterable[tuple[Hashable, Job]]) -> None:
-        """Queue jobs, each in its lane. Any thread."""
-        woken: list[tuple[_Bell[Job], _Lane[Job]]] = []
+        """Queue jobs, each in its lane; wake one thread if some of the lanes have none. Any thread."""
+        now = time.monotonic()
         with self._lock:
+            is_fresh = False
             for key, job in jobs:
                 lane = self._lanes.get(key)
                 if lane is None:
                     lane = self._lanes[key] = _Lane(key)
                 lane.jobs.append(job)
                 if not lane.running and not self._closed:
-                    lane.running = True
-                    self._serve(lane, woken)
-        for bell, lane in woken:
-            bell.put(lane)
+                    lane.running = is_fresh = True
+                    lane.since = now
+                    self.unserved.append(lane)
+            woken = self._serve(1) if is_fresh else ()
+        _ring(woken)
+
+    def help_out(self) -> bool:
+        """Wake as many threads again as are at work, if a lane has waited for them for `HELP_AFTER_S`. Any thread.
+
+        Returns:
+            True if lanes wait, so that this should be called again.
+        """
+        late = time.monotonic() - HELP_AFTER_S
+        with self._lock:
+            count = len(self._threads) - len(self._idle)
+            is_late = bool(self.unserved) and self.unserved[0].since <= late
+            woken = self._serve(max(1, count)) if is_late else ()
+        _ring(woken)
+        return bool(self.unserved)
 
     def waiting(self) -> int:
         """Count the jobs that have not begun."""
@@ -93,7 +119,7 @@ class Workers(Generic[Job]):
             for lane in self._lanes.values():
                 lane.jobs.clear()  # what has not begun does not begin any more
             self._lanes.clear()
-            self._unserved.clear()
+            self.unserved.clear()
             threads, idle, self._idle = list(self._threads), self._idle, []
         for bell in idle:
             bell.put(None)
@@ -101,17 +127,21 @@ class Workers(Generic[Job]):
             if thread is not threading.current_thread():
                 thread.join(timeout_s / max(1, len(threads)))
 
-    def _serve(self, lane: _Lane[Job], woken: list[tuple[_Bell[Job], _Lane[Job]]]) -> None:
-        """Find a thread for a lane: the one that rests since shortest, so that the others come to their end."""
-        if self._idle:
-            woken.append((self._idle.pop(), lane))
-        elif len(self._threads) < self._max_threads:
-            name = f"{self._name}-{len(self._threads)}"
-            thread = threading.Thread(target=self._work, args=(lane,), name=name, daemon=True)
-            self._threads.add(thread)
-            thread.start()
-        else:
-            self._unserved.append(lane)
+    def _serve(self, most: int) -> list[tuple[_Bell[Job], _Lane[Job]]]:
+        """Find threads for that many lanes: those that rest since shortest, so that the others come to their end."""
+        woken: list[tuple[_Bell[Job], _Lane[Job]]] = []
+        for _ in range(min(most, len(self.unserved))):
+            if self._idle:
+                woken.append((self._idle.pop(), self.unserved.popleft()))
+            elif len(self._threads) < self._max_threads:
+                self._hire(self.unserved.popleft())
+        return woken
+
+    def _hire(self, lane: _Lane[Job]) -> None:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, args=(lane,), name=name, daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
     def _work(self, first: _Lane[Job]) -> None:
         bell: _Bell[Job] = SimpleQueue()
@@ -125,8 +155,8 @@ class Workers(Generic[Job]):
     def _next_lane(self, bell: _Bell[Job]) -> _Lane[Job] | None:
         """Take a lane that waits, or rest until there is one; None when it is time to end."""
         with self._lock:
-            if self._unserved:
-                return self._unserved.popleft()
+            if self.unserved:
+                return self.unserved.popleft()
             if self._closed:
                 return None
             self._idle.append(bell)
@@ -149,3 +179,9 @@ class Workers(Generic[Job]):
                 count = min(len(lane.jobs), self._together(lane.jobs[0]))
                 jobs = [lane.jobs.popleft() for _ in range(count)]
             self._run(jobs)
+
+
+def _ring(woken: Iterable[tuple[_Bell[Job], _Lane[Job]]]) -> None:
+    """Give threads their lanes; not under the lock, which they would want at once."""
+    for bell, lane in woken:
+        bell.put(lane)
