@@ -18,7 +18,8 @@ from tests.protocol.builders import (
     settled,
 )
 
-from pilotage.protocol.instructions import Hangup, PeerChanged, PeerState
+from pilotage.protocol.doors import Door
+from pilotage.protocol.instructions import Follow, Hangup, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
@@ -369,3 +370,18 @@ def test_what_waited_while_we_were_stopped_is_not_read():
     us.link_down(LISTENER, 41.0)
     again = us.frames_arrived([(LISTENER, own("a", 7), packet(parcel(2, path=["S"], trail=[])))], 42.0)
     assert [one.seq for one in handed_over(again)] == [2]
+
+
+def test_what_a_station_had_sent_before_we_left_it_for_a_door_does_not_bring_it_back() -> None:
+    door = Door("here", 9, "/door", 0)
+    pair = Pair()
+    pair.node.doors.machine = "here"
+    station, consumer = own("S", 1, dials=False), own("_S", 9, dials=False)
+    told = packet(greetings=[Greeting("door", door.told())])
+    out = pair.node.frames_arrived([(UP, station, told)], 1.0)
+    assert [one.door for one in out if isinstance(one, Follow)] == [door]
+    late = pair.node.frames_arrived([(UP, station, packet(greetings=[Greeting("pong", "1")]))], 1.1)
+    assert states(late) == [] and pair.node.counts["from a link that has ended"] == 1
+    pair.node.link_up(UP, consumer, 1.2)
+    out = pair.node.frames_arrived([(UP, consumer, packet(greetings=[Greeting("welcome")]))], 1.3)
+    assert states(out) == [("_S", PeerState.ALIVE)]

@@ -220,6 +220,10 @@ class Exchange:
         if link in self._neighbours.barred:
             self.counts["from strangers"] += 1
             return None
+        if not card.dials:
+            # Whom we dialled we meet by `link_up` alone: this was on its way while we hung up.
+            self.counts["from a link that has ended"] += 1
+            return None
         if card.dialect is Dialect.JSON:
             self.edge.met(link, frames)
         return self._neighbours.meet(link, card, self._now)

@@ -40,6 +40,7 @@ class Job(msgspec.Struct, gc=False):
         block: A stream's items.
         content: What stands for them in the ledger, made here, for it takes time that the writer hasn't.
         size: Bytes that it takes, about.
+        message: The id of its message, if it has one.
         failure: Why it can't be stored, when that shows already.
     """
 
@@ -51,6 +52,7 @@ class Job(msgspec.Struct, gc=False):
     block: Block | None = None
     content: Content = (b"", b"")
     size: int = _OVERHEAD
+    message: MessageId | None = None
     failure: StoreError | None = None
 
     @property
@@ -58,16 +60,12 @@ class Job(msgspec.Struct, gc=False):
         """Whose entry it is; empty for what belongs to the whole session."""
         return getattr(self.entry, "pilot", "")
 
-    @property
-    def message(self) -> MessageId | None:
-        """The id of its message, if it has one."""
-        return getattr(self.entry, "message", None)
-
 
 def pack(entry: Entry, done: Done) -> Job:
     """Check an entry and bring it into the form in which it is stored; never raises for its content."""
     job = Job(entry, done)
     try:
+        job.message = getattr(entry, "message", None)
         if type(entry) is entries.TrialData:
             _pack_trial(job, entry)
         else:
@@ -101,7 +99,6 @@ def describe(entry: Entry) -> str:
 
 def _check(entry: Entry) -> None:
     if isinstance(entry, entries.Settled):
-        MessageId(entry.boot, entry.flow, entry.below)
         _check_id(MessageId(entry.boot, entry.flow, max(0, entry.below - 1)))
         return
     if entry.message is not None:

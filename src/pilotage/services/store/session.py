@@ -5,12 +5,13 @@ Law: `done(None)` is called only when a power cut can't take the entry away.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -369,8 +370,7 @@ class SessionStore:
         ends = self._writer.commit(ready) if ready else []
         if len(ready) == len(batch) and not any(ends):
             self._intake.release(batch)
-            for job in batch:
-                self._tell(job, None)
+            self._tell(batch, itertools.repeat(None))
             return
         outcomes = dict(zip(map(id, ready), ends, strict=True))
         stuck = [job for job in batch if isinstance(outcomes.get(id(job), DiskTrouble()), DiskTrouble)]
@@ -378,8 +378,7 @@ class SessionStore:
         refusal = next((text for text in outcomes.values() if isinstance(text, DiskTrouble)), None)
         self._hold(stuck, refusal)
         self._intake.release(ended)
-        for job in ended:
-            self._tell(job, outcomes[id(job)])
+        self._tell(ended, [outcomes[id(job)] for job in ended])
 
     def _hold(self, jobs: list[Job], refusal: DiskTrouble | None) -> None:
         if jobs and not self._held:
@@ -407,15 +406,16 @@ class SessionStore:
 
     def _disappoint(self, jobs: list[Job]) -> None:
         """Tell those who wait for jobs that these won't be stored any more."""
-        for job in jobs:
-            self._tell(job, Abandoned(f"{describe(job.entry)} is not stored: the session was closed before"))
+        text = "is not stored: the session was closed before"
+        self._tell(jobs, [Abandoned(f"{describe(job.entry)} {text}") for job in jobs])
 
-    def _tell(self, job: Job, outcome: StoreError | None) -> None:
-        try:
-            job.done(outcome)
-        except Exception:
-            self._writer.counts.callback_errors += 1
-            _logger.exception("%s: the callback for %s failed", self._folder, describe(job.entry))
+    def _tell(self, jobs: list[Job], outcomes: Iterable[StoreError | None]) -> None:
+        for job, outcome in zip(jobs, outcomes, strict=False):
+            try:
+                job.done(outcome)
+            except Exception:
+                self._writer.counts.callback_errors += 1
+                _logger.exception("%s: the callback for %s failed", self._folder, describe(job.entry))
 
     def _let_go(self) -> None:
         try:

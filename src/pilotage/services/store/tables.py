@@ -163,8 +163,11 @@ class TableWriter:
         if not self._alone:
             return
         last = self._connection.execute("SELECT max(id) FROM data_messages").fetchone()[0]
-        first = last + 1 - len(self._rows["data_messages"])
-        for begin, end in ranges_of(place for place, _, _ in self._alone.values()):
+        count = len(self._rows["data_messages"])
+        first = last + 1 - count
+        is_whole = len(self._alone) == count  # all of them, as nearly always
+        places = ((0, count - 1),) if is_whole else ranges_of(place for place, _, _ in self._alone.values())
+        for begin, end in places:
             self._connection.execute(_COPY, (first + begin, first + end))
 
     def _stored(self, key: TrialKey) -> _Row | None:
