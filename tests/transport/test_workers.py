@@ -120,6 +120,7 @@ def test_there_are_never_more_threads_than_allowed(bench: Bench, eventually: Eve
         bench.submit(f"lane {lane}", lane)
     eventually(lambda: bench.workers.threads() == 8 and len(bench.running) == 8)
     assert bench.workers.waiting() == 12
+    assert not bench.workers.help_out(), "nobody is left who could"
     for gate in bench.gates.values():
         gate.set()
     eventually(lambda: len(bench.done) == 20)

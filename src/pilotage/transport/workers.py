@@ -93,15 +93,16 @@ class Workers(Generic[Job]):
         """Wake as many threads again as are at work, if a lane has waited for them for `HELP_AFTER_S`. Any thread.
 
         Returns:
-            True if lanes wait, so that this should be called again.
+            True if lanes wait and more threads could help, so that this should be called again.
         """
         late = time.monotonic() - HELP_AFTER_S
         with self._lock:
             count = len(self._threads) - len(self._idle)
             is_late = bool(self.unserved) and self.unserved[0].since <= late
             woken = self._serve(max(1, count)) if is_late else ()
+            can_help = bool(self._idle) or len(self._threads) < self._max_threads
         _ring(woken)
-        return bool(self.unserved)
+        return can_help and bool(self.unserved)
 
     def waiting(self) -> int:
         """Count the jobs that have not begun."""
