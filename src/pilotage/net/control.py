@@ -92,6 +92,7 @@ class ParentEnd:
         self._writing = threading.Lock()
         self._numbers = 0
         self._open: dict[int, Future[Any]] = {}
+        self._has_ended = False
         self.ready: Future[Any] = Future()
         self._died: Callable[[], None] = lambda: None
 
@@ -112,9 +113,11 @@ class ParentEnd:
             number = self._numbers
             self._open[number] = future
             try:
+                if self._has_ended:  # looked at once it is open: before, `_listen` ends what is open
+                    raise BrokenPipeError
                 self._line.send(_Request(number, name, arguments))
             except (OSError, ValueError) as error:
-                del self._open[number]
+                self._open.pop(number, None)
                 raise Closed(
                     f"the station {self._name} isn't running; start() it, or make a new one"
                 ) from error
@@ -133,6 +136,7 @@ class ParentEnd:
             future = self.ready if reply.number == 0 else self._open.pop(reply.number, None)
             if future is not None and not future.done():
                 _resolve(future, reply.result)
+        self._has_ended = True
         error = StationDied(f"the process of the station {self._name} has ended")
         for future in [self.ready, *self._open.values()]:
             if not future.done():
