@@ -145,6 +145,14 @@ def test_values_arrive_as_they_were_sent(node: MakeNode) -> None:
     assert np.array_equal(got[0]["big"], value["big"]) and got[0]["small"] == 3
 
 
+def test_a_key_that_is_no_text_is_sent_as_its_text(node: MakeNode) -> None:
+    rig = node("rig", None, {"7": lambda value: value}, router_port=0)
+    cam = node("cam", rig)
+    receipt = cam.send("rig", 7, "seven")  # type: ignore[arg-type]
+    assert receipt.result(5) == "seven" and receipt.message.key == "7"
+    assert cam.prepare_message("rig", 7, None).key == "7"  # type: ignore[arg-type]
+
+
 def test_repeat_is_the_default_and_no_repeat_is_a_flag(node: MakeNode) -> None:
     rig = node("rig", router_port=0, listens={"K": lambda value: None})
     cam = node("cam", rig)

@@ -130,6 +130,8 @@ def ext(*description: object, code: int = 1) -> bytes:
         ext("|O", [1], "C", b"12345678"),
         ext([["x", "|O"]], [1], "C", b"12345678"),
         ext("<f8", [-1], "C", b""),
+        ext("<f8", [float("inf")], "C", b""),
+        ext("<f8", [float("nan")], "C", b""),
         ext("<f8", [1] * 40, "C", b"12345678"),
         ext("<f8", [1], "C", 3),
         ext("<f8", [1], "C", -1),

@@ -256,7 +256,7 @@ class Messenger:
             InvalidMessage: no key, or a recipient that is no name.
         """
         recipient = (to[-1] if isinstance(to, list) else to) or ""
-        return message_of(key, self.drafting.draft(recipient, key, value, repeat, flags))
+        return message_of(str(key), self.drafting.draft(recipient, key, value, repeat, flags))
 
     def post(
         self,
@@ -277,7 +277,7 @@ class Messenger:
         """
         draft = self.drafting.draft(to, key, value, repeat, flags)
         body, frames = encode_value(draft)
-        name, ttl, flags = draft[0], draft[5], draft[6]
+        key, name, ttl, flags = str(key), draft[0], draft[5], draft[6]
         receipt = Receipt(draft, self._loop_thread, key)
         return self._launch(
             Pending(path, key, body, frames, receipt, name, repeat and NOREPEAT not in flags, tries=ttl),

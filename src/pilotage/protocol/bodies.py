@@ -277,7 +277,7 @@ def _unpack(
         if not size:
             return np.zeros(sizes, dtype)
         array = np.ndarray(sizes, dtype, content, at, order="F" if order == "F" else "C")
-    except (ValueError, TypeError, IndexError, msgspec.DecodeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, msgspec.DecodeError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
     array.setflags(write=False)
     return array

@@ -186,7 +186,7 @@ class Endpoint:
                         del contents[1:]  # the rest of it is read off, and what is left is malformed
                 found.append((routing_id, first, contents))
         except zmq.Again:
-            pass
+            pass  # there is nothing more for now
         return found
 
     def _write(self, frames: Sequence[Frame]) -> None:
