@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.protocol.builders import parcel
 
 from pilotage.protocol.sends import FOREVER
-from pilotage.protocol.waiting import WaitingRoom
+from pilotage.protocol.waiting import OVER_AT_ONCE, WaitingRoom
 
 
 def test_they_are_claimed_in_order_and_once():
@@ -45,3 +45,14 @@ def test_too_many_or_too_heavy_ones_are_given_back_at_once():
         assert room.hold(late, 0.0) == [late]
         room.claim(lambda one: True)
         assert room.hold(late, 0.0) == [], "room that was left is free again"
+
+
+def test_of_many_that_are_over_a_few_are_given_back_at_a_time():
+    room = WaitingRoom(5.0)
+    for seq in range(OVER_AT_ONCE * 2 + 1):
+        room.hold(parcel(seq), 0.0)
+    given = []
+    while room.next_due() <= 5.0:
+        given.append([one.seq for one, _ in room.time_passed(5.0)])
+    assert [len(some) for some in given] == [OVER_AT_ONCE, OVER_AT_ONCE, 1]
+    assert [seq for some in given for seq in some] == list(range(OVER_AT_ONCE * 2 + 1)) and len(room) == 0

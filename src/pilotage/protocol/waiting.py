@@ -13,6 +13,8 @@ from pilotage.protocol.sends import FOREVER
 
 MAX_MESSAGES = 10_000
 MAX_BYTES = 64 * 2**20
+OVER_AT_ONCE = 64
+"""How many are given back in one go: whoever has sent thousands to nobody must not make all others wait."""
 
 
 class WaitingRoom:
@@ -63,9 +65,9 @@ class WaitingRoom:
         return [self._leave(entry[1]) for entry in claimed]
 
     def time_passed(self, now: float) -> list[tuple[Parcel, str]]:
-        """Give out those that have waited long enough, with the name that never came."""
+        """Give out those that have waited long enough, with the name that never came; of many only the first."""
         over: list[tuple[Parcel, str]] = []
-        while self._parcels and self._parcels[0][0] <= now:
+        while self._parcels and self._parcels[0][0] <= now and len(over) < OVER_AT_ONCE:
             parcel = self._leave(self._parcels.popleft()[1])
             over.append((parcel, parcel.path[0]))
         return over
