@@ -148,6 +148,15 @@ def _ready(told: dict[str, str], *, is_long: bool = False) -> bytes:
     return GREETING + size + command
 
 
+def connections() -> list[bytes]:
+    """Give what a dialler says, each behind a byte for the portions in which it comes."""
+    opening = _ready({"Socket-Type": "DEALER", "X-Pilotage": "3", "X-Name": "cam", "X-Boot": "42"})
+    ping = b"\x04\x09\x04PING\0\x0ahi"
+    large = b"\x02" + (40_000).to_bytes(8, "big") + b"x" * 3000
+    said = [b"\x01\x02ab\x00\x01c" * 9, ping + b"\x00\x01x", large, b"\x04\x0a\x05ERROR\x03bad"]
+    return [b"\xff" + opening] + [bytes([30 * at]) + one for at, one in enumerate(said)]
+
+
 def rows() -> list[bytes]:
     """Give entries of a journal, without their checksums."""
     return [encode_row(number, entry)[2] for number, entry in enumerate(make_entries(1, 6))]

@@ -21,6 +21,7 @@ from pilotage.net.stimuli import stimulus_files
 from pilotage.protocol.arrays import decode_array, is_array_document
 from pilotage.protocol.bodies import decode_body, decode_value, read_value
 from pilotage.protocol.container import decompress
+from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.errors import (
     JournalError,
     MalformedFrame,
@@ -33,7 +34,7 @@ from pilotage.protocol.exchange import Exchange
 from pilotage.protocol.original import read_envelope
 from pilotage.protocol.packed import unpack
 from pilotage.protocol.records import decode_packet
-from pilotage.protocol.zmtp import MAX_READY_BYTES, read_card, ready_length
+from pilotage.protocol.zmtp import GREETING, MAX_READY_BYTES, read_card, ready_command, ready_length
 from pilotage.transport.journal_entries import decode_row
 from pilotage.transport.journal_file import JournalFile
 from tests.fuzz import seeds
@@ -41,6 +42,7 @@ from tests.fuzz.seeds import FRAME_END, TURN_END
 from tests.protocol.builders import LISTENER, exchange, original, own, packet, parcel, sent_frames
 
 MAX_ARRAY_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 20
 
 
 def read_packet(data: bytes) -> None:
@@ -83,6 +85,31 @@ def read_container(data: bytes) -> None:
     """A blosc container."""
     with suppress(PeerError):
         assert len(decompress(data, MAX_ARRAY_BYTES)) <= MAX_ARRAY_BYTES
+
+
+def hear(data: bytes) -> None:
+    """What comes on a connection in clear, in the portions that its first byte says; before its opening, and after."""
+    portion = 1 + data[0] if data else 1
+    for opening in (b"", GREETING + ready_command("DEALER", ())):
+        talk = Conversation(b"", (b"DEALER",), MAX_FRAME_BYTES)
+        _hear(talk, opening)
+        for at in range(1, min(len(data), 4096), portion):
+            _hear(talk, data[at : at + portion])
+
+
+def _hear(talk: Conversation, data: bytes) -> None:
+    while data:
+        room = talk.room()
+        part = data if room is None else data[: len(room)]
+        if room is None:
+            talk.feed(part)
+        else:
+            room[: len(part)] = part
+            talk.fill(len(part))
+        data = data[len(part) :]
+        talk.cut(3)
+        while talk.has_more:
+            talk.cut(3)
 
 
 def converse(data: bytes) -> None:
@@ -227,6 +254,7 @@ TARGETS: dict[str, Target] = {
     "path": Target(name_file, seeds.paths),
     "file": Target(take_file, seeds.files),
     "opening": Target(read_opening, seeds.openings),
+    "connection": Target(hear, seeds.connections),
     "items": Target(take_items, seeds.items),
     "row": Target(read_row, seeds.rows),
     "journal": Target(read_journal, seeds.journals),

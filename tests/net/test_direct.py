@@ -82,7 +82,7 @@ def test_it_goes_by_a_socket_that_only_its_user_may_dial(
 def test_without_such_sockets_it_goes_by_a_port(
     node: MakeNode, terminal: Terminal_Station, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilotage.transport.links.door_path", lambda name: "")
+    monkeypatch.setattr("pilotage.transport.clear_listener.door_path", lambda name: "")
     consumer = Consumer(node, terminal)
     eventually(lambda: "_T" in terminal.senders)
     stream = node("rig_a", terminal).get_stream("eye", "CONTINUOUS")

@@ -82,6 +82,7 @@ def test_the_documented_attributes_are_true_at_run_time(node: MakeNode, gate: Ga
     cam = node("cam", rig)
     assert (cam.id, cam.upstream, cam.port) == ("cam", "rig", rig.router_port)
     assert cam.sock.type == 5 and cam.context.closed is False and rig.router.type == 6
+    assert (cam.sock.closed, rig.router.closed) == (False, False)
     assert cam.loop.asyncio_loop.is_running() and cam.loop_thread.is_alive() and cam.loop_thread.daemon
     assert Net_Node.repeat_interval == cam.repeat_interval == 5
     assert isinstance(cam.logger, logging.Logger) and "CONFIRM" in cam.listens

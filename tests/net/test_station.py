@@ -71,7 +71,7 @@ def test_the_documented_attributes_are_true_inside(station: ProbedStation, node:
         "ctx": "Context",
         "loop": "AsyncIOMainLoop",
         "pusher": "NoneType",
-        "listener": "Socket",
+        "listener": "ClearListener",
         "logger": "Logger",
         "msg_counter": "count",
         "file_block": "Event",

@@ -31,3 +31,9 @@ def test_no_public_name_and_no_message_without_arrays_needs_it():
 
 def test_a_node_has_it_before_its_first_array():
     assert loads_numpy("pilotage.Net_Node('rig', '', 0, {}, router_port=0, journal=None).release()")
+
+
+def test_much_memory_is_not_blanked_before_it_is_written_to():
+    code = "from pilotage.protocol.late import blank_memory as give; print(type(give(1 << 30).obj))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "<class 'mmap.mmap'>"

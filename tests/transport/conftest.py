@@ -8,8 +8,8 @@ import pytest
 
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.testing.memory import MemoryNetwork, MemoryWires
-from pilotage.transport.links import SocketRules
 from pilotage.transport.network import ZmqWires
+from pilotage.transport.rules import SocketRules
 from tests.transport.ends import CALM, End, Ends, ends_over
 from tests.transport.locks import OUTSIDE, Locksmith
 from tests.transport.relay import Relay
@@ -96,7 +96,9 @@ def locked(locksmith: Locksmith) -> Iterator[ZmqWorld]:
 
 class _Chosen:
     def __init__(self, kind: str, max_queued: int) -> None:
-        network, rules = MemoryNetwork(max_queued), SocketRules(max_queued=max_queued)
+        send_buffer_bytes = 100_000 if max_queued < 10 else 0
+        rules = SocketRules(max_queued=max_queued, send_buffer_bytes=send_buffer_bytes)
+        network = MemoryNetwork(max_queued)
         locksmith = Locksmith(rules)
         self._network = network
         self._host = OUTSIDE if kind == "curve" else "127.0.0.1"

@@ -6,8 +6,8 @@ import zmq
 
 from pilotage.protocol.authority import Authority, Grant, Original
 from pilotage.transport.curve import KeyPair, Keyring
-from pilotage.transport.links import SocketRules
 from pilotage.transport.network import ZmqWires
+from pilotage.transport.rules import SocketRules
 
 OUTSIDE = "127.0.0.2"
 """Another address of the loopback interface: to the station the same as another machine."""

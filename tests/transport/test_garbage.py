@@ -10,11 +10,13 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from pilotage.protocol.conversation import MAX_FRAMES
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import PeerState
 from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_packet
+from pilotage.transport.clear_listener import WELCOMED_A_TURN, ClearListener
+from pilotage.transport.connections import Connection
 from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN
-from pilotage.transport.links import ENDS_A_TURN, MAX_FRAMES, Listener
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -114,25 +116,31 @@ def test_what_is_no_zeromq_peer_is_not_even_met(ends: Ends, eventually: Eventual
     assert len([note for note in hub.notes if "no ZeroMQ peer" in note]) == 1
 
 
-def test_crowds_that_come_and_go_are_looked_at_a_few_a_turn(ends: Ends, eventually: Eventually) -> None:
+def test_crowds_that_come_and_go_are_let_in_a_few_at_a_time(ends: Ends, eventually: Eventually) -> None:
     hub = ends.listening("hub")
     listener = hub.driver.listener
-    assert isinstance(listener, Listener)
-    events, seen = listener.events, list[int]()
+    assert isinstance(listener, ClearListener)
+    watch, wind_clock, let_in = listener._watch, listener._wind_clock, [0]
 
-    def count(most: int = -1) -> list[tuple[int, int]]:
-        found = list(events(most))
-        seen.append(len(found))
-        return found
+    def count(one: Connection) -> None:
+        let_in[-1] += 1
+        watch(one)
 
-    listener.events = count  # type: ignore[assignment,method-assign]
+    def next_batch() -> None:
+        let_in.append(0)
+        wind_clock()
+
+    listener._watch, listener._wind_clock = count, next_batch  # type: ignore[method-assign]
     go_on = threading.Event()
     hub.driver.call(go_on.wait)  # so that all of them have come and gone before the next turn
     for _ in range(100):
         socket.create_connection(("127.0.0.1", hub.port), timeout=5).close()
     go_on.set()
-    eventually(lambda: sum(seen) == 100)
-    assert max(seen) <= ENDS_A_TURN
+    eventually(lambda: sum(let_in) == 100)
+    assert max(let_in) <= WELCOMED_A_TURN
+    eventually(lambda: not listener._strangers)
+    sent = ends.dialling("good", hub.port).send("hub", b"1")
+    eventually(lambda: sent.is_delivered)
 
 
 @pytest.mark.parametrize(("turn_s", "is_short"), [(0.0, True), (60.0, False)], ids=["long", "quick"])

@@ -388,21 +388,23 @@ class Net_Node:
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """ZeroMQ's context; nodes of a process that don't listen share it."""
+        """ZeroMQ's context, made when it is first needed; nodes of a process that don't listen share it."""
         context: zmq.Context[zmq.Socket[bytes]] = self._messenger.context
         return context
 
     @property
-    def sock(self) -> zmq.Socket[bytes] | None:
-        """The DEALER socket, None while there is no connection. It belongs to the loop's thread."""
-        socket: zmq.Socket[bytes] | None = self._messenger.dialled_socket
-        return socket
+    def sock(self) -> Any:
+        """What speaks as DEALER, None while there is no connection. It belongs to the loop's thread.
+
+        It has a `type`, may be `closed`, and sends by `send_multipart`; where the station wants a key it is a
+        `zmq.Socket`.
+        """
+        return self._messenger.dialled_socket
 
     @property
-    def router(self) -> zmq.Socket[bytes] | None:
-        """The ROUTER socket, if `router_port` was given. It belongs to the loop's thread."""
-        socket: zmq.Socket[bytes] | None = self._messenger.listening_socket
-        return socket
+    def router(self) -> Any:
+        """What speaks as ROUTER, like `sock`, if `router_port` was given. It belongs to the loop's thread."""
+        return self._messenger.listening_socket
 
     @property
     def outbox(self) -> dict[str, Message]:

@@ -406,12 +406,12 @@ class Station(multiprocessing.Process):
 
     @property
     def listener(self) -> Any:
-        """The ROUTER socket; None outside the station's process."""
+        """What speaks as ROUTER (see `Net_Node.sock`); None outside the station's process."""
         return self._messenger.listening_socket if self._messenger is not None else None
 
     @property
     def pusher(self) -> Any:
-        """The DEALER socket, in the station's process, while it is connected; else None."""
+        """What speaks as DEALER (see `Net_Node.sock`), in the station's process, while connected; else None."""
         return self._messenger.dialled_socket if self._messenger is not None else None
 
     @property

@@ -1,19 +1,28 @@
-"""A look at who listens on a port, before we connect: the opening of a ZMTP 3.1 conversation (RFC 37).
+"""The opening of a ZMTP 3.1 conversation (RFC 37): who is there, before anything else is said.
 
-Both ends of a ZeroMQ connection send a greeting of 64 bytes and then a READY command with properties. A station of
-ours tells its dialect, name and life there; an original tells its identity. Reading that and closing again leaves
-no message and no peer at the other end.
+Both ends of a ZeroMQ connection send a greeting of 64 bytes and then a READY command with properties. A peer of ours
+tells its dialect, name and life there; an original tells its identity. Whoever only looks who listens on a port reads
+that and closes again, which leaves no message and no peer at the other end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.instructions import Card, Dialect
+from pilotage.protocol.original import ANONYMOUS
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 GREETING_BYTES = 64
 OPENING = 11
 """Bytes of a greeting up to the version: the other end then sends the whole of its own."""
+
+MORE, LONG, COMMAND = 1, 2, 4
+"""What a frame's first byte says: more frames follow, its length has eight bytes, it is no message."""
+SHORT_BYTES = 256
+"""A shorter frame tells its length in one byte."""
+READY = b"\x05READY"
 
 MAX_READY_BYTES = 65536
 MAX_NAME_BYTES = 200
@@ -27,6 +36,30 @@ X_BOOT = "X-Boot"
 def metadata(name: str, boot: int, wire_version: int) -> list[bytes]:
     """Give the properties that our sockets tell, each as zmq.METADATA wants it."""
     return [f"{X_DIALECT}:{wire_version}".encode(), f"{X_NAME}:{name}".encode(), f"{X_BOOT}:{boot}".encode()]
+
+
+def frame_head(length: int, flags: int = 0) -> bytes:
+    """Give what stands before a frame's body."""
+    if length < SHORT_BYTES:
+        return bytes((flags, length))
+    return bytes((flags | LONG,)) + length.to_bytes(8, "big")
+
+
+def ready_command(kind: str, told: Sequence[bytes], identity: str = "") -> bytes:
+    """Give the READY command of a socket.
+
+    Args:
+        kind: of socket, such as "ROUTER".
+        told: properties, each as `metadata` gives them.
+        identity: by which an original knows us.
+    """
+    properties = [(b"Socket-Type", kind.encode()), (b"Identity", identity.encode())]
+    properties += [(name, value) for name, _, value in (one.partition(b":") for one in told)]
+    written = (
+        bytes((len(name),)) + name + len(value).to_bytes(4, "big") + value for name, value in properties
+    )
+    body = READY + b"".join(written)
+    return frame_head(len(body), COMMAND) + body
 
 
 def is_locked(opening: bytes) -> bool:
@@ -54,9 +87,9 @@ def ready_length(opening: bytes) -> int | None:
     if len(opening) < GREETING_BYTES + 2:
         return None
     flags = opening[GREETING_BYTES]
-    if flags == 0x04:
+    if flags == COMMAND:
         return GREETING_BYTES + 2 + opening[GREETING_BYTES + 1]
-    if flags != 0x06:
+    if flags != COMMAND | LONG:
         raise MalformedFrame("it did not begin with a command")
     if len(opening) < GREETING_BYTES + 9:
         return None
@@ -85,17 +118,45 @@ def read_card(opening: bytes, upstream: str) -> Card:
     Raises:
         MalformedFrame: no READY command of a ROUTER.
     """
-    command = opening[GREETING_BYTES + (2 if opening[GREETING_BYTES] == 0x04 else 9) :]
-    if not command.startswith(b"\x05READY"):
-        raise MalformedFrame("it did not begin with READY")
-    told = _properties(command[6:])
-    if told.get("Socket-Type") != "ROUTER":
-        raise MalformedFrame(
-            f"a {told.get('Socket-Type', 'nameless')} socket listens there, not a station's ROUTER"
-        )
+    told = read_ready(opening)
+    if told.get("Socket-Type") != b"ROUTER":
+        kind = told.get("Socket-Type", b"nameless").decode("ascii", "replace")
+        raise MalformedFrame(f"a {kind} socket listens there, not a station's ROUTER")
     if X_DIALECT not in told:
-        return Card(Dialect.JSON, told.get("Identity") or upstream, 0, dials=False)
-    return own_card(told.get(X_NAME, ""), told.get(X_BOOT, ""), dials=False)
+        return Card(Dialect.JSON, _text(told.get("Identity", b"")) or upstream, 0, dials=False)
+    return _own_card_of(told, dials=False)
+
+
+def peer_card(told: Mapping[str, bytes], routing_id: bytes) -> Card:
+    """Tell who has dialled us; a peer that says it is ours, but not who, has no name.
+
+    Args:
+        told: the properties of its READY.
+        routing_id: by which an original wants to be known.
+    """
+    if X_DIALECT not in told:
+        return Card(Dialect.JSON, original_name(routing_id))
+    try:
+        return _own_card_of(told, dials=True)
+    except MalformedFrame:
+        return Card(Dialect.OWN, "")
+
+
+def original_name(routing_id: bytes) -> str:
+    """Give the name of a peer that is known by its routing id; those that ZeroMQ made up begin with 0."""
+    return ANONYMOUS + routing_id.hex() if routing_id.startswith(b"\0") else _text(routing_id)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _own_card_of(told: Mapping[str, bytes], *, dials: bool) -> Card:
+    try:
+        _, name, boot = (told.get(what, b"").decode() for what in (X_DIALECT, X_NAME, X_BOOT))
+    except UnicodeDecodeError as error:
+        raise MalformedFrame("what it tells of itself is not UTF-8") from error
+    return own_card(name, boot, dials=dials)
 
 
 def own_card(name: str, boot: str, *, dials: bool) -> Card:
@@ -113,17 +174,26 @@ def own_card(name: str, boot: str, *, dials: bool) -> Card:
     return Card(Dialect.OWN, name, int(boot), dials=dials)
 
 
-def _properties(data: bytes) -> dict[str, str]:
-    told: dict[str, str] = {}
-    at = 0
-    while at < len(data):
-        name_end = at + 1 + data[at]
+def read_ready(opening: bytes) -> dict[str, bytes]:
+    """Read what the other end tells of itself.
+
+    Args:
+        opening: greeting and READY, whole.
+
+    Raises:
+        MalformedFrame: its command is another one, or cut short.
+    """
+    command = opening[GREETING_BYTES + (2 if opening[GREETING_BYTES] == COMMAND else 9) :]
+    if not command.startswith(READY):
+        raise MalformedFrame("it did not begin with READY")
+    told: dict[str, bytes] = {}
+    at = len(READY)
+    while at < len(command):
+        name_end = at + 1 + command[at]
         value_at = name_end + 4
-        size = int.from_bytes(data[name_end:value_at], "big")
-        if value_at + size > len(data):
+        size = int.from_bytes(command[name_end:value_at], "big")
+        if value_at + size > len(command):
             raise MalformedFrame("its READY command is cut short")
-        told[data[at + 1 : name_end].decode("ascii", "replace")] = data[value_at : value_at + size].decode(
-            "utf-8", "replace"
-        )
+        told[command[at + 1 : name_end].decode("ascii", "replace")] = command[value_at : value_at + size]
         at = value_at + size
     return told

@@ -14,12 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import zmq
-
 from pilotage.protocol.errors import PortInUse
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import Card, Dialect, Link
 from pilotage.protocol.records import Frame
+from pilotage.transport.ports import SendsLast
 
 FIRST_FREE_PORT = 40_000
 
@@ -127,7 +126,7 @@ class MemoryNetwork:
 
 
 @dataclass(eq=False)
-class _MemoryWire:
+class _MemoryWire(SendsLast):
     """What both kinds of wire share: an inbox, and who is to be called."""
 
     network: MemoryNetwork
@@ -153,7 +152,7 @@ class _MemoryWire:
         """Queue a transmission at the other end.
 
         Raises:
-            zmq.Again: that end's queue is full.
+            BlockingIOError: that end's queue is full.
         """
         other = connection.listening if self is connection.dialled else connection.dialled
         if connection.frozen:
@@ -161,7 +160,7 @@ class _MemoryWire:
         with self.network.lock:
             most, inbox = self.network.max_queued, other.inbox
             if len(inbox) >= most and sum(one[0] is connection for one in inbox) >= most:
-                raise zmq.Again
+                raise BlockingIOError
             other.inbox.append((connection, [bytes(frame) for frame in frames]))
         other.ready.ring()
 
@@ -194,12 +193,12 @@ class MemoryListening(_MemoryWire):
         """Queue a transmission.
 
         Raises:
-            zmq.Again: the peer's queue is full.
-            zmq.ZMQError: EHOSTUNREACH where the peer has gone.
+            BlockingIOError: the peer's queue is full.
+            ConnectionError: the peer has gone.
         """
         connection = self.connections.get(link[1])
         if connection is None or not connection.is_up:
-            raise zmq.ZMQError(errno.EHOSTUNREACH)
+            raise ConnectionError("its connection has ended")
         self._put(connection, frames)
 
     def leave(self, link: Link) -> bool:
@@ -239,10 +238,10 @@ class MemoryDialled(_MemoryWire):
         """Queue a transmission.
 
         Raises:
-            zmq.Again: the queue is full, or there is no connection.
+            BlockingIOError: the queue is full, or there is no connection.
         """
         if self.connection is None or not self.connection.is_up:
-            raise zmq.Again
+            raise BlockingIOError
         self._put(self.connection, frames)
 
     def changes(self) -> list[bool]:

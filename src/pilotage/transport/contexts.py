@@ -1,7 +1,7 @@
-"""ZeroMQ's context: one for all nodes of a process that only dial, or one of one's own.
+"""ZeroMQ's context, for who uses keys: one for all nodes of a process that only dial, or one of one's own.
 
 Each context has two threads, so that a process with a thousand nodes would have two thousand, and each message would
-wake another one.
+wake another one. Who speaks in clear needs none.
 
 Law of this room: whoever took a context gives it back once, and whoever is the last closes it.
 """

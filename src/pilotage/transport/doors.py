@@ -13,8 +13,6 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-import zmq
-
 MAX_PATH_BYTES = 100
 """The system allows a socket's path a few more."""
 
@@ -33,7 +31,7 @@ def machine_mark() -> str:
 
 def door_path(name: str) -> str:
     """Give a free path for a socket that only this user's processes may dial; "" where there is none."""
-    if not (zmq.has("ipc") and hasattr(socket, "AF_UNIX") and hasattr(os, "getuid")):
+    if not (hasattr(socket, "AF_UNIX") and hasattr(os, "getuid")):
         return ""
     try:
         folder = _folder()

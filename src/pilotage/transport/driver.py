@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import zmq
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import Locked, MalformedFrame
@@ -52,13 +51,13 @@ log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 256
 FEW_ARRIVALS = 16
-TURN_S = 0.002
+TURN_S = 0.001
 """How long a turn may take before the next one takes in half as much, down to `FEW_ARRIVALS`; a quick one takes in
 twice as much again. So whoever's messages cost us most doesn't make all others wait for a long turn."""
 UNREAD_A_TURN = 16
 UNREAD_PAUSE_S = 0.001
-"""Where most of what comes is thrown away unread, only so much is taken so often: ZeroMQ's queue for who sends it
-fills, and he is made to wait. Whoever else sends something is served at once, in his turn."""
+"""Where most of what comes is thrown away unread, only so much is taken so often: the queue for who sends it fills,
+and he is made to wait. Whoever else sends something is served at once, in his turn."""
 
 MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
@@ -123,7 +122,8 @@ class Driver:
         self._ended: list[tuple[Any, Settlement]] = []
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
-        self._most = 1
+        self._is_gathering = self._has_gathered = False
+        self._most = FEW_ARRIVALS
         self._is_flooded = False
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -189,7 +189,7 @@ class Driver:
             self.listener = self._wires.listen(
                 places.listen_address, places.listen_port, config.me, config.boot, has_door=places.has_door
             )
-            self.listener.watch(self._loop, self._turn, self._turn)
+            self.listener.watch(self._loop, self._come, self._turn)
             if places.has_door:
                 self.exchange.doors.own = Door(self._wires.machine, config.boot, *self.listener.door).told()
         if places.follows_doors:
@@ -211,6 +211,11 @@ class Driver:
         for timer in (self._alarm, self._helping):
             if timer is not None:
                 timer.cancel()
+        for link, backlog in self._backlog.items():
+            wire = self._wire_of(link)
+            if wire is not None:
+                for frames in backlog:
+                    wire.send_last(link, frames)
         for wire in (self.listener, self.dialer):
             if wire is not None:
                 wire.close()
@@ -225,6 +230,21 @@ class Driver:
         """Let the exchange look at what is due, now."""
         self._run(self.exchange.time_passed(time.monotonic()))
         self._turn_over()
+
+    def _come(self) -> None:
+        """Something has come: the first is served at once, all that come in the same moment together after it."""
+        if self._is_gathering:
+            self._has_gathered = True
+            return
+        self._is_gathering = True
+        self._loop.call_soon(self._gathered)
+        self._turn()
+
+    def _gathered(self) -> None:
+        self._is_gathering = False
+        if self._has_gathered:
+            self._has_gathered = False
+            self._turn()
 
     def _turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
@@ -290,8 +310,7 @@ class Driver:
         due = now + BUSY_RETRY_S if self._backlog else self._wake_at
         ended = time.monotonic()
         if not readable:
-            # Where one transmission at a time comes, the look for a second one would cost more than it finds.
-            self._most = 1
+            self._most = FEW_ARRIVALS
         elif self._is_flooded:
             self._most, due = UNREAD_A_TURN, min(due, ended + UNREAD_PAUSE_S)
         else:
@@ -362,10 +381,10 @@ class Driver:
                 continue
             try:
                 self._write(link, frames)
-            except zmq.Again:
+            except BlockingIOError:
                 self._put_back(self._backlog.setdefault(link, deque()), frames)
-            except zmq.ZMQError as error:
-                self._lost(link, str(error.strerror))
+            except ConnectionError as error:
+                self._lost(link, str(error))
 
     def _put_back(self, backlog: deque[Sequence[Frame]], frames: Sequence[Frame]) -> None:
         if len(backlog) < MAX_BACKLOG:
@@ -374,9 +393,12 @@ class Driver:
             self.counts["transmissions dropped"] += 1
 
     def _write(self, link: Link, frames: Sequence[Frame]) -> None:
-        wire = self.dialer if self.dialer is not None and link == self.dialer.link else self.listener
+        wire = self._wire_of(link)
         if wire is not None:
             wire.send(link, frames)
+
+    def _wire_of(self, link: Link) -> ListeningWire | DialledWire | None:
+        return self.dialer if self.dialer is not None and link == self.dialer.link else self.listener
 
     def _send_backlog(self) -> None:
         for link, backlog in list(self._backlog.items()):
@@ -385,13 +407,15 @@ class Driver:
                     self._write(link, backlog[0])
                     backlog.popleft()
                 del self._backlog[link]
-            except zmq.Again:
+            except BlockingIOError:
                 continue
-            except zmq.ZMQError as error:
-                self._lost(link, str(error.strerror))
+            except ConnectionError as error:
+                self._lost(link, str(error))
 
     def _lost(self, link: Link, text: str) -> None:
         self._backlog.pop(link, None)
+        if self.dialer is not None and link == self.dialer.link:
+            return  # its end is told once everything that came by it was taken
         if self.listener is not None and self.listener.leave(link):
             return
         now = time.monotonic()
@@ -417,7 +441,7 @@ class Driver:
                 card = await self._wires.peek(host, places.dial_port, places.upstream)
                 await self._stay_dialled(host, places.dial_port, card)
                 said = self.locked_out = ""
-            except (OSError, ValueError, MalformedFrame, Locked, zmq.ZMQError) as error:
+            except (OSError, ValueError, MalformedFrame, Locked) as error:
                 is_locked = isinstance(error, Locked)
                 self.locked_out = str(error) if is_locked else ""
                 text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
@@ -441,7 +465,7 @@ class Driver:
                 await self._stay_dialled(door.host, door.port, card)
             else:
                 text = f"{card.name} answers there"
-        except (OSError, ValueError, MalformedFrame, Locked, zmq.ZMQError) as error:
+        except (OSError, ValueError, MalformedFrame, Locked) as error:
             text = str(error)
         if time.monotonic() - began < LAST_REDIAL_S:
             self.exchange.doors.shunned = door.told()
@@ -462,6 +486,8 @@ class Driver:
                     f"the key of {config.me} is not known there (any more): pair with it by `pilotage join`"
                 )
         finally:
+            # What was to go by this link is for nobody else.
+            self._backlog.pop(wire.link, None)
             if self.dialer is wire:
                 self.dialer = None
                 wire.close()

@@ -23,9 +23,11 @@ from collections.abc import Callable, Sequence
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import Link
 from pilotage.protocol.records import Frame
+from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.curve import ZapHandler
 from pilotage.transport.doors import LOOPBACK
-from pilotage.transport.links import Listener, port_in_use
+from pilotage.transport.links import LockedListener
+from pilotage.transport.rules import port_in_use
 
 LISTENER, OUTWARD, ORIGINALS = "listener", "outward", "originals"
 BACKLOG = 1024
@@ -40,7 +42,7 @@ class Gates:
         zap: who answers for the keys, where there are any.
     """
 
-    def __init__(self, gates: Sequence[Listener], zap: ZapHandler | None) -> None:
+    def __init__(self, gates: Sequence[ClearListener | LockedListener], zap: ZapHandler | None) -> None:
         self.port, self.door = gates[0].port, gates[0].door
         self.socket = gates[0].socket
         self._gates = {gate.name: gate for gate in gates}
@@ -67,10 +69,19 @@ class Gates:
         """Queue a transmission.
 
         Raises:
-            zmq.Again: the peer's queue is full.
-            zmq.ZMQError: EHOSTUNREACH where the peer has gone.
+            BlockingIOError: there is no room for it.
+            ConnectionError: the peer has gone.
         """
-        self._gates[link[0]].send(link, frames)
+        gate = self._gates.get(link[0])
+        if gate is None:
+            raise ConnectionError("there is no such gate")
+        gate.send(link, frames)
+
+    def send_last(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Take a transmission that is to leave before the close."""
+        gate = self._gates.get(link[0])
+        if gate is not None:
+            gate.send_last(link, frames)
 
     def leave(self, link: Link) -> bool:
         """Have a link end that can't be written to; False if it is none of ours, or has ended."""

@@ -1,4 +1,4 @@
-"""ZeroMQ sockets and the links on them: bind, dial, read, write, notice who has gone.
+"""Links behind a lock: ZeroMQ's sockets, which know CURVE. What is in clear goes by `clear`.
 
 Law of this room: everything here runs on the loop's thread (ZeroMQ sockets belong to one thread).
 """
@@ -10,27 +10,21 @@ import contextlib
 import errno
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import zmq
 import zmq.backend
 from msgspec.structs import replace
 
-from pilotage.protocol.errors import MalformedFrame, PortInUse
+from pilotage.protocol.conversation import MAX_FRAMES
+from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import Card, Dialect, Link
-from pilotage.protocol.original import ANONYMOUS
 from pilotage.protocol.records import Frame
-from pilotage.protocol.zmtp import (
-    X_BOOT,
-    X_DIALECT,
-    X_NAME,
-    own_card,
-)
+from pilotage.protocol.zmtp import X_BOOT, X_DIALECT, X_NAME, original_name, own_card
 from pilotage.transport.curve import KeyPair, lock_dialler, lock_listener
-from pilotage.transport.doors import LOOPBACK, door_path
+from pilotage.transport.ports import SendsLast
+from pilotage.transport.rules import PEER_ADDRESS, USER_ID, Gate, SocketRules, port_in_use
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 MORE_TO_COME = NOBLOCK | SNDMORE
@@ -48,34 +42,10 @@ ENDS_A_TURN = 32
 EVENT = struct.Struct("=Hi")
 """What a monitor says first: an event and its value (zmq_socket_monitor(3)); the address follows."""
 
-MAX_FRAME_BYTES = 512 * 2**20
-MAX_FRAMES = 65_536
-
-USER_ID, PEER_ADDRESS = "User-Id", "Peer-Address"
-"""What ZAP has said of a connection (with us: its key), and where it comes from."""
-
 # The plain methods below pyzmq's conveniences, which cost as much again as the call itself.
 _recv: Any = zmq.backend.Socket.recv
 _send: Any = zmq.backend.Socket.send
 _get: Any = zmq.backend.Socket.get
-
-
-class SocketRules(msgspec.Struct, frozen=True):
-    """Settings of our sockets.
-
-    Attributes:
-        max_queued: transmissions that a socket queues for one peer.
-        handshake_ms: time that a newcomer has for its handshake.
-        max_frame_bytes: largest frame accepted.
-        linger_ms: time that a closing socket has to get rid of what it queued.
-        max_arriving: connections that the system holds until they are taken.
-    """
-
-    max_queued: int = 10_000
-    handshake_ms: int = 3000
-    max_frame_bytes: int = MAX_FRAME_BYTES
-    linger_ms: int = 500
-    max_arriving: int = 1024
 
 
 def open_socket(
@@ -102,7 +72,7 @@ def _option(socket: zmq.Socket[bytes], option: int) -> int:
     return int(_get(socket, option))
 
 
-class Endpoint:
+class Endpoint(SendsLast):
     """One socket with its monitor. `name` is what links on it are called by.
 
     A look at a socket costs more than a small message, so it remembers whether there may be anything to see: the
@@ -193,45 +163,34 @@ class Endpoint:
         socket = self.socket
         self._touched = True
         last = len(frames) - 1
-        for at, frame in enumerate(frames):
-            flags = MORE_TO_COME if at < last else NOBLOCK
-            if isinstance(frame, memoryview) and isinstance(frame.obj, zmq.Frame):
-                _send(socket, frame.obj, flags, False)  # it came in like that: ZeroMQ shares it
-            else:
-                _send(socket, frame, flags, len(frame) < NO_COPY_FROM_BYTES)
+        try:
+            for at, frame in enumerate(frames):
+                flags = MORE_TO_COME if at < last else NOBLOCK
+                if isinstance(frame, memoryview) and isinstance(frame.obj, zmq.Frame):
+                    _send(socket, frame.obj, flags, False)  # it came in like that: ZeroMQ shares it
+                else:
+                    _send(socket, frame, flags, len(frame) < NO_COPY_FROM_BYTES)
+        except zmq.Again as error:
+            raise BlockingIOError from error
+        except zmq.ZMQError as error:
+            raise ConnectionError(str(error.strerror)) from error
 
 
-class Gate(msgspec.Struct, frozen=True):
-    """One of the ways into a station (see `gates`).
-
-    Attributes:
-        name: what its links are called by.
-        fd: a listening socket's descriptor, to be used instead of binding one.
-        own: our key, where only keys may come in.
-        mark: what each connection is marked with: `USER_ID`, `PEER_ADDRESS`, or nothing.
-    """
-
-    name: str = "listener"
-    fd: int | None = None
-    own: KeyPair | None = None
-    mark: str = ""
-
-
-class Listener(Endpoint):
-    """A ROUTER that others dial.
+class LockedListener(Endpoint):
+    """A ROUTER that others dial who have a key.
 
     Args:
         context: ZeroMQ's.
-        address: to bind, such as "*" or "127.0.0.1"; None for no port.
+        address: to bind, such as "*" or "127.0.0.1".
         port: to bind; 0 for any free one.
+        name: by which originals know us.
         told: the metadata that we tell.
         rules: socket settings.
-        door: a name for a door that only this machine's processes can dial; "" for none.
-        gate: by which gate its peers come in.
+        gate: by which gate its peers come in; it has our key.
 
     Attributes:
-        port: on which it listens, 0 for none.
-        door: host and port of its door: a path and 0, or an address of this machine.
+        port: on which it listens.
+        door: host and port of its door: it has none.
 
     Raises:
         PortInUse: another program listens there.
@@ -240,27 +199,23 @@ class Listener(Endpoint):
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        address: str | None,
+        address: str,
         port: int,
         name: str,
         told: Sequence[bytes],
         rules: SocketRules,
-        door: str = "",
-        gate: Gate | None = None,
+        gate: Gate,
     ) -> None:
         socket = open_socket(context, zmq.ROUTER, told, rules)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.IDENTITY, name.encode())
-        self._gate = gate = gate or Gate()
+        self._gate = gate
         if gate.own is not None:
             lock_listener(socket, gate.own)
         super().__init__(gate.name, socket, int(zmq.EVENT_DISCONNECTED))
-        self.port, self.door = 0, ("", 0)
+        self.door = ("", 0)
         try:
-            if address is not None:
-                self.port = self._bind(address, port)
-            if door:
-                self.door = self._open_door(door)
+            self.port = self._bind(address, port)
         except zmq.ZMQError as error:
             self.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES, zmq.EADDRINUSE):
@@ -272,28 +227,12 @@ class Listener(Endpoint):
         self._ending: list[bytes] = []
         self._gone: list[Link] = []
 
-    def close(self) -> None:
-        """Close socket and monitor, and take the door away."""
-        super().close()
-        if self.door[0] and not self.door[1]:
-            Path(self.door[0]).unlink(missing_ok=True)
-
     def _bind(self, address: str, port: int) -> int:
         fd = -1 if self._gate.fd is None else self._gate.fd
         self.socket.setsockopt(zmq.USE_FD, fd)
         self.socket.bind(f"tcp://{address}:{port or '*'}")
         self.socket.setsockopt(zmq.USE_FD, -1)
         return int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
-
-    def _open_door(self, name: str) -> tuple[str, int]:
-        path = door_path(name)
-        try:
-            if path:
-                self.socket.bind(f"ipc://{path}")
-                return path, 0
-        except zmq.ZMQError:
-            pass  # a file system without sockets: then a port
-        return LOOPBACK, self._bind(LOOPBACK, 0)
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""
@@ -315,8 +254,8 @@ class Listener(Endpoint):
         """Queue a transmission.
 
         Raises:
-            zmq.Again: the peer's queue is full.
-            zmq.ZMQError: EHOSTUNREACH where the peer has gone.
+            BlockingIOError: the peer's queue is full.
+            ConnectionError: the peer has gone.
         """
         self._write([link[1], *frames])
 
@@ -384,14 +323,6 @@ class Listener(Endpoint):
         return mark is not None and str(frame.get(self._gate.mark)) != mark
 
 
-def port_in_use(name: str, port: int, text: str) -> PortInUse:
-    """Say that another program listens on a port."""
-    return PortInUse(
-        f"{name} can't listen on port {port}: {text}. Is another Pilotage running here? "
-        "Choose another port (listen_port, MSGPORT or PUSHPORT), or end that program"
-    )
-
-
 def _address_of(frame: zmq.Frame) -> str:
     """Read where a frame's sender is, for people."""
     with contextlib.suppress(zmq.ZMQError, ValueError):
@@ -404,7 +335,7 @@ def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:
     try:
         frame.get(X_DIALECT)
     except zmq.ZMQError:
-        return Card(Dialect.JSON, _original_name(routing_id))
+        return Card(Dialect.JSON, original_name(routing_id))
     except ValueError:
         return Card(Dialect.OWN, "")
     try:
@@ -413,24 +344,17 @@ def _card_of(frame: zmq.Frame, routing_id: bytes) -> Card:
         return Card(Dialect.OWN, "")
 
 
-def _original_name(routing_id: bytes) -> str:
-    if routing_id.startswith(b"\0"):
-        return ANONYMOUS + routing_id.hex()
-    return routing_id.decode("utf-8", "backslashreplace")
-
-
-class Dialer(Endpoint):
-    """A DEALER that dials a station, in the dialect that the station speaks.
+class LockedDialer(Endpoint):
+    """A DEALER that dials a station that wants a key.
 
     Args:
         context: ZeroMQ's.
         name: what its link is called by.
         address: to connect to.
-        card: who listens there; with a key, nobody else is spoken to.
-        told: the metadata that we tell a station of ours.
-        me: our name, which is our identity towards an original.
+        card: who listens there, with the key by which it has to answer.
+        told: the metadata that we tell it.
         rules: socket settings.
-        own: our key, where the card has one.
+        own: our key.
 
     Attributes:
         is_refused: the station did not let our key in.
@@ -443,20 +367,13 @@ class Dialer(Endpoint):
         address: str,
         card: Card,
         told: Sequence[bytes],
-        me: str,
         rules: SocketRules,
-        own: KeyPair | None = None,
+        own: KeyPair,
     ) -> None:
-        ours = card.dialect is Dialect.OWN
-        socket = open_socket(context, zmq.DEALER, told if ours else (), rules)
+        socket = open_socket(context, zmq.DEALER, told, rules)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        if not ours:
-            # An original knows its peers by their routing ids; ours are known by their metadata, so that a
-            # name can change hands (see the decision on identity).
-            socket.setsockopt(zmq.IDENTITY, me.encode())
-        if own is not None and card.key:
-            lock_dialler(socket, own, card.key)
+        lock_dialler(socket, own, card.key)
         super().__init__(
             name, socket, int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILURES)
         )
@@ -476,7 +393,8 @@ class Dialer(Endpoint):
         """Queue a transmission.
 
         Raises:
-            zmq.Again: the queue is full, or there is no connection.
+            BlockingIOError: the queue is full, or there is no connection.
+            ConnectionError: ZeroMQ doesn't take it.
         """
         self._write(frames)
 

@@ -1,4 +1,6 @@
-"""ZeroMQ over TCP: how a driver listens, looks and dials, and with which keys.
+"""ZeroMQ's protocol over TCP: how a driver listens, looks and dials, and with which keys.
+
+What is in clear we speak ourselves (`clear`); behind a lock ZeroMQ's library speaks for us (`links`).
 
     we listen on               what is bound
     an address                 that address, in clear
@@ -17,27 +19,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 - see below
 from collections.abc import Callable
 
 import zmq
 
 from pilotage.protocol.authority import Authority
-from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.errors import Closed, MalformedFrame
 from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.records import WIRE_VERSION
 from pilotage.protocol.zmtp import GREETING, OPENING, is_locked, metadata, read_card, ready_length
+from pilotage.transport.clear_dialer import ClearDialer
+from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.contexts import Context, shared_context
 from pilotage.transport.curve import Keyring, ZapHandler, check_clear, station_key
 from pilotage.transport.doors import LOOPBACK, machine_mark
 from pilotage.transport.gates import LISTENER, ORIGINALS, OUTWARD, Gates, bind_both
-from pilotage.transport.links import PEER_ADDRESS, USER_ID, Dialer, Gate, Listener, SocketRules
+from pilotage.transport.links import LockedDialer, LockedListener
+from pilotage.transport.ports import DialledWire
+from pilotage.transport.rules import PEER_ADDRESS, USER_ID, Gate, SocketRules
+
+# Whoever looks a name up imports `encodings.idna`. If a loop's thread did so while another one forks a station, that
+# station would wait for the end of the import for ever, the first time that it dials.
 
 PEEK_TIMEOUT_S = 3.0
 ANY = "*"
 
 
 class ZmqWires:
-    """ZeroMQ over TCP.
+    """ZeroMQ's protocol over TCP.
 
     Args:
         rules: socket settings.
@@ -66,13 +76,26 @@ class ZmqWires:
         self.machine = machine_mark()
         self._shares_threads = shares_threads
         self._closed = False
-        self.context: Context = shared_context.take() if shares_threads else zmq.Context()
+        self._context: Context | None = None
         self.on_locked: Callable[[], None] = lambda: None
         self._attempts = 0
 
+    @property
+    def context(self) -> Context:
+        """ZeroMQ's context, which has threads: made for whoever asks first.
+
+        Raises:
+            Closed: we have let go of it.
+        """
+        if self._context is None:
+            if self._closed:
+                raise Closed("the network was closed: it has no context any more")
+            self._context = shared_context.take() if self._shares_threads else zmq.Context()
+        return self._context
+
     def listen(
         self, address: str | None, port: int, name: str, boot: int, *, has_door: bool = False
-    ) -> Listener | Gates:
+    ) -> ClearListener | Gates:
         """Bind, as the table above says.
 
         Raises:
@@ -81,19 +104,23 @@ class ZmqWires:
         keyring, told = self.keyring, metadata(name, boot, WIRE_VERSION)
         door = f"{boot:x}" if has_door else ""
         if address != ANY or keyring.insecure:
-            return Listener(self.context, address, port, name, told, self.rules, door)
+            return ClearListener(address, port, name, told, self.rules, door)
         zap = ZapHandler(self.context, self.authority.knows) if keyring.own is not None else None
-        gates: list[Listener] = []
+        gates: list[ClearListener | LockedListener] = []
         try:
             for at, number, gate in self._plan(port, name):
-                here = door if not gates else ""
-                gates.append(Listener(self.context, at, number, name, told, self.rules, here, gate))
+                if gate.own is None:
+                    here = "" if gates else door
+                    gates.append(ClearListener(at, number, name, told, self.rules, here, gate))
+                else:
+                    gates.append(LockedListener(self.context, at, number, name, told, self.rules, gate))
         except BaseException:
             for one in (*gates, zap):
                 if one is not None:
                     one.close()
             raise
-        return gates[0] if len(gates) == 1 else Gates(gates, zap)
+        first = gates[0]
+        return first if len(gates) == 1 and isinstance(first, ClearListener) else Gates(gates, zap)
 
     def _plan(self, port: int, name: str) -> list[tuple[str, int, Gate]]:
         """Say what is to be bound to let others in: addresses, ports and gates, this machine's first."""
@@ -129,21 +156,31 @@ class ZmqWires:
             check_clear(self.keyring, host, where)
         return read_card(opening, upstream)
 
-    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> Dialer:
-        """Dial whoever a look has found; see `Dialer`."""
-        address = f"tcp://{host}:{port}" if port else f"ipc://{host}"
-        told = metadata(me, boot, WIRE_VERSION)
-        return Dialer(self.context, name, address, card, told, me, self.rules, self.keyring.own)
+    def dial(self, name: str, host: str, port: int, card: Card, me: str, boot: int) -> DialledWire:
+        """Dial whoever a look has found: in clear, or with our key where it has one.
+
+        Raises:
+            OSError: this machine has no socket left.
+        """
+        told, own = metadata(me, boot, WIRE_VERSION), self.keyring.own
+        if not card.key or own is None:
+            return ClearDialer(name, host, port, card, told, me, self.rules)
+        try:
+            return LockedDialer(self.context, name, f"tcp://{host}:{port}", card, told, self.rules, own)
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, str(error.strerror)) from error
 
     def close(self) -> None:
         """Let go of ZeroMQ, once all sockets are closed; waits for what they still send, unless others share it."""
         if self._closed:
             return
         self._closed = True
+        if self._context is None:
+            return
         if self._shares_threads:
-            shared_context.give_back(self.context)
+            shared_context.give_back(self._context)
         else:
-            self.context.term()
+            self._context.term()
 
 
 async def look(host: str, port: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -66,10 +67,26 @@ class Wire(Protocol):
         """Read up to so many transmissions."""
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
-        """Queue a transmission; raises zmq.Again where there is no room, another ZMQError where nobody is there."""
+        """Send a transmission; raises BlockingIOError where there is no room, ConnectionError where nobody is there."""
+
+    def send_last(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Take a transmission that is to leave before the close, if it can."""
 
     def close(self) -> None:
         """Let go of it."""
+
+
+class SendsLast:
+    """A wire whose last words are sent like all others: there is room for them, or not."""
+
+    def send(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Send a transmission; see `Wire`."""
+        raise NotImplementedError
+
+    def send_last(self, link: Link, frames: Sequence[Frame]) -> None:
+        """Take a transmission that is to leave before the close, if there is room for it."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self.send(link, frames)
 
 
 class ListeningWire(Wire, Protocol):
@@ -96,7 +113,7 @@ class DialledWire(Wire, Protocol):
 
 
 class Wires(Protocol):
-    """A network: ZeroMQ's, or one in memory."""
+    """A network: one of sockets, or one in memory."""
 
     machine: str
 
