@@ -10,6 +10,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.instructions import Card, Link
@@ -179,13 +180,10 @@ class Connection:
         unsent, one = self.unsent, self.socket
         try:
             while unsent:
-                if len(unsent) == 1:
-                    count = one.send(unsent[0])
-                elif GATHERS:
-                    count = one.sendmsg([unsent[at] for at in range(min(len(unsent), MAX_PIECES))])
+                if GATHERS and len(unsent) > 1:
+                    self._have_sent(one.sendmsg(list(islice(unsent, MAX_PIECES))))
                 else:
-                    count = one.send(unsent[0])
-                self._have_sent(count)
+                    self._have_sent(one.send(unsent[0]))
         except BlockingIOError:
             pass  # the system calls when there is room
         except OSError as error:
