@@ -1,4 +1,4 @@
-"""Three networks: one in memory, and ZeroMQ's with a relay in it, in clear and encrypted."""
+"""Four networks: one in memory, and ZeroMQ's with a relay in it: in clear by TCP and by paths, and encrypted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MemoryWorld:
 
 
 class ZmqWorld:
-    """Ends that meet over TCP."""
+    """Ends that meet by sockets."""
 
     def __init__(self, ends: Ends, host: str = "127.0.0.1") -> None:
         self.ends = ends
@@ -54,7 +54,7 @@ class ZmqWorld:
 
 
 World = MemoryWorld | ZmqWorld
-CLEAR = ["memory", "zmq"]
+CLEAR = ["memory", "zmq", pytest.param("path", marks=pytest.mark.only_on("linux"))]
 # The encrypted gate is met by another address of the loopback interface, which only Linux has.
 ALL = [*CLEAR, pytest.param("curve", marks=pytest.mark.only_on("linux"))]
 
@@ -81,7 +81,7 @@ def narrow_world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture
 def locksmith() -> Locksmith:
-    return Locksmith()
+    return Locksmith(SocketRules(uses_paths=False))
 
 
 @pytest.fixture
@@ -97,14 +97,16 @@ def locked(locksmith: Locksmith) -> Iterator[ZmqWorld]:
 class _Chosen:
     def __init__(self, kind: str, max_queued: int) -> None:
         send_buffer_bytes = 100_000 if max_queued < 10 else 0
-        rules = SocketRules(max_queued=max_queued, send_buffer_bytes=send_buffer_bytes)
+        rules = SocketRules(
+            max_queued=max_queued, send_buffer_bytes=send_buffer_bytes, uses_paths=kind == "path"
+        )
         network = MemoryNetwork(max_queued)
         locksmith = Locksmith(rules)
         self._network = network
         self._host = OUTSIDE if kind == "curve" else "127.0.0.1"
         if kind == "memory":
             self._context = ends_over(lambda name: MemoryWires(network))
-        elif kind == "zmq":
+        elif kind in ("zmq", "path"):
             self._context = ends_over(lambda name: ZmqWires(rules))
         else:
             self._context = ends_over(locksmith.wires, "*", OUTSIDE)

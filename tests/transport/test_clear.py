@@ -254,7 +254,9 @@ def test_a_door_has_a_port_of_its_own_where_there_are_no_paths(monkeypatch: pyte
     monkeypatch.setattr("pilotage.transport.clear_listener.door_path", lambda name: "")
     given = socket.create_server(("127.0.0.1", 0))
     gate = Gate(fd=given.detach())
-    listener = ClearListener("127.0.0.1", 0, "hub", metadata("hub", 1, 3), SocketRules(), "door", gate)
+    listener = ClearListener(
+        "127.0.0.1", 0, "hub", metadata("hub", 1, 3), SocketRules(), "door", gate, needs_door=True
+    )
     try:
         assert listener.door[0] == "127.0.0.1" and listener.door[1] not in (0, listener.port)
     finally:

@@ -6,7 +6,7 @@ guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.late import blank_memory
@@ -18,6 +18,7 @@ from pilotage.protocol.zmtp import (
     LONG,
     MAX_READY_BYTES,
     MORE,
+    SHARED,
     frame_head,
     is_locked,
     read_ready,
@@ -48,6 +49,7 @@ class Conversation:
         replies: what is to be sent to it, at once.
         has_more: there may be more transmissions than `cut` was allowed to give.
         fault: why nothing more of it can be read; "" while it can.
+        fetch: gives the frame that a note on shared memory tells of; None where no memory is shared.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Conversation:
         "_ready",
         "_room",
         "fault",
+        "fetch",
         "has_more",
         "replies",
         "told",
@@ -72,6 +75,7 @@ class Conversation:
         self.replies = GREETING
         self.has_more = False
         self.fault = ""
+        self.fetch: Callable[[Frame], Frame] | None = None
         self._ready, self._partners, self._max = ready, partners, max_frame_bytes
         self._is_greeted = False
         self._data, self._at = b"", 0
@@ -120,7 +124,7 @@ class Conversation:
                 break
             frames_left -= 1
             flags = data[at]
-            if flags > COMMAND | LONG:
+            if flags > COMMAND | LONG and (self.fetch is None or flags & ~MORE != SHARED):
                 raise MalformedFrame(f"a frame with the flags {flags}")
             if flags & LONG:
                 start = at + 9
@@ -158,6 +162,12 @@ class Conversation:
             self._obey(bytes(frame))
             return
         frames = self._frames
+        if flags & SHARED and self.fetch is not None:
+            if not frames:
+                raise MalformedFrame(
+                    "the head of a transmission in shared memory, where it could change while we read it"
+                )
+            frame = self.fetch(frame)
         frames.append(frame)
         if not flags & MORE:
             found.append(frames)

@@ -18,8 +18,9 @@ GREETING_BYTES = 64
 OPENING = 11
 """Bytes of a greeting up to the version: the other end then sends the whole of its own."""
 
-MORE, LONG, COMMAND = 1, 2, 4
-"""What a frame's first byte says: more frames follow, its length has eight bytes, it is no message."""
+MORE, LONG, COMMAND, SHARED = 1, 2, 4, 8
+"""What a frame's first byte says: more frames follow; its length has eight bytes; it is no message; and, of ours alone,
+it only tells where the frame lies, in memory that both ends see."""
 SHORT_BYTES = 256
 """A shorter frame tells its length in one byte."""
 READY = b"\x05READY"
@@ -31,6 +32,8 @@ MAX_BOOT_DIGITS = 20
 X_DIALECT = "X-Pilotage"
 X_NAME = "X-Name"
 X_BOOT = "X-Boot"
+X_SHELF = "X-Shelf"
+"""Told by who can look at memory that is shared."""
 
 
 def metadata(name: str, boot: int, wire_version: int) -> list[bytes]:

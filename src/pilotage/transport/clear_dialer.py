@@ -17,6 +17,7 @@ from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import ready_command
 from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
+from pilotage.transport.paths import make_connection, shelf_told
 from pilotage.transport.rules import SocketRules
 
 PARTNERS = (b"ROUTER",)
@@ -48,7 +49,7 @@ class ClearDialer(ClearWire):
         # An original knows its peers by their identities; ours are known by their metadata, so that a name can change
         # hands (see the decision on identity).
         is_ours = card.dialect is Dialect.OWN
-        ready = ready_command("DEALER", told if is_ours else (), "" if is_ours else me)
+        ready = ready_command("DEALER", [*told, *shelf_told()] if is_ours else (), "" if is_ours else me)
         self.link: Link = (name, b"")
         self.card = card
         self.is_refused = False
@@ -60,7 +61,7 @@ class ClearDialer(ClearWire):
         self._is_up = False
         talk = Conversation(ready, PARTNERS, rules.max_frame_bytes)
         one = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
-        self._one = Connection(one, talk, rules.send_buffer_bytes)
+        self._one = make_connection(one, talk, rules.send_buffer_bytes)
 
     def watch(
         self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]

@@ -24,7 +24,8 @@ from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import X_DIALECT, peer_card, ready_command
 from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
-from pilotage.transport.doors import LOOPBACK, door_path
+from pilotage.transport.doors import LOOPBACK, door_name, door_path
+from pilotage.transport.paths import make_connection, shelf_told
 from pilotage.transport.rules import PEER_ADDRESS, Gate, SocketRules, port_in_use
 
 WELCOMED_A_TURN = 8
@@ -45,8 +46,9 @@ class ClearListener(ClearWire):
         name: by which originals know us.
         told: the metadata that we tell.
         rules: socket settings.
-        door: a name for a door that only this machine's processes can dial; "" for none.
+        door: a name for a door, a path that only processes of this machine and user can dial; "" for none.
         gate: by which gate its peers come in.
+        needs_door: where there can be no path, its door is a port of this machine.
 
     Attributes:
         port: on which it listens, 0 for none.
@@ -67,10 +69,12 @@ class ClearListener(ClearWire):
         rules: SocketRules,
         door: str = "",
         gate: Gate | None = None,
+        *,
+        needs_door: bool = False,
     ) -> None:
         self._gate = gate or Gate()
         super().__init__(self._gate.name, rules)
-        self._ready = ready_command("ROUTER", told, name)
+        self._ready = ready_command("ROUTER", [*told, *shelf_told()], name)
         self._numbers = itertools.count(1)
         self._ports: list[socket.socket] = []
         self._strangers: dict[Connection, float] = {}
@@ -84,7 +88,7 @@ class ClearListener(ClearWire):
                 fd = self._gate.fd
                 self.port = self._open(self._bound(address, port) if fd is None else socket.socket(fileno=fd))
             if door:
-                self.door = self._open_door(door)
+                self.door = self._open_door(door_name(door, self.port), needs_door)
         except OSError as error:
             self.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
@@ -109,7 +113,7 @@ class ClearListener(ClearWire):
         where = one.getsockname()
         return int(where[1]) if isinstance(where, tuple) else 0
 
-    def _open_door(self, name: str) -> tuple[str, int]:
+    def _open_door(self, name: str, is_needed: bool) -> tuple[str, int]:
         path = door_path(name)
         if path:
             one = socket.socket(socket.AF_UNIX)
@@ -120,7 +124,7 @@ class ClearListener(ClearWire):
             else:
                 self._open(one)
                 return path, 0
-        return LOOPBACK, self._open(self._bound(LOOPBACK, 0))
+        return (LOOPBACK, self._open(self._bound(LOOPBACK, 0))) if is_needed else ("", 0)
 
     def watch(
         self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
@@ -202,9 +206,9 @@ class ClearListener(ClearWire):
                 break
             rules = self._rules
             talk = Conversation(self._ready, PARTNERS, rules.max_frame_bytes)
-            connection = Connection(one, talk, rules.send_buffer_bytes)
-            # Asked for later, it would not be told of one who has gone already.
-            connection.host = str(where[0]) if isinstance(where, tuple) else ""
+            connection = make_connection(one, talk, rules.send_buffer_bytes)
+            if isinstance(where, tuple):  # asked for later, it would not be told of one who has gone already
+                connection.host = str(where[0])
             self._strangers[connection] = time.monotonic() + rules.handshake_ms / 1000
             self._greet(connection)
         self._wind_clock()

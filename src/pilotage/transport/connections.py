@@ -27,8 +27,6 @@ JOINED_BYTES = 16 * 1024
 """Up to here a frame and its head are joined: two pieces cost more than a copy."""
 MAX_PIECES = 512
 """What is given to the system in one go; it takes 1,024 at least."""
-PATH_BUFFER_BYTES = 4 * 1024 * 1024
-"""What the system is asked to hold of what goes to a path; it gives what it allows (`net.core.wmem_max`)."""
 GATHERS = hasattr(socket.socket, "sendmsg")
 """Whether the system takes several pieces at once; Windows doesn't."""
 
@@ -43,7 +41,7 @@ class Connection:
 
     Attributes:
         fd: the socket's file descriptor.
-        host: where the other end is; "" on this machine's paths.
+        host: where the other end is.
         link: what it is called by, once it is known who is there.
         card: who is there.
         come: transmissions that were read and not taken yet.
@@ -68,16 +66,10 @@ class Connection:
 
     def __init__(self, one: socket.socket, conversation: Conversation, send_buffer_bytes: int = 0) -> None:
         one.setblocking(False)
-        is_path = one.family != socket.AF_INET
-        # The system lets TCP's buffers grow as they are needed; a path's stay as they are.
-        buffer_bytes = send_buffer_bytes or (PATH_BUFFER_BYTES if is_path else 0)
+        self.socket, self.conversation = one, conversation
         # Some systems refuse this of a connection that has ended, or more than they allow: then it stays as it is.
         with contextlib.suppress(OSError):
-            if not is_path:
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if buffer_bytes:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
-        self.socket, self.conversation = one, conversation
+            self._adjust(send_buffer_bytes)
         self.fd = one.fileno()
         self.link: Link = ("", b"")
         self.host = ""
@@ -86,6 +78,11 @@ class Connection:
         self.is_over = self.is_paused = False
         self.unsent: deque[Frame] = deque()
         self._portion = READ_BYTES
+
+    def _adjust(self, send_buffer_bytes: int) -> None:
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if send_buffer_bytes:  # else the system lets it grow as is needed
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
 
     @property
     def is_closed(self) -> bool:
@@ -100,13 +97,13 @@ class Connection:
                 room = talk.room()
                 if room is None:
                     wanted = self._portion
-                    data = self.socket.recv(wanted)
+                    data = self._receive(wanted)
                     count = len(data)
                     talk.feed(data)
                     self._portion = READ_BYTES
                 else:
                     wanted = len(room)
-                    count = self.socket.recv_into(room)
+                    count = self._receive_into(room)
                     talk.fill(count)
                     self._portion = HEAD_BYTES
                 self.cut()
@@ -167,7 +164,12 @@ class Connection:
         else:
             last = len(frames) - 1
             for at, frame in enumerate(frames):
-                self.unsent.append(frame_head(len(frame), MORE if at < last else 0))
+                flags = MORE if at < last else 0
+                note = self._lay(frame, flags) if at else None
+                if note is not None:
+                    self.unsent.append(note)
+                    continue
+                self.unsent.append(frame_head(len(frame), flags))
                 if len(frame):
                     self.unsent.append(frame)
 
@@ -177,21 +179,33 @@ class Connection:
         Raises:
             ConnectionError: nobody is there any more.
         """
-        unsent, one = self.unsent, self.socket
+        unsent = self.unsent
         try:
             while unsent:
-                if GATHERS and len(unsent) > 1:
-                    self._have_sent(one.sendmsg(list(islice(unsent, MAX_PIECES))))
-                else:
-                    self._have_sent(one.send(unsent[0]))
+                self._have_sent(
+                    self._send_some(unsent if len(unsent) == 1 else list(islice(unsent, MAX_PIECES)))
+                )
         except BlockingIOError:
             pass  # the system calls when there is room
         except OSError as error:
             unsent.clear()
             # A frame may have been cut: nothing more can be sent, and what we read next is the end.
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                self.socket.shutdown(socket.SHUT_RDWR)
             raise ConnectionError(str(error.strerror)) from error
+
+    def _lay(self, frame: Frame, flags: int) -> bytes | None:
+        """Put a frame where the other end sees it, and give the note that says where; None if it can't."""
+        return None
+
+    def _receive(self, most: int) -> bytes:
+        return self.socket.recv(most)
+
+    def _receive_into(self, room: memoryview) -> int:
+        return self.socket.recv_into(room)
+
+    def _send_some(self, pieces: Sequence[Frame] | deque[Frame]) -> int:
+        return self.socket.sendmsg(pieces) if GATHERS and len(pieces) > 1 else self.socket.send(pieces[0])
 
     def _have_sent(self, count: int) -> None:
         unsent = self.unsent
@@ -224,7 +238,7 @@ class Connection:
             is_behind = bool(self.unsent) and linger_s > 0
             while self.unsent and (left_s := until - time.monotonic()) > 0:
                 one.settimeout(left_s)
-                self._have_sent(one.send(self.unsent[0]))
+                self._have_sent(self._send_some([self.unsent[0]]))
             one.shutdown(socket.SHUT_WR)
             for _ in range(READS_AT_END):
                 one.settimeout(max(0.0, until - time.monotonic()) if is_behind else 0.0)

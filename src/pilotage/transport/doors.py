@@ -29,6 +29,22 @@ def machine_mark() -> str:
         return f"{uuid.getnode():012x}"
 
 
+def door_name(stem: str, port: int) -> str:
+    """Give the name of a door beside a port; without one it is the stem alone."""
+    return f"{stem}-{port}" if port else stem
+
+
+def near_door(name: str) -> str:
+    """Give the path of the door of that name, if there is one on this machine, of this user; else ""."""
+    if not (hasattr(socket, "AF_UNIX") and hasattr(os, "getuid")):
+        return ""
+    try:
+        path = _folder() / name
+        return str(path) if stat.S_ISSOCK(path.lstat().st_mode) else ""
+    except OSError:
+        return ""
+
+
 def door_path(name: str) -> str:
     """Give a free path for a socket that only this user's processes may dial; "" where there is none."""
     if not (hasattr(socket, "AF_UNIX") and hasattr(os, "getuid")):

@@ -10,6 +10,7 @@ What is in clear we speak ourselves (`clear`); behind a lock ZeroMQ's library sp
 
     whom we dial               what is done
     speaks in clear            dialled in clear, if it is on this machine or we were told `insecure`
+      … by a loopback address  dialled by the path beside its port, where it has one that is ours to dial
     wants a key                dialled with ours, if we know its
 
 Law of this room: beyond this machine nothing is said in clear, unless we were told to by name (promise X1).
@@ -32,8 +33,8 @@ from pilotage.protocol.zmtp import GREETING, OPENING, is_locked, metadata, read_
 from pilotage.transport.clear_dialer import ClearDialer
 from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.contexts import Context, shared_context
-from pilotage.transport.curve import Keyring, ZapHandler, check_clear, station_key
-from pilotage.transport.doors import LOOPBACK, machine_mark
+from pilotage.transport.curve import Keyring, ZapHandler, check_clear, is_loopback, station_key
+from pilotage.transport.doors import LOOPBACK, door_name, machine_mark, near_door
 from pilotage.transport.gates import LISTENER, ORIGINALS, OUTWARD, Gates, bind_both
 from pilotage.transport.links import LockedDialer, LockedListener
 from pilotage.transport.ports import DialledWire
@@ -102,16 +103,20 @@ class ZmqWires:
             PortInUse: another program listens there.
         """
         keyring, told = self.keyring, metadata(name, boot, WIRE_VERSION)
-        door = f"{boot:x}" if has_door else ""
+        door = f"{boot:x}"
         if address != ANY or keyring.insecure:
-            return ClearListener(address, port, name, told, self.rules, door)
+            return ClearListener(address, port, name, told, self.rules, door, needs_door=has_door)
         zap = ZapHandler(self.context, self.authority.knows) if keyring.own is not None else None
         gates: list[ClearListener | LockedListener] = []
         try:
             for at, number, gate in self._plan(port, name):
                 if gate.own is None:
                     here = "" if gates else door
-                    gates.append(ClearListener(at, number, name, told, self.rules, here, gate))
+                    gates.append(
+                        ClearListener(
+                            at, number, name, told, self.rules, here, gate, needs_door=has_door and bool(here)
+                        )
+                    )
                 else:
                     gates.append(LockedListener(self.context, at, number, name, told, self.rules, gate))
         except BaseException:
@@ -164,11 +169,19 @@ class ZmqWires:
         """
         told, own = metadata(me, boot, WIRE_VERSION), self.keyring.own
         if not card.key or own is None:
+            near = self._near(host, port, card)
+            host, port = (near, 0) if near else (host, port)
             return ClearDialer(name, host, port, card, told, me, self.rules)
         try:
             return LockedDialer(self.context, name, f"tcp://{host}:{port}", card, told, self.rules, own)
         except zmq.ZMQError as error:
             raise OSError(error.errno, str(error.strerror)) from error
+
+    def _near(self, host: str, port: int, card: Card) -> str:
+        """Give the path beside the port of one who was met on this machine; "" where there is none for us."""
+        if not self.rules.uses_paths or not port or card.dialect is not Dialect.OWN or not is_loopback(host):
+            return ""
+        return near_door(door_name(f"{card.boot:x}", port))
 
     def close(self) -> None:
         """Let go of ZeroMQ, once all sockets are closed; waits for what they still send, unless others share it."""

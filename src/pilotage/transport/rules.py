@@ -23,6 +23,7 @@ class SocketRules(msgspec.Struct, frozen=True):
         linger_ms: time that a closing socket has to get rid of what it queued.
         max_arriving: connections that the system holds until they are taken.
         send_buffer_bytes: what the system holds for one peer that is spoken to in clear; 0 for what is best.
+        uses_paths: dial who listens on this machine by his path, where he has one for us, not by his port.
     """
 
     max_queued: int = 10_000
@@ -31,6 +32,7 @@ class SocketRules(msgspec.Struct, frozen=True):
     linger_ms: int = 500
     max_arriving: int = 1024
     send_buffer_bytes: int = 0
+    uses_paths: bool = True
 
 
 class Gate(msgspec.Struct, frozen=True):

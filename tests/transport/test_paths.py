@@ -1,0 +1,221 @@
+"""Paths: who meets on one machine leaves TCP for them, and large frames lie in memory that both ends see."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilotage.protocol.conversation import Conversation
+from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.records import Frame
+from pilotage.protocol.zmtp import GREETING, MORE, SHARED, metadata, ready_command
+from pilotage.transport import paths
+from pilotage.transport.clear_dialer import ClearDialer
+from pilotage.transport.clear_listener import ClearListener
+from pilotage.transport.connections import Connection
+from pilotage.transport.network import ZmqWires
+from pilotage.transport.paths import PathConnection, make_connection, shelf_told
+from pilotage.transport.rules import SocketRules
+from pilotage.transport.shelves import SHARED_FROM_BYTES, SLOTS, Shelf
+from tests.conftest import Eventually
+from tests.transport.ends import End, Ends, ends_over
+from tests.transport.relay import Relay
+
+pytestmark = pytest.mark.only_on("linux")
+
+TOLD = metadata("rig", 7, 3)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    with ends_over(lambda name: ZmqWires()) as made:
+        yield made
+
+
+def way_of(end: End) -> Connection:
+    assert isinstance(end.driver.dialer, ClearDialer)
+    return end.driver.dialer._one
+
+
+def test_who_dials_a_station_of_this_machine_goes_by_its_path(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    cam = ends.dialling("cam", hub.port, host="localhost")
+    eventually(cam.is_alive("hub"))
+    assert isinstance(way_of(cam), PathConnection)
+    listener = hub.driver.listener
+    assert isinstance(listener, ClearListener)
+    assert [one.host for one in listener._connections.values()] == ["127.0.0.1"]
+
+
+def test_a_port_that_is_not_the_stations_own_is_dialled_as_it_is(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    relay = Relay(hub.port)
+    cam = ends.dialling("cam", relay.port)
+    eventually(cam.is_alive("hub"))
+    assert way_of(cam).socket.family == socket.AF_INET
+    relay.close()
+
+
+def test_who_has_no_path_for_us_is_dialled_by_his_port(
+    ends: Ends, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = ends.listening("hub")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cam = ends.dialling("cam", hub.port)
+    eventually(cam.is_alive("hub"))
+    assert way_of(cam).socket.family == socket.AF_INET
+
+
+def test_large_frames_come_in_shared_memory_and_stay_as_they_were(ends: Ends, eventually: Eventually) -> None:
+    hub = ends.listening("hub")
+    cam = ends.dialling("cam", hub.port)
+    frames = [bytes([number % 251]) * (SHARED_FROM_BYTES + number) for number in range(SLOTS * 2)]
+    for number, frame in enumerate(frames):
+        cam.send("hub", str(number).encode(), frames=[b"small", frame, b"last"])
+    eventually(lambda: len(hub.got) == len(frames), timeout_s=20)
+    assert [got for _, _, got in hub.got] == [[b"small", frame, b"last"] for frame in frames]
+    shelf = way_of(cam)._shelf  # type: ignore[attr-defined]
+    assert isinstance(shelf, Shelf) and shelf.fd == -1
+    assert hub.driver.exchange.counts["malformed"] == 0
+    answer = hub.send("cam", b"answer", frames=frames[:3])
+    eventually(lambda: answer.is_delivered)
+    assert cam.got == [("KEY", b"answer", frames[:3])]
+
+
+def pair(told: list[bytes]) -> tuple[Connection, socket.socket]:
+    """Give a connection that one has dialled who tells that of himself, and his end of it."""
+    near, far = socket.socketpair()
+    one = make_connection(near, Conversation(b"", (b"DEALER",), 2**24))
+    far.sendall(GREETING + ready_command("DEALER", told))
+    one.read()
+    far.recv(4096)
+    return one, far
+
+
+def read_all(far: socket.socket, at_least: int) -> bytes:
+    """Read until there are more bytes than that, and no descriptor with them."""
+    received = b""
+    while len(received) <= at_least:
+        data, given, _, _ = far.recvmsg(2**20, socket.CMSG_SPACE(4))
+        assert data and not given
+        received += data
+    return received
+
+
+def test_who_does_not_look_at_shared_memory_is_sent_everything() -> None:
+    one, far = pair(TOLD)
+    frame = bytes(SHARED_FROM_BYTES)
+    one.write([b"head", frame])
+    assert frame in read_all(far, len(frame))
+    one.close()
+    far.close()
+
+
+def test_the_head_of_a_transmission_is_sent_whatever_its_size() -> None:
+    one, far = pair([*TOLD, *shelf_told()])
+    head = bytes(SHARED_FROM_BYTES)
+    one.write([head, b"small"])
+    assert read_all(far, len(head)).count(head) == 1
+    one.close()
+    far.close()
+
+
+def test_where_the_system_has_no_memory_to_share_frames_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Shelf:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(paths, "Shelf", refuse)
+    one, far = pair([*TOLD, *shelf_told()])
+    frame = bytes(SHARED_FROM_BYTES)
+    one.write([b"head", frame])
+    assert frame in read_all(far, len(frame))
+    one.close()
+    far.close()
+
+
+def test_descriptors_that_nobody_asked_for_are_closed() -> None:
+    one, far = pair(TOLD)
+    shelf, fds = Shelf(), Path("/proc/self/fd")
+    before = len(list(fds.iterdir()))
+    for _ in range(3):
+        given = array.array("i", [shelf.fd])
+        far.sendmsg([b"\x00\x01x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+        one.read()
+    with Path(os.devnull).open("rb") as other:
+        given = array.array("i", [other.fileno(), other.fileno()])
+        far.sendmsg([b"\x00\x01x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+        one.read()
+    assert len(one.come) == 4
+    assert len(list(fds.iterdir())) == before + 1, "one shelf is looked at"
+    one.close()
+    shelf.close()
+    far.close()
+
+
+def test_a_shelf_that_has_not_left_yet_leaves_with_the_close() -> None:
+    one, far = pair([*TOLD, *shelf_told()])
+    frame = bytes(SHARED_FROM_BYTES)
+    one.write_last([b"head", frame])
+    one.close(5.0)
+    _, given, _, _ = far.recvmsg(4096, socket.CMSG_SPACE(4))
+    assert len(given) == 1
+    os.close(array.array("i", given[0][2])[0])
+    far.close()
+
+
+class Fetching:
+    """A conversation past its opening, in which notes tell of frames by their number."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self.talk = Conversation(b"", (b"DEALER",), 1000)
+        self.talk.feed(GREETING + ready_command("DEALER", ()))
+        self.talk.cut(1)
+
+        def fetch(note: Frame) -> Frame:
+            if note[0] >= len(frames):
+                raise MalformedFrame("no such frame")
+            return frames[note[0]]
+
+        self.talk.fetch = fetch
+
+    def hear(self, data: bytes) -> list[list[Frame]]:
+        self.talk.feed(data)
+        return self.talk.cut(10)
+
+
+def test_a_note_stands_for_the_frame_that_it_tells_of() -> None:
+    said = b"\x01\x01a" + bytes((SHARED | MORE, 1, 1)) + bytes((SHARED, 1, 0))
+    assert Fetching([b"first", b"second"]).hear(said) == [[b"a", b"second", b"first"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (bytes((SHARED, 1, 0)), "head"),
+        (b"\x01\x01a" + bytes((SHARED, 1, 9)), "no such frame"),
+        (b"\x01\x01a" + bytes((SHARED | 4, 1, 0)), "flags"),
+        (b"\x01\x01a" + bytes((SHARED | 2, 0, 0, 0, 0, 0, 0, 0, 1, 0)), "flags"),
+    ],
+)
+def test_a_note_that_is_none_is_the_end(said: bytes, fault: str) -> None:
+    one = Fetching([b"first"])
+    assert one.hear(said) == [] and fault in one.talk.fault
+
+
+def test_a_note_where_no_memory_is_shared_is_the_end() -> None:
+    one = Fetching([])
+    one.talk.fetch = None
+    assert one.hear(b"\x01\x01a" + bytes((SHARED, 1, 0))) == [] and "flags" in one.talk.fault
+
+
+def test_rules_may_say_no_to_paths(eventually: Eventually) -> None:
+    with ends_over(lambda name: ZmqWires(SocketRules(uses_paths=False))) as ends:
+        hub = ends.listening("hub")
+        cam = ends.dialling("cam", hub.port)
+        eventually(cam.is_alive("hub"))
+        assert way_of(cam).socket.family == socket.AF_INET
