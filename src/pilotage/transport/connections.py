@@ -19,7 +19,7 @@ from pilotage.protocol.zmtp import MORE, frame_head
 
 READ_BYTES = 64 * 1024
 HEAD_BYTES = 1024
-"""What is read behind a frame that had its own memory: the next one's head, and little of what would be copied."""
+"""What is read together with the rest of a long frame: the next one's head, and little of what would be copied."""
 READ_AT_ONCE = 1024 * 1024
 READS_AT_END = 64
 TRANSMISSIONS_AT_ONCE = 256
@@ -28,7 +28,7 @@ JOINED_BYTES = 16 * 1024
 MAX_PIECES = 512
 """What is given to the system in one go; it takes 1,024 at least."""
 GATHERS = hasattr(socket.socket, "sendmsg")
-"""Whether the system takes several pieces at once; Windows doesn't."""
+"""Whether the system takes and gives several pieces at once; Windows doesn't."""
 
 
 class Connection:
@@ -51,7 +51,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_portion",
+        "_behind",
         "card",
         "come",
         "conversation",
@@ -77,7 +77,7 @@ class Connection:
         self.come: list[list[Frame]] = []
         self.is_over = self.is_paused = False
         self.unsent: deque[Frame] = deque()
-        self._portion = READ_BYTES
+        self._behind = memoryview(bytearray())
 
     def _adjust(self, send_buffer_bytes: int) -> None:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -96,16 +96,17 @@ class Connection:
             while left > 0 and not talk.has_more:
                 room = talk.room()
                 if room is None:
-                    wanted = self._portion
-                    data = self._receive(wanted)
+                    wanted, data = READ_BYTES, self._receive(READ_BYTES)
                     count = len(data)
                     talk.feed(data)
-                    self._portion = READ_BYTES
                 else:
-                    wanted = len(room)
+                    if GATHERS and not self._behind:
+                        self._behind = memoryview(bytearray(HEAD_BYTES))
+                    wanted = len(room) + len(self._behind)
                     count = self._receive_into(room)
-                    talk.fill(count)
-                    self._portion = HEAD_BYTES
+                    talk.fill(min(count, len(room)))
+                    if count > len(room):
+                        talk.feed(bytes(self._behind[: count - len(room)]))
                 self.cut()
                 if not count:
                     self.is_over = True
@@ -202,7 +203,8 @@ class Connection:
         return self.socket.recv(most)
 
     def _receive_into(self, room: memoryview) -> int:
-        return self.socket.recv_into(room)
+        """Read into a frame's own memory, and what comes behind it."""
+        return self.socket.recvmsg_into([room, self._behind])[0] if GATHERS else self.socket.recv_into(room)
 
     def _send_some(self, pieces: Sequence[Frame] | deque[Frame]) -> int:
         return self.socket.sendmsg(pieces) if GATHERS and len(pieces) > 1 else self.socket.send(pieces[0])

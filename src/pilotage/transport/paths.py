@@ -67,7 +67,7 @@ class PathConnection(Connection):
 
     def _receive_into(self, room: memoryview) -> int:
         count, given, _, _ = self.socket.recvmsg_into(
-            [room], socket.CMSG_SPACE(FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            [room, self._behind], socket.CMSG_SPACE(FD_BYTES), socket.MSG_CMSG_CLOEXEC
         )
         if given:
             self._look_at(given)
