@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,9 @@ SHARED_FRAME_BYTES = 1024 * 1024
 
 _ALIGNED = 16
 _PADDING = bytes(_ALIGNED)
+REMEMBERED_BYTES = 64
+"""A longer description holds data of its own, or many fields: it is read anew each time."""
+
 BUFFERED = "biufc"
 """Kinds of numbers that Python's buffers know; not dates, text and records."""
 
@@ -49,6 +52,10 @@ MAX_SPREAD = 2**62
 """Bytes that an array's shape may span, an empty one's too: numpy counts no further."""
 
 FIELD_COUNT = 8
+_FOUR_FIELDS = 0x94
+"""What MessagePack begins an array of four parts with."""
+
+_Description: TypeAlias = "tuple[np.dtype[Any], tuple[int, ...], int, Literal['C', 'F'], Any, list[Any]]"
 _ENVELOPE = frozenset(
     ("id", "sender", "to", "value", "timestamp", "ttl", "flags", "key", "blosc", "changed", "serialized")
 )
@@ -218,6 +225,8 @@ def _fields(body: Frame, frames: Sequence[Frame]) -> list[Any]:
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
     """Read a value back; see `decode_body`."""
     check_msgpack(body)
+    if frames:
+        return _decode_with_arrays(body, frames)
     try:
         return _plain_decoder.decode(body)
     except _HasArrays:
@@ -242,33 +251,45 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
 
 
 def _pack(array: np.ndarray, beside: _Beside, content: np.ndarray | None = None) -> bytes:
-    dtype = array.dtype
+    flags = array.flags
+    is_whole = flags.c_contiguous or flags.f_contiguous
+    order = "C" if flags.c_contiguous or not is_whole else "F"
+    described = (_described_form if array.dtype.names is None else _new_described_form)(
+        array.dtype, array.shape, order
+    )
+    if content is not None:
+        placed = _plain_encoder.encode(beside.place(content)) + _plain_encoder.encode(content.nbytes)
+        return bytes((_FOUR_FIELDS + 1,)) + described + placed
+    place = beside.place(array.T if order == "F" else array, is_whole=is_whole)
+    return bytes((_FOUR_FIELDS,)) + described + _plain_encoder.encode(place)
+
+
+def _new_described_form(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
+    """Encode what a description says before it tells where an array's bytes are.
+
+    Raises:
+        ArrayRefused: an array of that kind can't be sent.
+    """
     if dtype.kind == "V" and dtype.names is None:
         raise ArrayRefused(
             f"an array of dtype {dtype} holds bytes without a meaning; send uint8, or a record"
         )
     if dtype.hasobject:
         raise ArrayRefused(f"an array of dtype {dtype} holds Python objects; send numbers, or a list")
-    flags = array.flags
-    is_whole = flags.c_contiguous or flags.f_contiguous
-    order = "C" if flags.c_contiguous or not is_whole else "F"
-    described = (dtype.descr if dtype.names else dtype.str, array.shape, order)
-    if content is not None:
-        return _plain_encoder.encode((*described, beside.place(content), content.nbytes))
-    place = beside.place(array.T if order == "F" else array, is_whole=is_whole)
-    return _plain_encoder.encode((*described, place))
+    written = dtype.descr if dtype.names else dtype.str
+    return b"".join(map(_plain_encoder.encode, (written, shape, order)))
+
+
+_described_form = lru_cache(1024)(_new_described_form)
+"""The same for what was asked before: most arrays have the form of the one before them."""
 
 
 def _unpack(
     description: memoryview, frames: Sequence[Frame], inflation: Inflation | None = None
 ) -> np.ndarray:
-    check_msgpack(description)
+    read = _read_description if len(description) <= REMEMBERED_BYTES else _newly_read_description
     try:
-        written, shape, order, data, *stored = msgspec.msgpack.decode(description)
-        if type(shape) is not list:
-            raise MalformedArray("an array's shape must be a list")
-        form = _form(written, tuple(shape)) if type(written) is str else _new_form(written, shape)
-        dtype, sizes, size = form
+        dtype, sizes, size, order, data, stored = read(bytes(description))
         content, at, length = _place(data, stored[0] if stored else size, frames)
         if inflation is not None:
             content, at, length = inflation.inflate(memoryview(content)[at : at + length], size), 0, size
@@ -276,11 +297,30 @@ def _unpack(
             raise MalformedArray(f"an array of {dtype} and shape {sizes} does not fit its bytes")
         if not size:
             return np.zeros(sizes, dtype)
-        array = np.ndarray(sizes, dtype, content, at, order="F" if order == "F" else "C")
-    except (ValueError, TypeError, IndexError, OverflowError, msgspec.DecodeError) as error:
+        array = np.ndarray(sizes, dtype, content, at, order=order)
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise MalformedArray(f"an array's description can't be read: {error}") from error
     array.setflags(write=False)
     return array
+
+
+def _newly_read_description(description: bytes) -> _Description:
+    """Read an array's description.
+
+    Raises:
+        MalformedArray: no array of that form is accepted, or it is none.
+        ValueError: the same; and TypeError, OverflowError.
+    """
+    check_msgpack(description)
+    written, shape, order, data, *stored = msgspec.msgpack.decode(description)
+    if type(shape) is not list:
+        raise MalformedArray("an array's shape must be a list")
+    form = _form(written, tuple(shape)) if type(written) is str else _new_form(written, shape)
+    return *form, "F" if order == "F" else "C", data, stored
+
+
+_read_description = lru_cache(4096)(_newly_read_description)
+"""The same for what was asked before: the arrays of a stream are described alike from batch to batch."""
 
 
 def _place(data: Any, size: Any, frames: Sequence[Frame]) -> tuple[Frame, int, int]:
