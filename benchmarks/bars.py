@@ -14,6 +14,7 @@ from .modes import (
     OURS_DIRECT,
     OURS_DURABLE,
     OURS_ON_LOOP,
+    OURS_TCP,
     REFERENCE,
     STREAM_MB_PER_S,
 )
@@ -139,7 +140,7 @@ BARS = (
     Bar("loaded", "stream_mb_per_s", at_least=NEAR * STREAM_MB_PER_S, mine=OURS_DIRECT),
     Bar("chunks", "rate_per_s", REFERENCE, at_least=1.5, aim=2.5),
     Bar("chunks", "rate_per_s", "zenoh", at_least=1.0),
-    Bar("frames", "rate_per_s", REFERENCE, at_least=1.25),
+    Bar("frames", "rate_per_s", REFERENCE, at_least=1.25, mine=OURS_TCP),
     Bar(
         "frames_direct", "rate_per_s", REFERENCE, at_least=2.5, aim=5.0, mine=OURS_DIRECT, their_mode="frames"
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 REFERENCE, ORIGINAL, OURS = "raw_pyzmq", "autopilot_051", "ours"
 JETSTREAM, OURS_DURABLE, OURS_ON_LOOP = "nats_jetstream", "ours_durable", "ours_on_loop"
-OURS_DIRECT = "ours_direct"
+OURS_DIRECT, OURS_TCP = "ours_direct", "ours_tcp"
 
 CHUNK_BYTES, FRAME_BYTES = 8_192, 307_200
 STREAM_MB_PER_S = 300.0
@@ -102,7 +102,7 @@ _ALL = (
     ),
     Mode(
         "frames",
-        "frames of 307 kB, routed over TCP (zenoh: in shared memory)",
+        "frames of 307 kB, routed (ours, zenoh: in shared memory; ours_tcp, zenoh_tcp and the others: over TCP)",
         ("rate_per_s", "mb_per_s", "cpu_s_per_10k"),
         *(5, 1.0, "bulk", _bulk(FRAME_BYTES, 64)),
     ),

@@ -80,7 +80,7 @@ def test_large_frames_come_in_shared_memory_and_stay_as_they_were(ends: Ends, ev
     eventually(lambda: len(hub.got) == len(frames), timeout_s=20)
     assert [got for _, _, got in hub.got] == [[b"small", frame, b"last"] for frame in frames]
     shelf = way_of(cam)._shelf  # type: ignore[attr-defined]
-    assert isinstance(shelf, Shelf) and shelf.fd == -1
+    assert isinstance(shelf, Shelf) and shelf.is_lent
     assert hub.driver.exchange.counts["malformed"] == 0
     answer = hub.send("cam", b"answer", frames=frames[:3])
     eventually(lambda: answer.is_delivered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -90,8 +90,20 @@ def test_a_shelf_holds_so_much_memory_and_gives_that_of_free_slots_back(
     del held[1:]
     big = lent.take(put(shelf, PAGE * 3))
     assert (held[0], big) == (PAGE, PAGE * 3)
-    assert os.fstat(shelf.fd).st_blocks * 512 <= 4 * len(PAGE) + mmap.PAGESIZE
+    assert os.fstat(shelf.fd).st_blocks * 512 <= 4 * len(PAGE) + TABLE_BYTES
     assert shelf.put(PAGE, 0) is None
+
+
+def test_where_the_system_has_no_memory_left_nothing_is_written(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "no memory left")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    before = os.fstat(shelf.fd).st_blocks
+    assert shelf.put(PAGE, 0) is None
+    assert os.fstat(shelf.fd).st_blocks == before
 
 
 def test_a_fork_that_lets_go_of_its_copy_frees_nothing(shelf: Shelf) -> None:

@@ -26,6 +26,8 @@ PATH_BUFFER_BYTES = 4 * 1024 * 1024
 let it grow as TCP's."""
 
 FD_BYTES = array.array("i").itemsize
+INHERITED_BY_NOBODY = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+"""Linux closes a descriptor that came by a socket where another program is started, if it is told to."""
 
 
 def shelf_told() -> list[bytes]:
@@ -60,14 +62,14 @@ class PathConnection(Connection):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes or PATH_BUFFER_BYTES)
 
     def _receive(self, most: int) -> bytes:
-        data, given, _, _ = self.socket.recvmsg(most, socket.CMSG_SPACE(FD_BYTES), socket.MSG_CMSG_CLOEXEC)
+        data, given, _, _ = self.socket.recvmsg(most, socket.CMSG_SPACE(FD_BYTES), INHERITED_BY_NOBODY)
         if given:
             self._look_at(given)
         return data
 
     def _receive_into(self, room: memoryview) -> int:
         count, given, _, _ = self.socket.recvmsg_into(
-            [room, self._behind], socket.CMSG_SPACE(FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            [room, self._behind], socket.CMSG_SPACE(FD_BYTES), INHERITED_BY_NOBODY
         )
         if given:
             self._look_at(given)
@@ -99,14 +101,14 @@ class PathConnection(Connection):
 
     def _send_some(self, pieces: Sequence[Frame] | deque[Frame]) -> int:
         shelf = self._shelf
-        if shelf is None or shelf.fd < 0:
+        if shelf is None or shelf.is_lent:
             return super()._send_some(pieces)
         # It leaves with the next byte, so that it is there before any note that tells of it.
         given: list[tuple[int, int, Any]] = [
             (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [shelf.fd]))
         ]
         count = self.socket.sendmsg(pieces, given)
-        shelf.give_away()
+        shelf.is_lent = True
         return count
 
     def close(self, linger_s: float = 0.0) -> None:

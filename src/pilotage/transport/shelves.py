@@ -53,7 +53,8 @@ class Shelf:
     """The end that puts.
 
     Attributes:
-        fd: what the other end needs to see it; -1 once it was given away.
+        fd: what the other end needs to see it.
+        is_lent: the other end has got it.
 
     Raises:
         OSError: the system gives no such memory.
@@ -67,17 +68,13 @@ class Shelf:
             fcntl.fcntl(
                 self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             )
+            os.posix_fallocate(self.fd, 0, TABLE_BYTES)
             self._map = mmap.mmap(self.fd, SHELF_BYTES)
         except OSError:
-            self.give_away()
-            raise
-        self._held = [0] * SLOTS
-
-    def give_away(self) -> None:
-        """Close our own descriptor: the other end has got one."""
-        if self.fd >= 0:
             os.close(self.fd)
-            self.fd = -1
+            raise
+        self.is_lent = False
+        self._held = [0] * SLOTS
 
     def put(self, frame: Frame, flags: int) -> bytes | None:
         """Put a frame into a free slot.
@@ -99,13 +96,19 @@ class Shelf:
         return frame_head(_NOTE.size, flags | SHARED) + _NOTE.pack(slot, size)
 
     def _may_hold(self, slot: int, size: int) -> bool:
+        """Have a slot's memory there before it is written to: where there is none, the system ends who writes."""
         held = self._held
-        if size > held[slot]:
-            if sum(held) + size - held[slot] > MAX_HELD_BYTES:
-                self._give_back()
-                if sum(held) + size > MAX_HELD_BYTES:
-                    return False
-            held[slot] = size
+        if size <= held[slot]:
+            return True
+        if sum(held) + size - held[slot] > MAX_HELD_BYTES:
+            self._give_back()
+            if sum(held) + size > MAX_HELD_BYTES:
+                return False
+        try:
+            os.posix_fallocate(self.fd, TABLE_BYTES + slot * SLOT_BYTES, size)
+        except OSError:
+            return False
+        held[slot] = size
         return True
 
     def _give_back(self) -> None:
@@ -117,8 +120,8 @@ class Shelf:
 
     def close(self) -> None:
         """Let go of it."""
-        self.give_away()
         self._map.close()
+        os.close(self.fd)
 
 
 class LentShelf:
