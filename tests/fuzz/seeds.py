@@ -153,7 +153,8 @@ def connections() -> list[bytes]:
     opening = _ready({"Socket-Type": "DEALER", "X-Pilotage": "3", "X-Name": "cam", "X-Boot": "42"})
     ping = b"\x04\x09\x04PING\0\x0ahi"
     large = b"\x02" + (40_000).to_bytes(8, "big") + b"x" * 3000
-    said = [b"\x01\x02ab\x00\x01c" * 9, ping + b"\x00\x01x", large, b"\x04\x0a\x05ERROR\x03bad"]
+    note = b"\x01\x01a\x09\x0c" + bytes(12) + b"\x08\x0c" + bytes(12)
+    said = [b"\x01\x02ab\x00\x01c" * 9, ping + b"\x00\x01x", large, b"\x04\x0a\x05ERROR\x03bad", note]
     return [b"\xff" + opening] + [bytes([30 * at]) + one for at, one in enumerate(said)]
 
 

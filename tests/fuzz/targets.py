@@ -33,7 +33,7 @@ from pilotage.protocol.errors import (
 from pilotage.protocol.exchange import Exchange
 from pilotage.protocol.original import read_envelope
 from pilotage.protocol.packed import unpack
-from pilotage.protocol.records import decode_packet
+from pilotage.protocol.records import Frame, decode_packet
 from pilotage.protocol.zmtp import GREETING, MAX_READY_BYTES, read_card, ready_command, ready_length
 from pilotage.transport.journal_entries import decode_row
 from pilotage.transport.journal_file import JournalFile
@@ -87,11 +87,21 @@ def read_container(data: bytes) -> None:
         assert len(decompress(data, MAX_ARRAY_BYTES)) <= MAX_ARRAY_BYTES
 
 
+_OPENING = GREETING + ready_command("DEALER", ())
+
+
+def _fetch(note: Frame) -> Frame:
+    if len(note) != 12:
+        raise MalformedFrame("no note")
+    return bytes(note)
+
+
 def hear(data: bytes) -> None:
     """What comes on a connection in clear, in the portions that its first byte says; before its opening, and after."""
     portion = 1 + data[0] if data else 1
-    for opening in (b"", GREETING + ready_command("DEALER", ())):
+    for opening, fetch in ((b"", None), (_OPENING, None), (_OPENING, _fetch)):
         talk = Conversation(b"", (b"DEALER",), MAX_FRAME_BYTES)
+        talk.fetch = fetch
         _hear(talk, opening)
         for at in range(1, min(len(data), 4096), portion):
             _hear(talk, data[at : at + portion])

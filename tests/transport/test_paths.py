@@ -12,6 +12,7 @@ import pytest
 
 from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.errors import MalformedFrame
+from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import GREETING, MORE, SHARED, metadata, ready_command
 from pilotage.transport import paths
@@ -211,6 +212,16 @@ def test_a_note_where_no_memory_is_shared_is_the_end() -> None:
     one = Fetching([])
     one.talk.fetch = None
     assert one.hear(b"\x01\x01a" + bytes((SHARED, 1, 0))) == [] and "flags" in one.talk.fault
+
+
+@pytest.mark.parametrize("host", ["192.168.7.7", "rig.lab.org"])
+def test_by_an_address_of_the_network_nobody_is_dialled_by_a_path(ends: Ends, host: str) -> None:
+    hub, wires = ends.listening("hub"), ZmqWires()
+    card = Card(Dialect.OWN, "hub", hub.exchange.config.boot, dials=False)
+    assert wires._near("127.0.0.1", hub.port, card) and not wires._near(host, hub.port, card)
+    original = Card(Dialect.JSON, "hub", hub.exchange.config.boot, dials=False)
+    assert not wires._near("127.0.0.1", hub.port, original)
+    wires.close()
 
 
 def test_rules_may_say_no_to_paths(eventually: Eventually) -> None:
