@@ -18,13 +18,17 @@ READ, WRITE = 1, 4
 
 
 class Lookout:
-    """A list of file descriptors that calls as a loop would.
+    """A list of file descriptors that calls as a loop would; all wires of a loop share one.
 
     Args:
         loop: on whose thread everything happens.
+
+    Attributes:
+        users: how many have it; the last one that closes it does close it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.users = 0
         self._loop = loop
         self._list = select.epoll()
         self._calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
@@ -47,7 +51,11 @@ class Lookout:
         self._set(fd, WRITE, None)
 
     def close(self) -> None:
-        """Watch nothing more."""
+        """Watch nothing more; who has it has let go of all that it watched for him."""
+        self.users -= 1
+        if self.users:
+            return
+        del _lookouts[self._loop]
         if not self._loop.is_closed():
             self._loop.remove_reader(self._list.fileno())
         self._list.close()
@@ -81,6 +89,14 @@ class Lookout:
                     call[0](*call[1])
 
 
+_lookouts: dict[asyncio.AbstractEventLoop, Lookout] = {}
+
+
 def lookout(loop: asyncio.AbstractEventLoop) -> Lookout | asyncio.AbstractEventLoop:
     """Give what watches connections for a loop: a list of our own, or the loop itself."""
-    return Lookout(loop) if hasattr(select, "epoll") else loop
+    if not hasattr(select, "epoll"):
+        return loop
+    if loop not in _lookouts:
+        _lookouts[loop] = Lookout(loop)
+    _lookouts[loop].users += 1
+    return _lookouts[loop]
