@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -180,21 +179,3 @@ def test_only_what_the_station_passes_on_goes_straight(
     stream = node("rig_a", terminal).get_stream("states", "STATE", min_size=1)
     stream.put("RUNNING")
     eventually(lambda: via(stream) == "T")
-
-
-@pytest.mark.only_on("linux")
-def test_what_killed_processes_left_is_removed_and_what_lives_is_kept(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    old, new = doors.door_path("old"), doors.door_path("new")
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(old)
-    with socket.socket(socket.AF_UNIX) as alive:
-        alive.bind(new)
-        alive.listen()
-        doors.door_path("third")
-        assert not Path(old).exists() and Path(new).exists()
-    folder = Path(new).parent
-    folder.chmod(0o777)
-    assert doors.door_path("fourth") == "", "a folder that others may write to is not used"

@@ -176,3 +176,28 @@ def test_what_is_no_message_is_malformed(content):
 def test_an_extra_field_shadows_no_method():
     back = decode_body("K", msgspec.msgpack.encode([*FIELDS[:7], {"validate": 1, "serialize": 2}]))
     assert back.validate() and back["serialize"] == 2
+
+
+def test_equal_units_of_time_are_told_apart():
+    for unit in ("M8[s]", "M8[1000ms]", "m8[60s]", "m8[m]"):
+        array = np.zeros(3, unit)
+        assert decode_value(encode_value(array)[0]).dtype.str == array.dtype.str
+
+
+def test_a_description_means_the_same_each_time_it_comes():
+    frames = [bytes(range(256)) * 256, bytes(65_536)]
+    arrays = [np.frombuffer(frames[0], "<u2"), np.zeros((4, 8192), "<u2")]
+    body, attached = encode_value(arrays, hand_over=True)
+    for _ in range(2):
+        for array, back in zip(arrays, decode_value(body, attached.frames), strict=True):
+            np.testing.assert_array_equal(back, array)
+    other, _ = decode_value(body, [b"\1" * 65_536, frames[1]])
+    assert (other == 0x0101).all()
+    with pytest.raises(MalformedArray, match="fit"):
+        decode_value(body, [frames[0][:-1], frames[1]])
+
+
+def test_text_that_is_none_is_malformed():
+    description = msgspec.msgpack.encode(["<U1", [], "C", b"\xff\xff\xff\xff"])
+    with pytest.raises(MalformedArray, match="can't be read"):
+        decode_value(msgspec.msgpack.encode(msgspec.msgpack.Ext(2, description)))

@@ -22,7 +22,7 @@ from pilotage.transport.connections import Connection
 from pilotage.transport.network import ZmqWires
 from pilotage.transport.paths import PathConnection, make_connection, shelf_told
 from pilotage.transport.rules import SocketRules
-from pilotage.transport.shelves import SHARED_FROM_BYTES, SLOTS, Shelf
+from pilotage.transport.shelves import SHARED_FROM_BYTES, SLOT_BYTES, SLOTS, LentShelf, Shelf
 from tests.conftest import Eventually
 from tests.transport.ends import End, Ends, ends_over
 from tests.transport.relay import Relay
@@ -137,6 +137,59 @@ def test_where_the_system_has_no_memory_to_share_frames_are_sent(monkeypatch: py
     assert frame in read_all(far, len(frame))
     one.close()
     far.close()
+
+
+def test_what_is_larger_than_a_slot_is_sent_and_makes_no_shelf() -> None:
+    one, far = pair([*TOLD, *shelf_told()])
+    frame = bytes(SLOT_BYTES + 1)
+    one.write([b"head", frame])
+    assert one._shelf is None and one.unsent  # type: ignore[attr-defined]
+    one.close()
+    far.close()
+
+
+def test_one_that_is_closed_is_written_to_in_vain_and_makes_nothing() -> None:
+    one, far = pair([*TOLD, *shelf_told()])
+    one.write([b"head", bytes(SHARED_FROM_BYTES)])
+    fds = Path("/proc/self/fd")
+    one.close()
+    before = len(list(fds.iterdir()))
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            one.write([b"head", bytes(SHARED_FROM_BYTES)])
+    assert len(list(fds.iterdir())) == before
+    far.close()
+
+
+def test_what_cant_go_by_the_path_goes_by_the_port(
+    ends: Ends, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the recipient has no addresses left for the memory, or no descriptor."""
+
+    def refuse(fd: int) -> LentShelf:
+        os.close(fd)
+        raise OSError("no memory")
+
+    monkeypatch.setattr(paths, "LentShelf", refuse)
+    hub = ends.listening("hub")
+    cam = ends.dialling("cam", hub.port)
+    eventually(cam.is_alive("hub"))
+    frame = bytes(SHARED_FROM_BYTES)
+    sent = cam.send("hub", b"large", frames=[frame])
+    eventually(lambda: sent.is_delivered, timeout_s=20)
+    assert way_of(cam).socket.family == socket.AF_INET
+
+
+def test_a_path_where_nobody_answers_is_left_for_the_port(
+    ends: Ends, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        monkeypatch.setattr("pilotage.transport.network.near_door", lambda name: str(tmp_path / "deaf"))
+        hub = ends.listening("hub")
+        cam = ends.dialling("cam", hub.port)
+        eventually(cam.is_alive("hub"))
+    assert way_of(cam).socket.family == socket.AF_INET
 
 
 def test_descriptors_that_nobody_asked_for_are_closed() -> None:

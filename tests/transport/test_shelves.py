@@ -118,6 +118,68 @@ def test_a_fork_that_lets_go_of_its_copy_frees_nothing(shelf: Shelf) -> None:
     assert frame == PAGE
 
 
+def test_what_a_child_was_given_stays_as_it_is_after_its_parent_has_let_go(shelf: Shelf) -> None:
+    lent, (from_child, to_parent), (from_parent, to_child) = lend(shelf), os.pipe(), os.pipe()
+    frame = lent.take(put(shelf, PAGE))
+    child = os.fork()
+    if not child:
+        os.read(from_parent, 1)
+        os.write(to_parent, b"y" if frame == PAGE else b"n")
+        os._exit(0)
+    del frame
+    assert put(shelf, b"second" * 1000) == note(1, 6000), "its slot is not given again"
+    later = lent.take(note(1, 6000))
+    lent.close()
+    os.write(to_child, b"x")
+    assert os.read(from_child, 1) == b"y"
+    os.waitpid(child, 0)
+    assert later == b"second" * 1000
+    for fd in (from_child, to_parent, from_parent, to_child):
+        os.close(fd)
+
+
+def held_bytes(fd: int) -> int:
+    return os.fstat(fd).st_blocks * 512
+
+
+def test_when_both_ends_have_closed_only_what_is_looked_at_takes_memory(shelf: Shelf) -> None:
+    lent, fd = lend(shelf), os.dup(shelf.fd)
+    frames = [lent.take(put(shelf, PAGE)) for _ in range(5)]
+    unread = put(shelf, PAGE)
+    assert held_bytes(fd) == TABLE_BYTES + 6 * len(PAGE)
+    del frames[3:]
+    shelf.close()
+    assert held_bytes(fd) == TABLE_BYTES + 4 * len(PAGE)
+    lent.close()
+    assert held_bytes(fd) == TABLE_BYTES + 3 * len(PAGE) and unread
+    del frames[1:]
+    assert held_bytes(fd) == TABLE_BYTES + len(PAGE) and frames == [PAGE]
+    os.close(fd)
+    Shelf.__init__(shelf)  # for the fixture to close
+
+
+def test_locked_memory_stays_where_it_is(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "MAX_HELD_BYTES", len(PAGE))
+    monkeypatch.setattr(shelves.mmap, "MADV_REMOVE", 12345)
+    lent = lend(shelf)
+    del lent
+    assert put(shelf, PAGE[:100]) == note(0, 100)
+    assert shelf.put(PAGE, 0) is None
+    lend(shelf).take(note(0, 100))
+    assert shelf.put(PAGE * 2, 0) is None and put(shelf, PAGE) == note(0, len(PAGE))
+
+
+@pytest.mark.parametrize(
+    "lacking", [(os, "memfd_create"), (fcntl, "F_GET_SEALS"), (shelves.mmap, "MADV_REMOVE")]
+)
+def test_a_python_for_an_old_system_has_no_shelves(
+    monkeypatch: pytest.MonkeyPatch, lacking: tuple[object, str]
+) -> None:
+    assert shelves.has_shelves()
+    monkeypatch.delattr(*lacking)
+    assert not shelves.has_shelves()
+
+
 @pytest.mark.parametrize(
     "told",
     [b"", note(0, 1)[:-1], note(SLOTS, 1), note(0, 0), note(0, SLOT_BYTES + 1), note(2**32 - 1, 2**64 - 1)],

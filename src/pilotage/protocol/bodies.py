@@ -242,7 +242,7 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
         if code not in (ARRAY, SCALAR, SQUEEZED):
             raise MalformedArray(f"MessagePack extension {code} is not known here")
         array = _unpack(data, frames, inflation if code == SQUEEZED else None)
-        return array[()] if code == SCALAR else array
+        return _scalar(array) if code == SCALAR else array
 
     try:
         return msgspec.msgpack.Decoder(ext_hook=hook).decode(body)
@@ -250,13 +250,25 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
         raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
 
+def _scalar(array: np.ndarray) -> Any:
+    """Give the one value of an array.
+
+    Raises:
+        MalformedArray: its bytes are none.
+    """
+    try:
+        return array[()]
+    except (SystemError, ValueError) as error:
+        raise MalformedArray(f"a number or text of {array.dtype} can't be read: {error}") from error
+
+
 def _pack(array: np.ndarray, beside: _Beside, content: np.ndarray | None = None) -> bytes:
     flags = array.flags
     is_whole = flags.c_contiguous or flags.f_contiguous
     order = "C" if flags.c_contiguous or not is_whole else "F"
-    described = (_described_form if array.dtype.names is None else _new_described_form)(
-        array.dtype, array.shape, order
-    )
+    # Of times, dtypes with different units may be equal to numpy.
+    describe = _described_form if array.dtype.kind in BUFFERED else _new_described_form
+    described = describe(array.dtype, array.shape, order)
     if content is not None:
         placed = _plain_encoder.encode(beside.place(content)) + _plain_encoder.encode(content.nbytes)
         return bytes((_FOUR_FIELDS + 1,)) + described + placed
@@ -287,12 +299,18 @@ _described_form = lru_cache(1024)(_new_described_form)
 def _unpack(
     description: memoryview, frames: Sequence[Frame], inflation: Inflation | None = None
 ) -> np.ndarray:
-    read = _read_description if len(description) <= REMEMBERED_BYTES else _newly_read_description
+    is_short = len(description) <= REMEMBERED_BYTES
     try:
-        dtype, sizes, size, order, data, stored = read(bytes(description))
+        found = _read_description(bytes(description)) if is_short else _newly_read_description(description)
+        dtype, sizes, size, order, data, stored = found
         content, at, length = _place(data, stored[0] if stored else size, frames)
         if inflation is not None:
-            content, at, length = inflation.inflate(memoryview(content)[at : at + length], size), 0, size
+            # A copy: what is checked must stay as it is until it is unpacked, and may lie in shared memory.
+            content, at, length = (
+                inflation.inflate(bytes(memoryview(content)[at : at + length]), size),
+                0,
+                size,
+            )
         if length != size or at + length > len(content):
             raise MalformedArray(f"an array of {dtype} and shape {sizes} does not fit its bytes")
         if not size:
@@ -304,7 +322,7 @@ def _unpack(
     return array
 
 
-def _newly_read_description(description: bytes) -> _Description:
+def _newly_read_description(description: bytes | memoryview) -> _Description:
     """Read an array's description.
 
     Raises:

@@ -168,6 +168,8 @@ class Conversation:
                     "the head of a transmission in shared memory, where it could change while we read it"
                 )
             frame = self.fetch(frame)
+            if len(frame) > self._max:
+                raise MalformedFrame(f"a frame of {len(frame)} bytes, of which {self._max} are allowed")
         frames.append(frame)
         if not flags & MORE:
             found.append(frames)

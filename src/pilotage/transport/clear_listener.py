@@ -6,6 +6,7 @@ Law of this room: whoever comes has a moment to introduce himself, and is nobody
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import socket
@@ -24,7 +25,7 @@ from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import X_DIALECT, peer_card, ready_command
 from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
-from pilotage.transport.doors import LOOPBACK, door_name, door_path
+from pilotage.transport.doors import LOOPBACK, bound_path, door_name, door_path
 from pilotage.transport.paths import make_connection, shelf_told
 from pilotage.transport.rules import PEER_ADDRESS, Gate, SocketRules, port_in_use
 
@@ -116,13 +117,8 @@ class ClearListener(ClearWire):
     def _open_door(self, name: str, is_needed: bool) -> tuple[str, int]:
         path = door_path(name)
         if path:
-            one = socket.socket(socket.AF_UNIX)
-            try:
-                one.bind(path)
-            except OSError:
-                one.close()  # a file system without sockets: then a port
-            else:
-                self._open(one)
+            with contextlib.suppress(OSError):  # a system or a folder without such sockets: then a port
+                self._open(bound_path(path))
                 return path, 0
         return (LOOPBACK, self._open(self._bound(LOOPBACK, 0))) if is_needed else ("", 0)
 

@@ -5,16 +5,21 @@ Law of this room: what is found in a folder that others may write to is not trus
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import tempfile
+import time
 import uuid
 from functools import cache
 from pathlib import Path
 
 MAX_PATH_BYTES = 100
 """The system allows a socket's path a few more."""
+
+SPARED_S = 10.0
+"""A younger socket is left alone: between its name and its listening lies a moment."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LOOPBACK = "127.0.0.1"
@@ -40,7 +45,8 @@ def near_door(name: str) -> str:
         return ""
     try:
         path = _folder() / name
-        return str(path) if stat.S_ISSOCK(path.lstat().st_mode) else ""
+        is_there = len(os.fsencode(path)) <= MAX_PATH_BYTES and stat.S_ISSOCK(path.lstat().st_mode)
+        return str(path) if is_there else ""
     except OSError:
         return ""
 
@@ -58,6 +64,21 @@ def door_path(name: str) -> str:
     return path if len(os.fsencode(path)) <= MAX_PATH_BYTES else ""
 
 
+def bound_path(path: str) -> socket.socket:
+    """Give a socket that is bound to a path.
+
+    Raises:
+        OSError: there are no such sockets, here or in that folder.
+    """
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        one.bind(path)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
 def _folder() -> Path:
     """Give this user's folder, made if it isn't there.
 
@@ -73,8 +94,11 @@ def _folder() -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes have left that were killed: nobody answers there."""
+    """Remove what processes have left that were killed: nobody answers there. What is new may be about to listen."""
     for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime < SPARED_S:
+                continue
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:

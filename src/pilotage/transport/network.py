@@ -21,6 +21,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import encodings.idna  # noqa: F401 - see below
+import logging
+import time
 from collections.abc import Callable
 
 import zmq
@@ -43,7 +45,11 @@ from pilotage.transport.rules import PEER_ADDRESS, USER_ID, Gate, SocketRules
 # Whoever looks a name up imports `encodings.idna`. If a loop's thread did so while another one forks a station, that
 # station would wait for the end of the import for ever, the first time that it dials.
 
+log = logging.getLogger(__name__)
+
 PEEK_TIMEOUT_S = 3.0
+HOLDS_S = 1.0
+"""A path that has to be dialled again sooner is left alone: what can't go by it may go by the port."""
 ANY = "*"
 
 
@@ -80,6 +86,8 @@ class ZmqWires:
         self._context: Context | None = None
         self.on_locked: Callable[[], None] = lambda: None
         self._attempts = 0
+        self._dialled = ("", 0.0)
+        self._shunned = ""
 
     @property
     def context(self) -> Context:
@@ -181,7 +189,15 @@ class ZmqWires:
         """Give the path beside the port of one who was met on this machine; "" where there is none for us."""
         if not self.rules.uses_paths or not port or card.dialect is not Dialect.OWN or not is_loopback(host):
             return ""
-        return near_door(door_name(f"{card.boot:x}", port))
+        near, now = near_door(door_name(f"{card.boot:x}", port)), time.monotonic()
+        if not near or near == self._shunned:
+            return ""
+        (last, dialled_at), self._dialled = self._dialled, (near, now)
+        if near == last and now - dialled_at < HOLDS_S:
+            self._shunned = near
+            log.info("%s is dialled by its port %s from now on: %s did not hold", card.name, port, near)
+            return ""
+        return near
 
     def close(self) -> None:
         """Let go of ZeroMQ, once all sockets are closed; waits for what they still send, unless others share it."""

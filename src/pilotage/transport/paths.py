@@ -19,12 +19,13 @@ from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import X_SHELF
 from pilotage.transport.connections import Connection
 from pilotage.transport.doors import LOOPBACK
-from pilotage.transport.shelves import SHARED_FROM_BYTES, LentShelf, Shelf, has_shelves
+from pilotage.transport.shelves import SHARED_FROM_BYTES, SLOT_BYTES, LentShelf, Shelf, has_shelves
 
 PATH_BUFFER_BYTES = 4 * 1024 * 1024
 """What the system is asked to hold of what goes to a path; it gives what it allows (`net.core.wmem_max`), and doesn't
 let it grow as TCP's."""
 
+HAS_SHELF = b"1"
 FD_BYTES = array.array("i").itemsize
 INHERITED_BY_NOBODY = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 """Linux closes a descriptor that came by a socket where another program is started, if it is told to."""
@@ -32,7 +33,7 @@ INHERITED_BY_NOBODY = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 def shelf_told() -> list[bytes]:
     """Give the property that says that we can look at shared memory, as `metadata` gives its own."""
-    return [f"{X_SHELF}:1".encode()] if has_shelves() else []
+    return [X_SHELF.encode() + b":" + HAS_SHELF] if has_shelves() else []
 
 
 def make_connection(one: socket.socket, conversation: Conversation, send_buffer_bytes: int = 0) -> Connection:
@@ -50,11 +51,12 @@ class PathConnection(Connection):
         send_buffer_bytes: what the system holds for the other end; 0 for what is best.
     """
 
-    __slots__ = ("_lent", "_shelf")
+    __slots__ = ("_lent", "_may_share", "_shelf")
 
     def __init__(self, one: socket.socket, conversation: Conversation, send_buffer_bytes: int = 0) -> None:
         super().__init__(one, conversation, send_buffer_bytes)
         self.host = LOOPBACK
+        self._may_share = True
         self._shelf: Shelf | None = None
         self._lent: LentShelf | None = None
 
@@ -85,19 +87,23 @@ class PathConnection(Connection):
             if self._lent is not None or not has_shelves():
                 os.close(fd)
                 continue
-            with contextlib.suppress(OSError, MalformedFrame):  # then the first note on it is a fault
+            # If it can't be looked at, the first note on it is a fault, and we meet by the port next.
+            with contextlib.suppress(OSError, MalformedFrame):
                 self._lent = LentShelf(fd)
                 self.conversation.fetch = self._lent.take
 
     def _lay(self, frame: Frame, flags: int) -> bytes | None:
-        if len(frame) < SHARED_FROM_BYTES or X_SHELF not in (self.conversation.told or ()):
+        if not SHARED_FROM_BYTES <= len(frame) <= SLOT_BYTES or not self._may_share:
             return None
         if self._shelf is None:
             try:
-                self._shelf = Shelf()
+                self._may_share = (self.conversation.told or {}).get(
+                    X_SHELF
+                ) == HAS_SHELF and not self.is_closed
+                self._shelf = Shelf() if self._may_share else None
             except OSError:
-                return None
-        return self._shelf.put(frame, flags)
+                self._may_share = False
+        return None if self._shelf is None else self._shelf.put(frame, flags)
 
     def _send_some(self, pieces: Sequence[Frame] | deque[Frame]) -> int:
         shelf = self._shelf
@@ -114,5 +120,8 @@ class PathConnection(Connection):
     def close(self, linger_s: float = 0.0) -> None:
         """End it; wait for so long until what is unsent has left."""
         super().close(linger_s)
-        if self._shelf is not None:
-            self._shelf.close()
+        shelf, self._shelf, self._may_share = self._shelf, None, False
+        if shelf is not None:
+            shelf.close()
+        if self._lent is not None:
+            self._lent.close()

@@ -10,13 +10,16 @@ Law of this room: a frame that finds no room here goes through the socket. Nobod
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import itertools
 import mmap
 import os
 import struct
 import sys
 import weakref
 from functools import partial
+from typing import Any
 
 from pilotage.protocol.errors import MalformedFrame
 from pilotage.protocol.records import Frame
@@ -39,14 +42,38 @@ SHELF_BYTES = TABLE_BYTES + SLOTS * SLOT_BYTES
 MAX_HELD_BYTES = 32 * 2**20
 """What a shelf's slots may hold of memory, free ones included."""
 
+NEEDED = ((os, "memfd_create"), (os, "posix_fallocate"), (mmap, "MADV_REMOVE"))
+"""What a Python that was built for an old system lacks."""
+
 _NOTE = struct.Struct(">IQ")
 _FREE, _TAKEN = b"\0", 1
 _Slot = ctypes.c_ubyte * SLOT_BYTES
 
 
+# Python 3.13 doesn't keep a descriptor for each piece of memory any more, if it is told so.
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+
+_forks = itertools.count(1)
+_forked = 0
+"""How often this process has forked: what lay before its children then is theirs, too."""
+
+
+def _note_fork() -> None:
+    global _forked  # noqa: PLW0603 - there is one process
+    _forked = next(_forks)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_note_fork, after_in_parent=_note_fork
+    )  # what is taken between the two is theirs as well
+
+
 def has_shelves() -> bool:
-    """Tell whether this system has such memory, and addresses enough for it."""
-    return sys.platform == "linux" and sys.maxsize > 2**32
+    """Tell whether this system has such memory, Python knows of it, and there are addresses enough for it."""
+    if sys.platform != "linux" or sys.maxsize <= 2**32:
+        return False
+    return hasattr(fcntl, "F_GET_SEALS") and all(hasattr(room, name) for room, name in NEEDED)
 
 
 class Shelf:
@@ -69,7 +96,7 @@ class Shelf:
                 self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             )
             os.posix_fallocate(self.fd, 0, TABLE_BYTES)
-            self._map = mmap.mmap(self.fd, SHELF_BYTES)
+            self._map = mmap.mmap(self.fd, SHELF_BYTES, **_UNTRACKED)
         except OSError:
             os.close(self.fd)
             raise
@@ -114,18 +141,29 @@ class Shelf:
     def _give_back(self) -> None:
         """Give the memory of free slots back to the system."""
         for slot, held in enumerate(self._held):
-            if held and not self._map[slot]:
-                self._map.madvise(mmap.MADV_REMOVE, TABLE_BYTES + slot * SLOT_BYTES, SLOT_BYTES)
+            if held and not self._map[slot] and _punch(self._map, slot):
                 self._held[slot] = 0
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; what the other end looks at stays."""
+        self._give_back()
         self._map.close()
         os.close(self.fd)
 
 
+def _punch(shelf: mmap.mmap, slot: int) -> bool:
+    """Give a slot's memory back to the system; False if it stays, as where memory is locked."""
+    with contextlib.suppress(OSError):
+        shelf.madvise(mmap.MADV_REMOVE, TABLE_BYTES + slot * SLOT_BYTES, SLOT_BYTES)
+        return True
+    return False
+
+
 class LentShelf:
     """The end that looks.
+
+    A frame's slot is free once the last view of it has gone: an array, a slice of it, or a view of either. Only a bare
+    `memoryview` that hangs in a circle of objects with a `__del__` may be seen by that after its end.
 
     Args:
         fd: of the shelf; it is closed.
@@ -142,10 +180,12 @@ class LentShelf:
                 or not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
             ):
                 raise MalformedFrame("the memory that it shares is no shelf")
-            self._map = mmap.mmap(fd, SHELF_BYTES)
+            self._map = mmap.mmap(fd, SHELF_BYTES, **_UNTRACKED)
         finally:
             os.close(fd)
         self._pid = os.getpid()
+        self._is_over = False
+        self._inherited: set[int] = set()
         self._looked_at: dict[int, weakref.ref[object]] = {}
 
     def take(self, note: Frame) -> memoryview:
@@ -164,11 +204,23 @@ class LentShelf:
             )
         # What views of it refer to: its end is the end of the last one.
         holder = _Slot.from_buffer(self._map, TABLE_BYTES + slot * SLOT_BYTES)
-        self._looked_at[slot] = weakref.ref(holder, partial(self._free, slot))
+        self._looked_at[slot] = weakref.ref(holder, partial(self._free, slot, _forked))
         return memoryview(holder).cast("B")[:size].toreadonly()
 
-    def _free(self, slot: int, _gone: object) -> None:
+    def close(self) -> None:
+        """Let go of what nobody looks at: no further frame comes."""
+        self._is_over = True
+        for slot in range(SLOTS):
+            if slot not in self._looked_at and slot not in self._inherited:
+                _punch(self._map, slot)
+
+    def _free(self, slot: int, forked: int, _gone: object) -> None:
         if os.getpid() != self._pid:
-            return  # a fork has let go of its copy: the original may be looked at still
+            return  # a child has let go of it: its parent may look at it still
         del self._looked_at[slot]
-        self._map[slot] = 0
+        if forked != _forked:
+            self._inherited.add(slot)  # a child may look at it still: it stays as it is
+        elif self._is_over:
+            _punch(self._map, slot)
+        else:
+            self._map[slot] = 0
