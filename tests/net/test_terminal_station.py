@@ -126,13 +126,12 @@ def test_continuous_goes_to_the_inner_node_always_and_to_the_plot_at_drawfps(
     rig = node("rig_a", terminal)
     began = time.monotonic()
     sent = 0
-    while time.monotonic() - began < 0.55:
+    while len(plotted) < 5 and time.monotonic() - began < 20:
         rig.send("T", "CONTINUOUS", {"pilot": "rig_a", "n": sent}).result(5)
         sent += 1
     assert [item["n"] for item in boss.of("CONTINUOUS")] == list(range(sent))
-    eventually(lambda: plotted)
     took = time.monotonic() - began
-    assert 4 <= len(plotted) <= took * 10 + 1, "DRAWFPS is 10 a second"
+    assert 5 <= len(plotted) <= took * 10 + 1, "DRAWFPS is 10 a second"
     assert sent > 3 * len(plotted)
 
 
