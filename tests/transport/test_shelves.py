@@ -123,6 +123,7 @@ def test_what_a_child_was_given_stays_as_it_is_after_its_parent_has_let_go(shelf
     frame = lent.take(put(shelf, PAGE))
     child = os.fork()
     if not child:
+        os.close(to_child)  # if its parent fails, it is not waited for
         os.read(from_parent, 1)
         os.write(to_parent, b"y" if frame == PAGE else b"n")
         os._exit(0)
