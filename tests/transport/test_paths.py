@@ -19,7 +19,7 @@ from pilotage.transport import paths
 from pilotage.transport.clear_dialer import ClearDialer
 from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.connections import Connection
-from pilotage.transport.network import ZmqWires
+from pilotage.transport.network import HOLDS_S, ZmqWires
 from pilotage.transport.paths import PathConnection, make_connection, shelf_told
 from pilotage.transport.rules import SocketRules
 from pilotage.transport.shelves import SHARED_FROM_BYTES, SLOT_BYTES, SLOTS, LentShelf, Shelf
@@ -252,12 +252,13 @@ def test_a_note_stands_for_the_frame_that_it_tells_of() -> None:
     [
         (bytes((SHARED, 1, 0)), "head"),
         (b"\x01\x01a" + bytes((SHARED, 1, 9)), "no such frame"),
+        (b"\x01\x01a" + bytes((SHARED, 1, 1)), "allowed"),
         (b"\x01\x01a" + bytes((SHARED | 4, 1, 0)), "flags"),
         (b"\x01\x01a" + bytes((SHARED | 2, 0, 0, 0, 0, 0, 0, 0, 1, 0)), "flags"),
     ],
 )
 def test_a_note_that_is_none_is_the_end(said: bytes, fault: str) -> None:
-    one = Fetching([b"first"])
+    one = Fetching([b"first", bytes(1001)])
     assert one.hear(said) == [] and fault in one.talk.fault
 
 
@@ -275,6 +276,35 @@ def test_by_an_address_of_the_network_nobody_is_dialled_by_a_path(ends: Ends, ho
     original = Card(Dialect.JSON, "hub", hub.exchange.config.boot, dials=False)
     assert not wires._near("127.0.0.1", hub.port, original)
     wires.close()
+
+
+def test_a_path_that_did_not_hold_is_left_for_good(ends: Ends) -> None:
+    hub, wires = ends.listening("hub"), ZmqWires()
+    card = Card(Dialect.OWN, "hub", hub.exchange.config.boot, dials=False)
+    assert wires._near("127.0.0.1", hub.port, card)
+    wires._dialled = (wires._dialled[0], wires._dialled[1] - 2 * HOLDS_S)
+    assert wires._near("127.0.0.1", hub.port, card), "it has held for long enough"
+    assert not wires._near("127.0.0.1", hub.port, card)
+    wires._dialled = ("", 0.0)
+    assert not wires._near("127.0.0.1", hub.port, card)
+    wires.close()
+
+
+def test_what_nobody_looks_at_is_given_back_when_the_connection_ends() -> None:
+    one, far = pair(TOLD)
+    shelf = Shelf()
+    far.sendmsg([b"\x01\x01h"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [shelf.fd]))])
+    for flags in (MORE, 0):
+        far.sendall(shelf.put(bytes(SHARED_FROM_BYTES), flags) or b"")
+    while not one.come:
+        one.read()
+    frame = one.take(1)[0][1]
+    before = os.fstat(shelf.fd).st_blocks
+    one.close()
+    assert os.fstat(shelf.fd).st_blocks == before - SHARED_FROM_BYTES // 512
+    assert frame == bytes(SHARED_FROM_BYTES)
+    shelf.close()
+    far.close()
 
 
 def test_rules_may_say_no_to_paths(eventually: Eventually) -> None:

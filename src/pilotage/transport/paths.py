@@ -97,9 +97,7 @@ class PathConnection(Connection):
             return None
         if self._shelf is None:
             try:
-                self._may_share = (self.conversation.told or {}).get(
-                    X_SHELF
-                ) == HAS_SHELF and not self.is_closed
+                self._may_share = (self.conversation.told or {}).get(X_SHELF) == HAS_SHELF
                 self._shelf = Shelf() if self._may_share else None
             except OSError:
                 self._may_share = False
