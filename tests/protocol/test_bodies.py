@@ -180,8 +180,8 @@ def test_an_extra_field_shadows_no_method():
 
 def test_equal_units_of_time_are_told_apart():
     units = ("M8[s]", "M8[1000ms]", "m8[60s]", "m8[m]")
-    for unit in units + units[::-1]:
-        array = np.zeros(3, unit)
+    for unit, size in [(unit, 3) for unit in units] + [(unit, 4) for unit in units[::-1]]:
+        array = np.zeros(size, unit)
         assert decode_value(encode_value(array)[0]).dtype.str == array.dtype.str
 
 
