@@ -183,7 +183,6 @@ class LentShelf:
             self._map = mmap.mmap(fd, SHELF_BYTES, **_UNTRACKED)
         finally:
             os.close(fd)
-        self._pid = os.getpid()
         self._is_over = False
         self._inherited: set[int] = set()
         self._looked_at: dict[int, weakref.ref[object]] = {}
@@ -215,11 +214,11 @@ class LentShelf:
                 _punch(self._map, slot)
 
     def _free(self, slot: int, forked: int, _gone: object) -> None:
-        if os.getpid() != self._pid:
-            return  # a child has let go of it: its parent may look at it still
         del self._looked_at[slot]
         if forked != _forked:
-            self._inherited.add(slot)  # a child may look at it still: it stays as it is
+            self._inherited.add(
+                slot
+            )  # a child, or in a child its parent, may look at it still: it stays as it is
         elif self._is_over:
             _punch(self._map, slot)
         else:
