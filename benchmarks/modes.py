@@ -102,7 +102,7 @@ _ALL = (
     ),
     Mode(
         "frames",
-        "frames of 307 kB, routed (ours, zenoh: in shared memory; ours_tcp, zenoh_tcp and the others: over TCP)",
+        "frames of 307 kB, routed (ours and zenoh share memory, others use TCP)",
         ("rate_per_s", "mb_per_s", "cpu_s_per_10k"),
         *(5, 1.0, "bulk", _bulk(FRAME_BYTES, 64)),
     ),
