@@ -139,6 +139,18 @@ def test_what_a_child_was_given_stays_as_it_is_after_its_parent_has_let_go(shelf
         os.close(fd)
 
 
+def test_a_child_that_closes_its_copy_gives_nothing_back(shelf: Shelf) -> None:
+    lent, unread = lend(shelf), put(shelf, PAGE)
+    before = held_bytes(shelf.fd)
+    child = os.fork()
+    if not child:
+        lent.close()
+        shelf.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert held_bytes(shelf.fd) == before and lent.take(unread) == PAGE
+
+
 def held_bytes(fd: int) -> int:
     return os.fstat(fd).st_blocks * 512
 

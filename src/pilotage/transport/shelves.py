@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import mmap
 import os
 import struct
@@ -53,20 +52,18 @@ _Slot = ctypes.c_ubyte * SLOT_BYTES
 # Python 3.13 doesn't keep a descriptor for each piece of memory any more, if it is told so.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
-_forks = itertools.count(1)
 _forked = 0
-"""How often this process has forked: what lay before its children then is theirs, too."""
+"""Counts this process's forks: what was looked at before one is looked at by a child as well."""
 
 
 def _note_fork() -> None:
     global _forked  # noqa: PLW0603 - there is one process
-    _forked = next(_forks)
+    _forked += 1
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_note_fork, after_in_parent=_note_fork
-    )  # what is taken between the two is theirs as well
+    # Twice, for what is taken between the two is the child's as well.
+    os.register_at_fork(before=_note_fork, after_in_parent=_note_fork)
 
 
 def has_shelves() -> bool:
@@ -101,6 +98,7 @@ class Shelf:
             os.close(self.fd)
             raise
         self.is_lent = False
+        self._pid = os.getpid()
         self._held = [0] * SLOTS
 
     def put(self, frame: Frame, flags: int) -> bytes | None:
@@ -146,7 +144,8 @@ class Shelf:
 
     def close(self) -> None:
         """Let go of it; what the other end looks at stays."""
-        self._give_back()
+        if os.getpid() == self._pid:  # it isn't a child's to give back
+            self._give_back()
         self._map.close()
         os.close(self.fd)
 
@@ -184,6 +183,7 @@ class LentShelf:
         finally:
             os.close(fd)
         self._is_over = False
+        self._pid = os.getpid()
         self._inherited: set[int] = set()
         self._looked_at: dict[int, weakref.ref[object]] = {}
 
@@ -209,16 +209,15 @@ class LentShelf:
     def close(self) -> None:
         """Let go of what nobody looks at: no further frame comes."""
         self._is_over = True
-        for slot in range(SLOTS):
+        for slot in range(SLOTS) if os.getpid() == self._pid else ():
             if slot not in self._looked_at and slot not in self._inherited:
                 _punch(self._map, slot)
 
     def _free(self, slot: int, forked: int, _gone: object) -> None:
         del self._looked_at[slot]
         if forked != _forked:
-            self._inherited.add(
-                slot
-            )  # a child, or in a child its parent, may look at it still: it stays as it is
+            # A child may look at it still, or here, in the child, its parent: it stays as it is.
+            self._inherited.add(slot)
         elif self._is_over:
             _punch(self._map, slot)
         else:
