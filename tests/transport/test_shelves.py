@@ -141,6 +141,7 @@ def test_what_a_child_was_given_stays_as_it_is_after_its_parent_has_let_go(shelf
 
 def test_a_child_that_closes_its_copy_gives_nothing_back(shelf: Shelf) -> None:
     lent, unread = lend(shelf), put(shelf, PAGE)
+    lent.take(put(shelf, PAGE))  # and lets go of it: a free slot that holds memory
     before = held_bytes(shelf.fd)
     child = os.fork()
     if not child:
