@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,14 +89,26 @@ def test_large_frames_come_in_shared_memory_and_stay_as_they_were(ends: Ends, ev
     assert cam.got == [("KEY", b"answer", frames[:3])]
 
 
-def pair(told: list[bytes]) -> tuple[Connection, socket.socket]:
+Pair = Callable[[list[bytes]], tuple[PathConnection, socket.socket]]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
     """Give a connection that one has dialled who tells that of himself, and his end of it."""
-    near, far = socket.socketpair()
-    one = make_connection(near, Conversation(b"", (b"DEALER",), 2**24))
-    far.sendall(GREETING + ready_command("DEALER", told))
-    one.read()
-    far.recv(4096)
-    return one, far
+    with contextlib.ExitStack() as ends:
+
+        def make(told: list[bytes]) -> tuple[PathConnection, socket.socket]:
+            near, far = socket.socketpair()
+            one = make_connection(near, Conversation(b"", (b"DEALER",), 2**24))
+            assert isinstance(one, PathConnection)
+            ends.callback(lambda: one.is_closed or one.close())
+            ends.enter_context(far)
+            far.sendall(GREETING + ready_command("DEALER", told))
+            one.read()
+            far.recv(4096)
+            return one, far
+
+        yield make
 
 
 def read_all(far: socket.socket, at_least: int) -> bytes:
@@ -108,25 +121,23 @@ def read_all(far: socket.socket, at_least: int) -> bytes:
     return received
 
 
-def test_who_does_not_look_at_shared_memory_is_sent_everything() -> None:
+def test_who_does_not_look_at_shared_memory_is_sent_everything(pair: Pair) -> None:
     one, far = pair(TOLD)
     frame = bytes(SHARED_FROM_BYTES)
     one.write([b"head", frame])
     assert frame in read_all(far, len(frame))
-    one.close()
-    far.close()
 
 
-def test_the_head_of_a_transmission_is_sent_whatever_its_size() -> None:
+def test_the_head_of_a_transmission_is_sent_whatever_its_size(pair: Pair) -> None:
     one, far = pair([*TOLD, *shelf_told()])
     head = bytes(SHARED_FROM_BYTES)
     one.write([head, b"small"])
     assert read_all(far, len(head)).count(head) == 1
-    one.close()
-    far.close()
 
 
-def test_where_the_system_has_no_memory_to_share_frames_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_has_no_memory_to_share_frames_are_sent(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse() -> Shelf:
         raise OSError("no memory")
 
@@ -135,21 +146,17 @@ def test_where_the_system_has_no_memory_to_share_frames_are_sent(monkeypatch: py
     frame = bytes(SHARED_FROM_BYTES)
     one.write([b"head", frame])
     assert frame in read_all(far, len(frame))
-    one.close()
-    far.close()
 
 
-def test_what_is_larger_than_a_slot_is_sent_and_makes_no_shelf() -> None:
-    one, far = pair([*TOLD, *shelf_told()])
+def test_what_is_larger_than_a_slot_is_sent_and_makes_no_shelf(pair: Pair) -> None:
+    one, _ = pair([*TOLD, *shelf_told()])
     frame = bytes(SLOT_BYTES + 1)
     one.write([b"head", frame])
-    assert one._shelf is None and one.unsent  # type: ignore[attr-defined]
-    one.close()
-    far.close()
+    assert one._shelf is None and one.unsent
 
 
-def test_one_that_is_closed_is_written_to_in_vain_and_makes_nothing() -> None:
-    one, far = pair([*TOLD, *shelf_told()])
+def test_one_that_is_closed_is_written_to_in_vain_and_makes_nothing(pair: Pair) -> None:
+    one, _ = pair([*TOLD, *shelf_told()])
     one.write([b"head", bytes(SHARED_FROM_BYTES)])
     fds = Path("/proc/self/fd")
     one.close()
@@ -158,7 +165,6 @@ def test_one_that_is_closed_is_written_to_in_vain_and_makes_nothing() -> None:
         with pytest.raises(ConnectionError):
             one.write([b"head", bytes(SHARED_FROM_BYTES)])
     assert len(list(fds.iterdir())) == before
-    far.close()
 
 
 def test_what_cant_go_by_the_path_goes_by_the_port(
@@ -192,7 +198,7 @@ def test_a_path_where_nobody_answers_is_left_for_the_port(
     assert way_of(cam).socket.family == socket.AF_INET
 
 
-def test_descriptors_that_nobody_asked_for_are_closed() -> None:
+def test_descriptors_that_nobody_asked_for_are_closed(pair: Pair) -> None:
     one, far = pair(TOLD)
     shelf, fds = Shelf(), Path("/proc/self/fd")
     before = len(list(fds.iterdir()))
@@ -208,10 +214,9 @@ def test_descriptors_that_nobody_asked_for_are_closed() -> None:
     assert len(list(fds.iterdir())) == before + 1, "one shelf is looked at"
     one.close()
     shelf.close()
-    far.close()
 
 
-def test_a_shelf_that_has_not_left_yet_leaves_with_the_close() -> None:
+def test_a_shelf_that_has_not_left_yet_leaves_with_the_close(pair: Pair) -> None:
     one, far = pair([*TOLD, *shelf_told()])
     frame = bytes(SHARED_FROM_BYTES)
     one.write_last([b"head", frame])
@@ -219,7 +224,6 @@ def test_a_shelf_that_has_not_left_yet_leaves_with_the_close() -> None:
     _, given, _, _ = far.recvmsg(4096, socket.CMSG_SPACE(4))
     assert len(given) == 1
     os.close(array.array("i", given[0][2])[0])
-    far.close()
 
 
 class Fetching:
@@ -290,7 +294,7 @@ def test_a_path_that_did_not_hold_is_left_for_good(ends: Ends) -> None:
     wires.close()
 
 
-def test_what_nobody_looks_at_is_given_back_when_the_connection_ends() -> None:
+def test_what_nobody_looks_at_is_given_back_when_the_connection_ends(pair: Pair) -> None:
     one, far = pair(TOLD)
     shelf = Shelf()
     far.sendmsg([b"\x01\x01h"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [shelf.fd]))])
@@ -304,7 +308,6 @@ def test_what_nobody_looks_at_is_given_back_when_the_connection_ends() -> None:
     assert os.fstat(shelf.fd).st_blocks == before - SHARED_FROM_BYTES // 512
     assert frame == bytes(SHARED_FROM_BYTES)
     shelf.close()
-    far.close()
 
 
 def test_rules_may_say_no_to_paths(eventually: Eventually) -> None:

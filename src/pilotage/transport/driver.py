@@ -78,7 +78,8 @@ class Places(msgspec.Struct, frozen=True):
         dial_host: the station up the tree; None not to dial.
         dial_port: its port.
         upstream: its name, as far as we know it.
-        has_door: also listen where only processes of this machine can dial.
+        has_door: there must be a door for this machine's processes, of which the station up the tree is told: a path,
+            or where there are none a port of its own.
         follows_doors: leave the station for the door of who takes in what it would pass on, where there is one.
     """
 
