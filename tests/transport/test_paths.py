@@ -211,7 +211,8 @@ def test_descriptors_that_nobody_asked_for_are_closed(pair: Pair) -> None:
         far.sendmsg([b"\x00\x01x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
         one.read()
     assert len(one.come) == 4
-    assert len(list(fds.iterdir())) == before + 1, "one shelf is looked at"
+    # From Python 3.13 on, what looks at a shelf needs no descriptor.
+    assert len(list(fds.iterdir())) <= before + 1, "one shelf is looked at"
     one.close()
     shelf.close()
 
