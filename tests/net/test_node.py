@@ -502,9 +502,9 @@ def test_a_send_that_a_release_overtakes_is_settled(node: MakeNode, monkeypatch:
     cam = node("cam", node("rig", router_port=0))
     add = cam._messenger._open.add
 
-    def add_once_released(receipt: Any) -> None:
+    def add_once_released(bundle: Any) -> None:
         cam.release()
-        add(receipt)
+        add(bundle)
 
     monkeypatch.setattr(cam._messenger._open, "add", add_once_released)
     assert cam.send("rig", "K").wait_settled(2).reason is Reason.INTERRUPTED

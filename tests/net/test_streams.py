@@ -262,7 +262,7 @@ def test_a_send_that_ends_at_once_does_not_lock_the_stream(
     stream = connected(cam.get_stream("s", "K", min_size=1), eventually)
 
     def send(message: Message, path: tuple[str, ...], **more: Any) -> Receipt:
-        receipt = Receipt(message)
+        receipt = Receipt.alone(message)
         receipt.settle(DELIVERED)
         return receipt
 

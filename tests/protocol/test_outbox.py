@@ -273,7 +273,7 @@ def test_flows_are_bounded_and_open_ones_kept(way):
     outbox.send([request("over", verb="B")], 0.0)
     outbox.acked(Ack([], 5, 2, 9, 1, [], 1, []), 0.1)
     outbox.send([request("new", verb="C")], 0.2)
-    assert [pending.name for pending in outbox.unsettled()] == ["open", "new"]
+    assert [pending.names[0] for pending in outbox.unsettled()] == ["open", "new"]
 
 
 def test_nothing_is_due_when_nothing_is_open(outbox):

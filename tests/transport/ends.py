@@ -84,7 +84,7 @@ class End:
     ) -> Sent:
         sent = Sent()
         attached = Attached(frames) if frames else 0
-        self.driver.send(Pending((to,), key, body, attached, sent, durable=durable, kept=kept))
+        self.driver.send(Pending((to,), key, [body], attached, sent, [""], durable=durable, kept=kept))
         return sent
 
     def peer(self, name: str) -> PeerState | None:

@@ -38,6 +38,11 @@ def message_of(key: str, draft: Draft) -> Message:
     )
 
 
+def as_message(key: str, message: Message | Draft) -> Message:
+    """Give the message, whether it was made already or not."""
+    return message_of(key, message) if isinstance(message, tuple) else message
+
+
 class Drafting:
     """Numbers the messages of one sender.
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pilotage.net.bundle import ACCEPTED, RECEIVED, Bundle
 from pilotage.net.dispatch import Dispatch
-from pilotage.net.drafting import NOREPEAT, Drafting, message_of
+from pilotage.net.drafting import NOREPEAT, Draft, Drafting, message_of
 from pilotage.net.keeping import Keeping
 from pilotage.net.key_following import KeyFollower
 from pilotage.net.listens import (
@@ -38,7 +39,7 @@ from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerStat
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.patience import PatienceRules
-from pilotage.protocol.records import Parcel
+from pilotage.protocol.records import MAX_RUN, Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver, Places
@@ -277,14 +278,20 @@ class Messenger:
         """
         draft = self.drafting.draft(to, key, value, repeat, flags)
         body, frames = encode_value(draft)
-        key, name, ttl, flags = str(key), draft[0], draft[5], draft[6]
-        receipt = Receipt(draft, self._loop_thread, key)
-        return self._launch(
-            Pending(path, key, body, frames, receipt, name, repeat and NOREPEAT not in flags, tries=ttl),
-            receipt,
-            durable,
-            deadline_s,
-        )
+        name, driver = draft[0], self.driver
+        # What is sent in a row goes together: only the first one makes all the work.
+        terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
+        joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
+        if joined is None:
+            ordered = repeat and NOREPEAT not in draft[6]
+            bundle = Bundle(str(key), self._loop_thread)
+            request = Pending(path, bundle.key, [body], frames, bundle, [name], ordered, tries=draft[5])
+            return self._launch(request, draft, durable, deadline_s, terms=terms)
+        bundle, at = joined
+        receipt = Receipt(draft, bundle, at)
+        if at + 1 == MAX_RUN or self._driver is None or self._notes.tells_all:
+            self._look_after(receipt, bundle, at + 1)
+        return receipt
 
     def send(
         self,
@@ -315,18 +322,19 @@ class Messenger:
         if not message.validate():
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         body, frames = encode_body(message, hand_over=hand_over)
-        tries = max(1, message.ttl)
-        receipt = Receipt(message, self._loop_thread)
-        request = Pending(path, str(message.key), body, frames, receipt, str(message.id), repeat, tries=tries)
-        return self._launch(request, receipt, durable, deadline_s, kept)
+        name, tries = str(message.id), max(1, message.ttl)
+        bundle = Bundle(str(message.key), self._loop_thread)
+        request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
+        return self._launch(request, message, durable, deadline_s, kept)
 
     def _launch(
         self,
         request: Pending,
-        receipt: Receipt,
+        message: Message | Draft,
         durable: bool | None,
         deadline_s: float | None,
         kept: bool = True,
+        terms: object = None,
     ) -> Receipt:
         """Leave a send in the loop's mailbox."""
         driver = self.driver
@@ -334,13 +342,22 @@ class Messenger:
             request.durable = request.ordered = True
             request.kept = kept and self._keeping.file is not None
             request.deadline_s = deadline_s
-        self._open.add(receipt)
+        bundle: Bundle = request.handle
+        receipt = Receipt(message, bundle, bundle.add(message))
+        count = driver.mailbox.leave(request, terms)
+        self._open.add(bundle)
+        self._look_after(receipt, bundle, count)
+        return receipt
+
+    def _look_after(self, receipt: Receipt, bundle: Bundle, count: int) -> None:
+        """Have the loop take what was left for it."""
         if self._notes.tells_all:
             self._notes.passing("SENT", receipt.message)
-        driver.send(request)
-        if self._driver is None:
-            self._open.interrupt(receipt)  # we were released while it was on its way into the mailbox
-        return receipt
+        driver = self._driver
+        if driver is None:
+            self._open.interrupt(bundle)  # we were released while it was on its way into the mailbox
+        else:
+            driver.left(count)
 
     def confirm(self, message_id: str, origin: Origin | None = None) -> None:
         """Settle a send of ours by its id; by the wire only its recipient may say so."""
@@ -358,21 +375,23 @@ class Messenger:
     def _due(self, now: float) -> dict[str, float]:
         found: dict[str, float] = {}
         for pending in self.exchange.outbox.unsettled():
-            found[free_name(pending.name, found)] = max(0.0, pending.due - now)
+            for name in pending.names:
+                found[free_name(name, found)] = max(0.0, pending.due - now)
         return found
 
-    def _resume(self, kept: Kept) -> Receipt:
-        """Go on with a send of an earlier life: it is ours now, with a receipt that nobody holds."""
+    def _resume(self, kept: Kept) -> Bundle:
+        """Go on with a send of an earlier life: it is ours now, and nobody holds its receipt."""
         try:
             message = decode_body(kept.verb, kept.body, kept.frames)
         except PilotageError as error:
             # What can't be read here may be read there, and must not keep us from starting.
             self.logger.warning("%s of the journal can't be read here: %s", kept.name, error)
             message = Message(id=kept.name, to=kept.path[-1], sender=self.config.name, key=kept.verb)
-        receipt = Receipt(message, self._loop_thread)
-        receipt.accept()
-        self._open.add(receipt)
-        return receipt
+        bundle = Bundle(str(message.key), self._loop_thread)
+        bundle.add(message)
+        bundle.reach(0, 1, ACCEPTED)
+        self._open.add(bundle)
+        return bundle
 
     def look_at_due(self) -> None:
         """Resend or expire what is due. On the loop's thread."""
@@ -546,7 +565,7 @@ class Messenger:
 
     def progress(self, handles: list[Any]) -> None:
         """Tell senders that their message was received."""
-        self._open.progress(handles)
+        self._open.reach(handles, RECEIVED)
 
     def keep(self, sends: list[Kept]) -> None:
         """Put sends into the journal."""
@@ -558,8 +577,7 @@ class Messenger:
 
     def accepted(self, handles: list[Any]) -> None:
         """Tell senders that the journal has their message."""
-        for handle in handles:
-            handle.accept()
+        self._open.reach(handles, ACCEPTED)
 
     def peer_changed(self, change: PeerChanged) -> None:
         """Tell about a neighbour."""

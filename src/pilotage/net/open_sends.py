@@ -1,4 +1,4 @@
-"""Open sends: those of one messenger that have not ended, each with the receipt that will tell how it did.
+"""Open sends: those of one messenger that have not ended, and how many have ended how.
 
 Law of this room: a send leaves it once, with its end (promise D1).
 """
@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pilotage.net.bundle import Bundle, Part
 from pilotage.net.notes import NoteLog
-from pilotage.net.receipt import Receipt, settle_all
 from pilotage.protocol.bodies import decode_value
 from pilotage.protocol.errors import PilotageError
 from pilotage.protocol.message import Message
-from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, refused
 
 
 class OpenSends:
-    """Receipts by what they are, and how many have ended how.
+    """Bundles with messages that are open, and how many have ended how.
 
     Args:
         name: the sender's.
@@ -34,70 +34,70 @@ class OpenSends:
         self.settled = {str(outcome): 0 for outcome in Outcome}
         self._name = name
         self._notes = notes
-        self._open: dict[int, Receipt] = {}
+        self._open: dict[int, Bundle] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return sum(bundle.open_count for bundle in list(self._open.values()))
 
-    def add(self, receipt: Receipt) -> None:
-        """Have a send open. Any thread."""
-        self._open[id(receipt)] = receipt
+    def add(self, bundle: Bundle) -> None:
+        """Have messages open. Any thread."""
+        self._open[id(bundle)] = bundle
 
-    def settle(self, ended: Iterable[tuple[Receipt, Settlement]]) -> None:
+    def settle(self, ended: Iterable[tuple[Bundle | Part, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
-        delivered: list[Receipt] = []
-        take = self._open.pop
-        for receipt, settlement in ended:
+        for messages, settlement in ended:
+            part = messages[:]
             if settlement is DELIVERED:
-                if take(id(receipt), None) is not None:
-                    delivered.append(receipt)
-                continue
-            self._deliver(delivered)
-            delivered = []
-            self._end(receipt, settlement)
-        self._deliver(delivered)
+                self.settled["delivered"] += part.settle(DELIVERED)
+            else:
+                self._end(part, settlement)
+            if part.bundle.is_over:
+                self._open.pop(id(part.bundle), None)
 
-    def _deliver(self, receipts: list[Receipt]) -> None:
-        self.settled["delivered"] += len(receipts)
-        settle_all(receipts, DELIVERED)
-
-    def progress(self, receipts: Iterable[Receipt]) -> None:
-        """Tell senders that their messages were received. On the loop's thread."""
-        for receipt in receipts:
-            if receipt.stage is not Stage.SETTLED:
-                receipt.stage = Stage.RECEIVED
+    def reach(self, parts: Iterable[Bundle | Part], step: int) -> None:
+        """Tell senders that their messages were received, or that the journal has them. On the loop's thread."""
+        for messages in parts:
+            messages[:].reach(step)
 
     def confirm(self, message_id: str, by: str | None) -> None:
         """Settle a send by its id; by the wire only its recipient may say so, None for anybody."""
-        for receipt in list(self._open.values()):
-            if receipt.message.id == message_id and by in (None, receipt.message.to):
-                self._end(receipt, Settlement(Outcome.DELIVERED))
+        for part, message in self._each():
+            if message.id == message_id and by in (None, message.to):
+                self._end(part, Settlement(Outcome.DELIVERED))
 
-    def interrupt(self, receipt: Receipt) -> None:
-        """End a send, for its sender was released. Any thread."""
-        self._end(receipt, refused(Reason.INTERRUPTED, f"{self._name} was released"))
+    def interrupt(self, bundle: Bundle) -> None:
+        """End what is open of a bundle, for its sender was released. Any thread."""
+        self._end(bundle[:], refused(Reason.INTERRUPTED, f"{self._name} was released"))
+        self._open.pop(id(bundle), None)
 
     def interrupt_all(self) -> None:
         """End all sends, for their sender was released."""
-        for receipt in list(self._open.values()):
-            self.interrupt(receipt)
+        for bundle in list(self._open.values()):
+            self.interrupt(bundle)
 
     def messages(self) -> dict[str, Message]:
         """Give the messages by id. Any thread."""
         found: dict[str, Message] = {}
-        for receipt in list(self._open.values()):
-            found[free_name(str(receipt.message.id), found)] = receipt.message
+        for _, message in self._each():
+            found[free_name(str(message.id), found)] = message
         return found
 
-    def _end(self, receipt: Receipt, settlement: Settlement) -> None:
-        if self._open.pop(id(receipt), None) is None:
-            return
-        self.settled[settlement.outcome] += 1
+    def _each(self) -> Iterator[tuple[Part, Message]]:
+        """Give the messages that have not ended, one by one."""
+        for bundle in list(self._open.values()):
+            for at, message in enumerate(list(bundle.messages)):
+                if bundle.ends[at] is None:
+                    yield bundle[at : at + 1], bundle.message(at, message)
+
+    def _end(self, part: Part, settlement: Settlement) -> None:
+        """End some of a bundle otherwise than by a plain delivery."""
         if isinstance(settlement.answer, bytes):
             settlement = replace(settlement, answer=_read_answer(settlement.answer))
-        if settlement.outcome is not Outcome.DELIVERED:
-            self._notes.failed(receipt.message, settlement)
-        receipt.settle(settlement)
+        messages = list(part.bundle.messages)
+        for at in range(part.first, part.end):
+            if part.bundle.ends[at] is None and settlement.outcome is not Outcome.DELIVERED:
+                self._notes.failed(part.bundle.message(at, messages[at]), settlement)
+        self.settled[settlement.outcome] += part.settle(settlement)
 
 
 def free_name(name: str, taken: Mapping[str, object]) -> str:

@@ -5,45 +5,54 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
 
-from pilotage.net.drafting import Draft, message_of
+from pilotage.net.bundle import Bundle, lock
+from pilotage.net.drafting import Draft
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
 
 log = logging.getLogger(__name__)
-_lock = threading.Lock()
 
 Callback = Callable[["Receipt"], None]
 
 
 class Receipt(msgspec.Struct, eq=False):
-    """The state of one send. Any thread may hold it.
-
-    Attributes:
-        stage: how far it has come.
-        settlement: its end, or None while it is open.
-    """
+    """The state of one send. Any thread may hold it."""
 
     _message: Message | Draft
-    _settled_by: int = 0
-    _key: str = ""
-    stage: Stage = Stage.SENT
-    settlement: Settlement | None = None
+    _bundle: Bundle
+    _at: int
     _gate: threading.Lock | None = None
-    _accepted: threading.Event | bool = False
+    _accepted: threading.Event | None = None
     _callbacks: list[Callback] | None = None
+
+    @classmethod
+    def alone(cls, message: Message, settled_by: int = 0) -> Receipt:
+        """Make one for a message that goes by itself."""
+        bundle = Bundle(str(message.key), settled_by)
+        return cls(message, bundle, bundle.add(message))
+
+    @property
+    def settlement(self) -> Settlement | None:
+        """Its end, or None while it is open."""
+        return self._bundle.ends[self._at]
+
+    @property
+    def stage(self) -> Stage:
+        """How far it has come."""
+        return self._bundle.stage(self._at)
 
     @property
     def message(self) -> Message:
         """What was sent."""
         message = self._message
         if isinstance(message, tuple):
-            message = self._message = message_of(self._key, message)
+            message = self._message = self._bundle.message(self._at, message)
         return message
 
     @message.setter
@@ -75,13 +84,14 @@ class Receipt(msgspec.Struct, eq=False):
             MisuseError: called on the very thread that would settle it; `await` the receipt there.
         """
         self._refuse_loop()
-        with _lock:
+        with lock:
             if self.settlement is not None:
                 return self.settlement
             gate = self._gate
             if gate is None:
                 gate = self._gate = threading.Lock()
                 gate.acquire()
+                self._bundle.watch(self._at, self)
         if gate.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
             gate.release()  # for whoever waits beside us
         if self.settlement is None:
@@ -91,7 +101,7 @@ class Receipt(msgspec.Struct, eq=False):
     @property
     def is_accepted(self) -> bool:
         """Tell whether the journal has it on the disk: it is sent until it is settled, whoever dies meanwhile."""
-        return self._accepted is True
+        return self._bundle.is_accepted(self._at)
 
     def wait_accepted(self, timeout_s: float | None = None) -> None:
         """Wait until the journal has it, or it is delivered before that. Not from a listen that runs on the loop.
@@ -106,11 +116,12 @@ class Receipt(msgspec.Struct, eq=False):
             Refused: somebody refused it; the text says who and why.
         """
         self._refuse_loop()
-        with _lock:
-            if self._accepted is False and self.settlement is None:
+        with lock:
+            if self._accepted is None and self.settlement is None and not self.is_accepted:
                 self._accepted = threading.Event()
+                self._bundle.watch(self._at, self)
             event = self._accepted
-        if isinstance(event, threading.Event) and not event.wait(timeout_s):
+        if event is not None and not event.wait(timeout_s):
             raise TimeoutError(
                 f"{self.message.id} ({self.message.key}) is not on the disk within {timeout_s} s"
             )
@@ -119,19 +130,10 @@ class Receipt(msgspec.Struct, eq=False):
             raise error
 
     def _refuse_loop(self) -> None:
-        if self.settlement is None and threading.get_ident() == self._settled_by:
+        if self.settlement is None and threading.get_ident() == self._bundle.settled_by:
             raise MisuseError(
                 f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
             )
-
-    def accept(self) -> None:
-        """Note that the journal has it."""
-        with _lock:
-            event, self._accepted = self._accepted, True
-            if self.stage is Stage.SENT:
-                self.stage = Stage.ACCEPTED
-        if isinstance(event, threading.Event):
-            event.set()
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the end and give the answer.
@@ -149,9 +151,10 @@ class Receipt(msgspec.Struct, eq=False):
 
     def add_callback(self, callback: Callback) -> None:
         """Call with this receipt once it has ended: on the loop's thread, or at once if it has already."""
-        with _lock:
+        with lock:
             if self.settlement is None:
                 self._callbacks = [*(self._callbacks or ()), callback]
+                self._bundle.watch(self._at, self)
                 return
         callback(self)
 
@@ -172,31 +175,24 @@ class Receipt(msgspec.Struct, eq=False):
 
     def settle(self, settlement: Settlement) -> None:
         """End it; what comes later is ignored."""
-        settle_all((self,), settlement)
+        self._bundle.settle(self._at, self._at + 1, settlement)
 
-    def _tell(self) -> None:
+    # What the bundle tells whoever watches
+
+    def tell_accepted(self) -> None:
+        """Tell whoever waits for the journal, which has it."""
+        if self._accepted is not None:
+            self._accepted.set()
+
+    def tell_end(self) -> None:
         """Tell whoever waits for the end, which is there."""
         callbacks, self._callbacks = self._callbacks, None
         if self._gate is not None:
             self._gate.release()
-        if isinstance(self._accepted, threading.Event):
-            self._accepted.set()
+        self.tell_accepted()
         for callback in callbacks or ():
             try:
                 callback(self)
             except Exception:
                 # Somebody else's code must not keep the sends that end beside this one from being told.
                 log.exception("a callback of %r failed", self)
-
-
-def settle_all(receipts: Iterable[Receipt], settlement: Settlement) -> None:
-    """End all of these in the same way, but for those that have ended."""
-    waited_for: list[Receipt] = []
-    with _lock:
-        for receipt in receipts:
-            if receipt.settlement is None:
-                receipt.stage, receipt.settlement = Stage.SETTLED, settlement
-                if receipt._gate or receipt._callbacks or receipt._accepted:
-                    waited_for.append(receipt)
-    for receipt in waited_for:
-        receipt._tell()

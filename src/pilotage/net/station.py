@@ -549,7 +549,7 @@ class Station(multiprocessing.Process):
     def _send_from_parent(self, how: str, arguments: dict[str, Any]) -> Receipt:
         if self._control is None:
             raise Closed(f"station {self.id} wasn't started: call start() before sending")
-        receipt = Receipt(
+        receipt = Receipt.alone(
             arguments["msg"] or Message(to=arguments["to"], sender=self.id, key=arguments["key"] or "")
         )
         future = self._control.ask(how, **arguments)

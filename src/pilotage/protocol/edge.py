@@ -170,10 +170,10 @@ class Edge:
         return Pending(
             envelope.path,
             key,
-            envelope.raw,
+            [envelope.raw],
             0,
             handle,
-            name=str(message.id),
+            [str(message.id)],
             ordered=wanted,
             durable=wanted and key == "DATA",
             tries=min(max(1, message.ttl), MAX_TRIES),

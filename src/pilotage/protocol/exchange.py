@@ -239,7 +239,7 @@ class Exchange:
             self._out.note(Level.WARNING, text)
 
     def _send(self, requests: Sequence[Pending]) -> None:
-        self.sent += len(requests)
+        self.sent += sum([len(request.bodies) for request in requests])
         refusal = self.admission.refusal
         if refusal:
             turned = [request for request in requests if not request.durable]

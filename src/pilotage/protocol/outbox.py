@@ -21,7 +21,6 @@ from pilotage.protocol.records import (
     Marks,
     Parcel,
     Verdict,
-    in_ranges,
 )
 from pilotage.protocol.sends import (
     FOREVER,
@@ -70,7 +69,7 @@ class Outbox:
         self._agenda: list[tuple[float, int, int]] = []
 
     def __len__(self) -> int:
-        return sum(len(flow.open) for flow in self._by_number.values())
+        return sum(len(pending.bodies) for flow in self._by_number.values() for pending in flow.open)
 
     def unsettled(self) -> Iterator[Pending]:
         """Iterate over the sends that have been transmitted, or tried, and have not ended."""
@@ -95,17 +94,17 @@ class Outbox:
             ):
                 flow, room = self._flow_of(pending), 0
                 if flow is None:
-                    text = f"{pending.name}: {len(pending.path)} names on its way; {MAX_HOPS} are the most"
-                    ended.append((pending.handle, refused(Reason.INVALID, text)))
+                    text = f"{len(pending.path)} names on its way; {MAX_HOPS} are the most"
+                    ended += _refusals(pending, Reason.INVALID, text)
                     continue
                 touched[flow.number] = flow
-            if room <= 0 and (room := self._room(flow, now)) <= 0:
-                text = (
-                    f"{pending.name}: {-room} messages to {flow.path[-1]} with key {flow.verb} wait already"
-                )
-                ended.append((pending.handle, refused(Reason.QUEUE_FULL, text)))
-                continue
-            room -= 1
+            count = len(pending.bodies)
+            if room < count and (room := self._room(flow, now)) < count:
+                text = f"{self.rules.max_waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
+                ended += _refusals(pending.cut(room) if room else pending, Reason.QUEUE_FULL, text)
+                if not room:
+                    continue
+            room -= len(pending.bodies)
             self._take(flow, pending, now)
         for flow in touched.values():
             self._let_through(flow, now)
@@ -120,13 +119,13 @@ class Outbox:
         return self._begin(key) if len(pending.path) <= MAX_HOPS else None
 
     def _room(self, flow: OutFlow, now: float) -> int:
-        """Tell for how many more sends a flow has room; else, negative, how many wait in it."""
+        """Tell for how many more messages a flow has room."""
         most = self.rules.max_waiting
         waiting = flow.next_seq - 1 - flow.sent
-        if waiting >= most:
+        if waiting + MAX_RUN > most:
             self._let_through(flow, now)
             waiting = flow.count_waiting()
-        return most - waiting if waiting < most else -waiting
+        return max(0, most - waiting)
 
     def restore(self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float) -> None:
         """Go on with what earlier lives have kept, in the order in which they had sent it.
@@ -152,10 +151,10 @@ class Outbox:
             pending = Pending(
                 one.path,
                 one.verb,
-                one.body,
+                [one.body],
                 Attached(one.frames) if one.frames else 0,
                 handle_for(one),
-                one.name,
+                [one.name],
                 bool(one.marks & Marks.ORDERED),
                 durable=bool(one.marks & Marks.DURABLE),
                 tries=FOREVER,
@@ -167,7 +166,7 @@ class Outbox:
             )
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
-            flow.open[seq] = pending
+            flow.open.append(pending)
             flow.next_seq = seq + 1
         for key, flow in ours.items():
             if self._flows[key] is not flow:
@@ -178,10 +177,9 @@ class Outbox:
     def persisted(self, places: Iterable[Place]) -> list[Any]:
         """Learn what the journal has safe; give the handles of those that are still open."""
         accepted: list[Any] = []
-        for boot, number, seq in places:
+        for (boot, number), first, end in _spans(places):
             flow = self._by_number.get((boot, number))
-            pending = flow.open.get(seq) if flow is not None else None
-            if pending is not None:
+            for pending in flow.part(first, end) if flow is not None else ():
                 pending.safe = True
                 accepted.append(pending.handle)
         return accepted
@@ -192,19 +190,18 @@ class Outbox:
         if flow is None:
             return []
         ended: Settled = []
-        heard: list[Pending] = []
         if ack.life:
             flow.asked_at = FOREVER
             self._meet_life(flow, ack, now, ended)
-            heard = self._mark_received(flow, ack, now)
         for verdict in ack.verdicts:
-            pending = flow.open.get(verdict.seq)
+            pending = flow.find(verdict.seq)
             # A station on the way may refuse a late copy of what the recipient has long received.
             if pending is not None and (ack.life or not pending.received):
-                self._end(flow, verdict.seq, _settlement(verdict, pending, ack.life), ended)
+                (pending,) = flow.part(verdict.seq, verdict.seq + 1)
+                self._end(flow, pending, _verdict_of(verdict, pending, ack.life), ended)
         if ack.life:
             self._end_settled(flow, ack, ended)
-        self.received += [pending.handle for pending in heard if pending.seq in flow.open]
+            self._mark_received(flow, ack, now)
         self._advance(flow, now)
         if ack.life and ack.received_beyond and ack.received < flow.floor - 1:
             self._probe(flow)
@@ -241,12 +238,12 @@ class Outbox:
         """
         ended: Settled = []
         for flow in self._by_number.values():
-            for seq, pending in list(flow.open.items()):
+            for pending in flow.open:
                 if durable_too or not pending.durable:
                     kept = "; its journal keeps it, and it is sent when we are back" if pending.safe else ""
                     ended.append((pending.handle, refused(reason, text + kept)))
-                    del flow.open[seq]
-            flow.floor = next(iter(flow.open), flow.next_seq)
+            flow.open = [] if durable_too else [pending for pending in flow.open if pending.durable]
+            flow.floor = flow.open[0].seq if flow.open else flow.next_seq
         return ended
 
     # Flows
@@ -276,7 +273,7 @@ class Outbox:
                 return
 
     def _take(self, flow: OutFlow, pending: Pending, now: float) -> None:
-        """Give a send its place; it is transmitted when the window lets it through."""
+        """Give messages their places; they are transmitted when the window lets them through."""
         marks = Marks.ORDERED if pending.ordered else 0
         if pending.is_json:
             marks |= Marks.JSON
@@ -288,19 +285,19 @@ class Outbox:
         pending.marks = marks
         pending.wait = self.rules.repeat_interval_s
         pending.seq = seq = flow.next_seq
-        flow.next_seq = seq + 1
-        flow.open[seq] = pending
+        flow.next_seq = seq + len(pending.bodies)
+        flow.open.append(pending)
         if pending.deadline_s is not None:
             self._give_until(flow, pending, now + pending.deadline_s)
         if flow.after is not None and flow.waits and not pending.durable:
             self._give_until(flow, pending, now + self.rules.patience_s)
         if pending.kept:
-            self.unkept.append(kept_from(pending, flow))
+            self.unkept += kept_from(pending, flow)
 
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
         """Have a send expire at a time, wherever it is by then."""
         pending.deadline = min(pending.deadline, deadline)
-        heappush(flow.deadlines, (deadline, pending.seq))
+        heappush(flow.deadlines, (deadline, pending.seq, pending.end))
         if deadline < flow.due:
             self._set_due(flow, deadline)
 
@@ -311,7 +308,7 @@ class Outbox:
         if last < first or flow.waits:
             return
         flow.sent = last
-        going = [pending for seq in range(first, last + 1) if (pending := flow.open.get(seq)) is not None]
+        going = flow.part(first, last + 1)
         for pending in going:
             pending.since = now
             pending.due = now + pending.wait
@@ -333,14 +330,14 @@ class Outbox:
                 flow.floor,
                 flow.verb,
                 first.marks,
-                [pending.body for pending in run],
+                first.bodies if len(run) == 1 else [body for pending in run for body in pending.bodies],
                 first.frames,
             )
             if not self._emit(parcel):
                 return
             flow.told = flow.floor
             if first.asked:
-                self.resent += len(run)
+                self.resent += len(parcel.bodies)
             due = now + self._wait(first)
             for pending in run:
                 pending.asked += 1
@@ -375,16 +372,17 @@ class Outbox:
     def _end_late(self, flow: OutFlow, now: float, ended: Settled) -> None:
         """End what is past its deadline, wherever it waits."""
         while flow.deadlines and flow.deadlines[0][0] <= now:
-            pending = flow.open.get(heappop(flow.deadlines)[1])
-            if pending is not None and pending.deadline <= now:
-                self._end(flow, pending.seq, expired(_lateness(flow, pending)), ended)
+            _, first, end = heappop(flow.deadlines)
+            for pending in flow.part(first, end):
+                if pending.deadline <= now:
+                    self._expire(flow, pending, _lateness(flow), ended)
 
     def _wait_on(self, flow: OutFlow, pending: Pending, now: float, ended: Settled) -> None:
         """Wait for a link, or expire: it is due, and couldn't be transmitted again."""
         if pending.asked < pending.tries and (pending.durable or now - pending.since < self.rules.patience_s):
             pending.due = now + self.rules.repeat_interval_s
         else:
-            self._end(flow, pending.seq, _expiry(flow, pending, self.rules), ended)
+            self._expire(flow, pending, _silence(flow, pending, self.rules), ended)
 
     def _question(self, flow: OutFlow, sends: list[Pending], now: float, ended: Settled) -> bool:
         """Tell whether to ask about received messages; end them if their recipient was silent for too long."""
@@ -395,8 +393,7 @@ class Outbox:
         asks = False
         for pending in sends:
             if is_silent and not pending.durable:
-                text = f"{pending.name}: {flow.path[-1]} received it and has not been heard of since"
-                self._end(flow, pending.seq, refused(Reason.INTERRUPTED, text), ended)
+                self._interrupt(flow, pending, "received it and has not been heard of since", ended)
                 continue
             pending.wait = min(pending.wait * 2, self.rules.longest_wait_s)
             pending.due = now + pending.wait
@@ -414,58 +411,50 @@ class Outbox:
                 if pending.durable:
                     pending.received = False
                 else:
-                    text = f"{pending.name}: {flow.path[-1]} ended before it had handled it"
-                    self._end(flow, pending.seq, refused(Reason.INTERRUPTED, text), ended)
+                    self._interrupt(flow, pending, "ended before it had handled it", ended)
             self._transmit(flow, [pending for pending in doubtful if pending.durable], now)
         flow.life = ack.life
 
-    def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> list[Pending]:
+    def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> None:
         """Note what has arrived there and isn't over yet, by what this acknowledgement says."""
-        places: list[int] = list(
-            range(max(flow.floor, flow.heard + 1, ack.settled + 1), min(ack.received, flow.sent) + 1)
-        )
-        if ack.received_beyond:
-            places += [
-                pending.seq
-                for pending in flow.under_way()
-                if pending.seq > ack.received and in_ranges(ack.received_beyond, pending.seq)
-            ]
+        fresh = max(flow.floor, flow.heard + 1, ack.settled + 1)
         flow.heard = max(flow.heard, ack.received)
-        heard = [
-            pending for seq in places if (pending := flow.open.get(seq)) is not None and not pending.received
-        ]
-        for pending in heard:
-            pending.received = True
-            pending.wait = self.rules.repeat_interval_s
-            pending.due = now + pending.wait
-        return heard
+        for first, last in ((fresh, ack.received), *_pairs(ack.received_beyond)):
+            for pending in flow.part(first, min(last, flow.sent) + 1):
+                if not pending.received:
+                    pending.received = True
+                    pending.wait = self.rules.repeat_interval_s
+                    pending.due = now + pending.wait
+                    self.received.append(pending.handle)
 
     def _end_settled(self, flow: OutFlow, ack: Ack, ended: Settled) -> None:
         """End what is delivered, by what an acknowledgement says."""
-        take = flow.open.pop
-        for seq in self._settled_places(flow, ack):
-            pending = take(seq, None)
-            if pending is not None:
-                ended.append((pending.handle, DELIVERED))
-                if pending.kept:
-                    self.over.append((flow.boot, flow.number, seq))
+        for first, last in ((flow.floor, ack.settled), *_pairs(ack.settled_beyond)):
+            for pending in flow.take(first, min(last, flow.sent) + 1):
+                self._tell_end(flow, pending, [(pending.handle, DELIVERED)], ended)
 
-    def _settled_places(self, flow: OutFlow, ack: Ack) -> Iterable[int]:
-        if not ack.settled_beyond:
-            return range(flow.floor, min(ack.settled, flow.sent) + 1)
-        places = [pending.seq for pending in flow.under_way()]
-        return [seq for seq in places if seq <= ack.settled or in_ranges(ack.settled_beyond, seq)]
+    def _end(self, flow: OutFlow, pending: Pending, settlement: Settlement, ended: Settled) -> None:
+        flow.take(pending.seq, pending.end)
+        self._tell_end(flow, pending, [(pending.handle, settlement)], ended)
 
-    def _end(self, flow: OutFlow, seq: int, settlement: Settlement, ended: Settled) -> None:
-        pending = flow.open.pop(seq, None)
-        if pending is not None:
-            ended.append((pending.handle, settlement))
-            if pending.kept:
-                self.over.append((flow.boot, flow.number, seq))
+    def _expire(self, flow: OutFlow, pending: Pending, text: str, ended: Settled) -> None:
+        flow.take(pending.seq, pending.end)
+        self._tell_end(flow, pending, pending.ends(lambda name: expired(f"{name}: {text}")), ended)
+
+    def _interrupt(self, flow: OutFlow, pending: Pending, what: str, ended: Settled) -> None:
+        flow.take(pending.seq, pending.end)
+        text = f"{flow.path[-1]} {what}"
+        self._tell_end(flow, pending, _refusals(pending, Reason.INTERRUPTED, text), ended)
+
+    def _tell_end(self, flow: OutFlow, pending: Pending, ends: Settled, ended: Settled) -> None:
+        """Pass on how messages have ended, to the journal as well if it has them."""
+        ended += ends
+        if pending.kept:
+            self.over += [(flow.boot, flow.number, seq) for seq in range(pending.seq, pending.end)]
 
     def _advance(self, flow: OutFlow, now: float) -> None:
         """Raise the floor over what has ended, and let through what waits: here, or behind this flow."""
-        flow.floor = next(iter(flow.open), flow.next_seq)
+        flow.floor = flow.open[0].seq if flow.open else flow.next_seq
         self._let_through(flow, now)
         if flow.open or flow.waits:
             return
@@ -502,7 +491,7 @@ class Outbox:
             flow.told = flow.floor
 
     def _schedule(self, flow: OutFlow) -> None:
-        while flow.deadlines and flow.deadlines[0][1] not in flow.open:
+        while flow.deadlines and not flow.holds(*flow.deadlines[0][1:]):
             heappop(flow.deadlines)
         late = flow.deadlines[0][0] if flow.deadlines else FOREVER
         self._set_due(flow, min(late, *(pending.due for pending in flow.under_way()), FOREVER))
@@ -513,49 +502,75 @@ class Outbox:
             heappush(self._agenda, (due, flow.boot, flow.number))
 
 
-def _lateness(flow: OutFlow, pending: Pending) -> str:
+def _lateness(flow: OutFlow) -> str:
     if flow.waits:
-        return f"{pending.name}: what an earlier life sent to {flow.path[-1]} with key {flow.verb} isn't over yet"
-    return f"{pending.name}: its deadline passed, and nothing had confirmed it"
+        return f"what an earlier life sent to {flow.path[-1]} with key {flow.verb} isn't over yet"
+    return "its deadline passed, and nothing had confirmed it"
 
 
 def _runs(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
-    """Cut what may be transmitted into runs: messages that follow each other and may share a parcel."""
+    """Put what may be transmitted into runs: messages that follow each other and may share a parcel."""
     run: list[Pending] = []
-    size = place = marks = asked = 0
+    size = count = place = marks = asked = 0
     for pending in sends:
         if pending.asked >= pending.tries or pending.deadline <= now:
             continue
-        size += len(pending.body)
+        size += pending.size
+        count += len(pending.bodies)
         if (
             pending.seq == place
             and pending.marks == marks
             and pending.asked == asked
             and size <= MAX_RUN_BYTES
-            and len(run) < MAX_RUN
+            and count <= MAX_RUN
             and not pending.frames
         ):
             run.append(pending)
-            place += 1
+            place = pending.end
             continue
         if run:
             yield run
-        run, size, asked = [pending], len(pending.body), pending.asked
-        place, marks = (pending.seq + 1, pending.marks) if not pending.frames else (0, 0)
+        run, size, count, asked = [pending], pending.size, len(pending.bodies), pending.asked
+        place, marks = (pending.end, pending.marks) if not pending.frames else (0, 0)
     if run:
         yield run
 
 
-def _settlement(verdict: Verdict, pending: Pending, life: int) -> Settlement:
+def _pairs(ranges: list[int]) -> Iterable[tuple[int, int]]:
+    """Give [first, last, first, last, …] two by two."""
+    return zip(ranges[::2], ranges[1::2], strict=False)
+
+
+def _spans(places: Iterable[Place]) -> Iterator[tuple[tuple[int, int], int, int]]:
+    """Fold places that follow each other: their flow, the first of them, and what comes behind the last."""
+    flow, first, end = (0, 0), 0, 0
+    for boot, number, seq in places:
+        if flow == (boot, number) and seq == end:
+            end += 1
+            continue
+        if end > first:
+            yield flow, first, end
+        flow, first, end = (boot, number), seq, seq + 1
+    if end > first:
+        yield flow, first, end
+
+
+def _refusals(pending: Pending, reason: Reason, text: str) -> Settled:
+    return pending.ends(lambda name: refused(reason, f"{name}: {text}"))
+
+
+def _verdict_of(verdict: Verdict, pending: Pending, life: int) -> Settlement:
     if not life and pending.asked > 1:
         # What a station says of the last copy says nothing of the earlier ones, which may have got through.
-        text = f"{pending.name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
-        return expired(text)
+        name = pending.names[0]
+        return expired(
+            f"{name}: sent {pending.asked} times, and nothing confirmed it; at last {verdict.text}"
+        )
     return Settlement(verdict.outcome, verdict.reason, verdict.text, verdict.answer or None)
 
 
-def _expiry(flow: OutFlow, pending: Pending, rules: DeliveryRules) -> Settlement:
+def _silence(flow: OutFlow, pending: Pending, rules: DeliveryRules) -> str:
     if not pending.asked:
-        return expired(f"{pending.name}: no link towards {flow.path[0]} for {rules.patience_s:g} s")
+        return f"no link towards {flow.path[0]} for {rules.patience_s:g} s"
     times = "once" if pending.asked == 1 else f"{pending.asked} times"
-    return expired(f"{pending.name}: sent {times} to {'/'.join(flow.path)}, and nothing confirmed it")
+    return f"sent {times} to {'/'.join(flow.path)}, and nothing confirmed it"

@@ -1,14 +1,18 @@
 """What a send is, while it is open: as it is under way, as it is kept, and the flow that it belongs to.
 
-Law of this room: nothing here decides; the outbox does. What there is one of for each message is no concern of the
-garbage collector's, which would look at all of them again and again; none of it refers to itself.
+Messages of one flow that were sent in a row are one thing here, as they are on the wire, until something parts them.
+Law of this room: nothing here decides; the outbox does. What there are many of is no concern of the garbage
+collector's, which would look at all of them again and again; none of it refers to itself.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,6 +31,8 @@ Settled = list[tuple[Any, Settlement]]
 Place = tuple[int, int, int]
 """Which message it is: the originator's life, its number for the flow, the place in it."""
 
+_seq_of = attrgetter("seq")
+
 FlowKey = tuple[tuple[str, ...], str, bool]
 """What the messages of a flow have in common: their path, their key, and whether they are ordered."""
 
@@ -41,7 +47,7 @@ class DeliveryRules:
         patience_s: how long a message that isn't durable waits for a link to exist at all, and for a word of a
             recipient that had received it.
         window: open places in a flow.
-        max_waiting: sends of one flow that may wait for the window.
+        max_waiting: messages of one flow that may wait for the window.
         max_flows: (recipient, key) pairs remembered; beyond it the longest unused empty one is forgotten.
     """
 
@@ -54,38 +60,38 @@ class DeliveryRules:
 
 
 class Pending(msgspec.Struct, gc=False):
-    """A send that has not ended: what was asked for, and behind it how far it has come.
+    """Messages that were sent in a row and have not ended: what was asked for, and behind it how far they have come.
 
     Attributes:
         path: names to reach, the recipient last.
-        verb: the message's key.
-        body: its encoded body.
-        frames: raw frames of its arrays, 0 for none.
-        handle: whatever the settlement is to be given to.
-        name: the message's id, for texts about it.
-        ordered: resend it until received, in the order of its flow (`repeat=True`).
-        durable: resend it until settled.
+        verb: the messages' key.
+        bodies: their encoded bodies, at most `MAX_RUN` of them.
+        frames: raw frames of its arrays, 0 for none; a message that has some is sent by itself.
+        handle: whatever the settlement is to be given to; of several messages, slices of it stand for some of them.
+        names: the messages' ids, for texts about them.
+        ordered: resend them until received, in the order of their flow (`repeat=True`).
+        durable: resend them until settled.
         tries: transmissions at most.
         is_json: the body is an original JSON envelope.
-        kept: put it into the journal, so that it outlives this process.
-        deadline_s: seconds after which a durable message is given up; None for never.
-        seq: its place in its flow.
+        kept: put them into the journal, so that they outlive this process.
+        deadline_s: seconds after which durable messages are given up; None for never.
+        seq: the place of the first one in its flow.
         marks: see `Marks`.
         wait: seconds until the next transmission.
-        deadline: when it is given up.
-        due: when it is looked at.
-        since: when the window let it through.
-        asked: how often it was transmitted.
-        received: its recipient has it.
-        safe: the journal has it.
+        deadline: when they are given up.
+        due: when they are looked at.
+        since: when the window let them through.
+        asked: how often they were transmitted.
+        received: their recipient has them.
+        safe: the journal has them.
     """
 
     path: tuple[str, ...]
     verb: str
-    body: bytes
+    bodies: list[bytes]
     frames: Attached | int
     handle: Any
-    name: str = ""
+    names: list[str]
     ordered: bool = True
     durable: bool = False
     tries: float = 2
@@ -101,6 +107,30 @@ class Pending(msgspec.Struct, gc=False):
     asked: int = 0
     received: bool = False
     safe: bool = False
+
+    @property
+    def end(self) -> int:
+        """The place behind the last one."""
+        return self.seq + len(self.bodies)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all bodies."""
+        return sum(map(len, self.bodies))
+
+    def cut(self, at: int) -> Pending:
+        """Give what lies behind so many messages as a send of its own; the others stay."""
+        rest = copy(self)
+        rest.seq = self.seq + at
+        rest.bodies, rest.names, rest.handle = self.bodies[at:], self.names[at:], self.handle[at:]
+        self.bodies, self.names, self.handle = self.bodies[:at], self.names[:at], self.handle[:at]
+        return rest
+
+    def ends(self, end_of: Callable[[str], Settlement]) -> Settled:
+        """Give each message an end that names it."""
+        if len(self.names) == 1:
+            return [(self.handle, end_of(self.names[0]))]
+        return [(self.handle[at : at + 1], end_of(name)) for at, name in enumerate(self.names)]
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -138,8 +168,9 @@ class OutFlow:
         floor: the lowest place that is open; what is below is over.
         told: the highest floor that went out.
         sent: the highest place that the window has let through.
-        deadlines: a heap of the deadlines that some of its sends have, each with a place.
+        deadlines: a heap of the deadlines that some of its sends have, each with its first place and the one behind.
         after: the flow of an earlier life that must be over before anything of this one goes.
+        open: its sends, in the order of their places.
     """
 
     boot: int
@@ -155,18 +186,49 @@ class OutFlow:
     heard: int = 0
     due: float = FOREVER
     asked_at: float = FOREVER
-    deadlines: list[tuple[float, int]] = field(default_factory=list)
+    deadlines: list[tuple[float, int, int]] = field(default_factory=list)
     after: OutFlow | None = None
     then: list[OutFlow] = field(default_factory=list)
-    open: dict[int, Pending] = field(default_factory=dict)
+    open: list[Pending] = field(default_factory=list)
 
     def under_way(self) -> Iterator[Pending]:
         """Iterate over the open sends that the window has let through, oldest first."""
-        return takewhile(lambda pending: pending.seq <= self.sent, self.open.values())
+        return takewhile(lambda pending: pending.seq <= self.sent, self.open)
 
     def count_waiting(self) -> int:
-        """Count the open sends that wait for the window."""
-        return len(self.open) - sum(1 for _ in self.under_way())
+        """Count the open messages that wait for the window."""
+        return sum(len(pending.bodies) for pending in self.open if pending.seq > self.sent)
+
+    def find(self, place: int) -> Pending | None:
+        """Give the open send that has a message at a place."""
+        at = bisect_right(self.open, place, key=_seq_of) - 1
+        return self.open[at] if at >= 0 and place < self.open[at].end else None
+
+    def holds(self, first: int, end: int) -> bool:
+        """Tell whether something is open from one place to before another."""
+        at = bisect_left(self.open, end, key=_seq_of) - 1
+        return at >= 0 and self.open[at].end > first
+
+    def part(self, first: int, end: int) -> list[Pending]:
+        """Give the open sends from one place to before another; what reaches over these is cut there."""
+        return self.open[self._cut_at(first) : self._cut_at(end)] if first < end else []
+
+    def take(self, first: int, end: int) -> list[Pending]:
+        """Give the open sends from one place to before another, which are open no more."""
+        if first >= end:
+            return []
+        begin, behind = self._cut_at(first), self._cut_at(end)
+        taken = self.open[begin:behind]
+        del self.open[begin:behind]
+        return taken
+
+    def _cut_at(self, place: int) -> int:
+        """Have no send reach over a place; tell how many lie before it."""
+        at = bisect_left(self.open, place, key=_seq_of)
+        if at and self.open[at - 1].end > place:
+            before = self.open[at - 1]
+            self.open.insert(at, before.cut(place - before.seq))
+        return at
 
     @property
     def waits(self) -> bool:
@@ -179,10 +241,10 @@ class OutFlow:
         return self.path, self.verb, self.ordered
 
 
-def kept_from(pending: Pending, flow: OutFlow) -> Kept:
-    """Give a send as the journal keeps it."""
-    place = (flow.boot, flow.number, pending.seq)
+def kept_from(pending: Pending, flow: OutFlow) -> list[Kept]:
+    """Give messages as the journal keeps them."""
     frames = tuple(pending.frames.frames) if isinstance(pending.frames, Attached) else ()
-    return Kept(
-        place, flow.path, flow.verb, pending.name, pending.marks, pending.body, frames, pending.deadline
-    )
+    return [
+        Kept((flow.boot, flow.number, seq), flow.path, flow.verb, name, pending.marks, body, frames, pending.deadline)
+        for seq, (name, body) in enumerate(zip(pending.names, pending.bodies, strict=True), pending.seq)
+    ]

@@ -165,7 +165,7 @@ class Process:
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        request = Pending(path, verb, body, frames, sent, identity[1], ordered, durable, kept=durable)
+        request = Pending(path, verb, [body], frames, sent, [identity[1]], ordered, durable, kept=durable)
         self._requests.append(request)
         self._turn_soon()
         return sent

@@ -38,9 +38,10 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
-from pilotage.protocol.records import Frame
+from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
+from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 from pilotage.transport.workers import HELP_AFTER_S
 
@@ -62,8 +63,8 @@ and he is made to wait. Whoever else sends something is served at once, in his t
 MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
-GIVE_WAY_AT = 256
-"""How many sends may lie in the mailbox before whoever leaves them lets the loop run."""
+GIVE_WAY_AT = MAX_RUN
+"""How many sends, or messages of one, may lie in the mailbox before whoever leaves them lets the loop run."""
 GIVE_WAY_S = 0.0 if sys.platform == "win32" else 1e-5
 """For how long he does: merely letting go of the interpreter isn't enough, for he would have it again before the loop,
 woken on another core, could take it. Windows sleeps much longer than it is asked to."""
@@ -116,7 +117,7 @@ class Driver:
         self._wires = wires
         self._places = places
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
-        self._requests: deque[Pending] = deque()
+        self.mailbox = Mailbox()
         self._results: deque[Handled] = deque()
         self._persisted: deque[list[Place]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
@@ -140,12 +141,13 @@ class Driver:
 
     def send(self, request: Pending) -> None:
         """Leave a send in the mailbox."""
-        requests = self._requests
-        requests.append(request)
+        self.left(self.mailbox.leave(request))
+
+    def left(self, count: int) -> None:
+        """Have the mailbox emptied, in which so many sends lie now, or as many messages of the last one."""
         if not self._awake:
             self._wake()
-        count = len(requests)
-        if count and count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
+        if count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
             # Who sends without a pause keeps the interpreter to itself, 5 ms at a time: let the loop have it.
             time.sleep(GIVE_WAY_S)
 
@@ -205,6 +207,7 @@ class Driver:
             return
         self._turn()
         self._closed = True
+        self.mailbox.close()
         self._run(self.exchange.release(time.monotonic()))
         self._turn_over()
         if self._dialling is not None:
@@ -282,7 +285,7 @@ class Driver:
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
         results = _take_all(self._results) if self._results else ()
-        requests = _take_all(self._requests) if self._requests else ()
+        requests = self.mailbox.take() if self.mailbox else ()
         exchange = self.exchange
         unread = exchange.unread
         if arrivals or results or requests:
@@ -370,7 +373,7 @@ class Driver:
         now = time.monotonic()
         if results:
             # What the listens sent goes out together with what is said of their messages.
-            self._run(self.exchange.turn((), results, _take_all(self._requests), now))
+            self._run(self.exchange.turn((), results, self.mailbox.take(), now))
         if passed:
             self._run(self.exchange.pass_on(passed, now))
 

@@ -1,0 +1,75 @@
+"""The mailbox: what other threads leave for the loop to send.
+
+What is sent in a row to one recipient with one key lies in it as one send, for what costs is not the message but the
+step. Law of this room: what the loop has taken is not added to any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pilotage.protocol.records import MAX_RUN, MAX_RUN_BYTES
+from pilotage.protocol.sends import Pending
+
+
+class Mailbox:
+    """Sends in their order, until the loop takes them. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sends: list[Pending] = []
+        self._last: Pending | None = None
+        self._terms: object = None
+        self._size = 0
+        self._closed = False
+
+    def __bool__(self) -> bool:
+        return bool(self._sends)
+
+    def leave(self, send: Pending, terms: object = None) -> int:
+        """Leave a send, and tell how many lie here.
+
+        Args:
+            send: what to leave.
+            terms: what messages must have in common with it to go together with it; None for none.
+        """
+        with self._lock:
+            self._sends.append(send)
+            self._last = send if terms is not None and not self._closed else None
+            self._terms, self._size = terms, send.size
+            return len(self._sends)
+
+    def join(self, terms: object, body: bytes, name: str, message: Any) -> tuple[Any, int] | None:
+        """Add a message to what was left last, if it may go together with it.
+
+        Args:
+            terms: see `leave`.
+            body: its encoded body; it has no frames.
+            name: its id.
+            message: what the send's handle is given to `add`.
+
+        Returns:
+            The send's handle, and which of its messages this is; None where it must be left by itself.
+        """
+        with self._lock:
+            last = self._last
+            if last is None or self._terms != terms or len(last.bodies) >= MAX_RUN:
+                return None
+            self._size += len(body)
+            if self._size > MAX_RUN_BYTES:
+                return None
+            last.bodies.append(body)
+            last.names.append(name)
+            return last.handle, last.handle.add(message)
+
+    def take(self) -> list[Pending]:
+        """Take all that was left."""
+        with self._lock:
+            sends, self._sends, self._last = self._sends, [], None
+            return sends
+
+    def close(self) -> None:
+        """Have nothing added any more to what lies here, for nobody will take it."""
+        with self._lock:
+            self._last, self._closed = None, True
