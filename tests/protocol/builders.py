@@ -37,7 +37,13 @@ def parcel(seq: int, floor: int = 1, marks: int = Marks.ORDERED, **changes: Any)
 
 
 def request(handle: object = "handle", path: tuple[str, ...] = ("b",), **changes: Any) -> Pending:
-    fields = {"verb": "DATA", "bodies": [changes.pop("body", b"body")], "frames": 0, "names": [str(handle)], **changes}
+    fields = {
+        "verb": "DATA",
+        "bodies": [changes.pop("body", b"body")],
+        "frames": 0,
+        "names": [str(handle)],
+        **changes,
+    }
     return Pending(path, handle=handle, **fields)
 
 

@@ -100,7 +100,9 @@ class Outbox:
                 touched[flow.number] = flow
             count = len(pending.bodies)
             if room < count and (room := self._room(flow, now)) < count:
-                text = f"{self.rules.max_waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
+                text = (
+                    f"{self.rules.max_waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
+                )
                 ended += _refusals(pending.cut(room) if room else pending, Reason.QUEUE_FULL, text)
                 if not room:
                     continue

@@ -245,6 +245,15 @@ def kept_from(pending: Pending, flow: OutFlow) -> list[Kept]:
     """Give messages as the journal keeps them."""
     frames = tuple(pending.frames.frames) if isinstance(pending.frames, Attached) else ()
     return [
-        Kept((flow.boot, flow.number, seq), flow.path, flow.verb, name, pending.marks, body, frames, pending.deadline)
+        Kept(
+            (flow.boot, flow.number, seq),
+            flow.path,
+            flow.verb,
+            name,
+            pending.marks,
+            body,
+            frames,
+            pending.deadline,
+        )
         for seq, (name, body) in enumerate(zip(pending.names, pending.bodies, strict=True), pending.seq)
     ]

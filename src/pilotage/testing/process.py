@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 from msgspec.structs import replace
@@ -165,10 +166,21 @@ class Process:
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        request = Pending(path, verb, [body], frames, sent, [identity[1]], ordered, durable, kept=durable)
-        self._requests.append(request)
+        self._leave(
+            Pending(path, verb, [body], frames, [sent], [identity[1]], ordered, durable, kept=durable)
+        )
         self._turn_soon()
         return sent
+
+    def _leave(self, send: Pending) -> None:
+        """Leave a send for the next turn; with the last one, if it is of the same flow."""
+        last = self._requests[-1] if self._requests else None
+        if last is None or (last.path, last.verb, last.ordered) != (send.path, send.verb, send.ordered):
+            self._requests.append(send)
+            return
+        last.bodies += send.bodies
+        last.names += send.names
+        last.handle += send.handle
 
     # Its disk
 
@@ -180,9 +192,9 @@ class Process:
             self._say(f"finds {len(left)} messages in its journal")
             self._run(self.exchange.restore(left, self._resume, self._now))
 
-    def _resume(self, kept: Kept) -> Resumed:
+    def _resume(self, kept: Kept) -> list[Resumed]:
         identity = _identity(decode_body(kept.verb, kept.body, kept.frames))
-        return Resumed(self._around.recorder.find(identity))
+        return [Resumed(self._around.recorder.find(identity))]
 
     def _in_time(self, kept: Kept, shift_s: float) -> Kept:
         return replace(kept, deadline=kept.deadline + shift_s)
@@ -194,7 +206,7 @@ class Process:
             case Drop(places):
                 self._when_synced(self._dropped, places)
             case Accepted(handles):
-                for sent in handles:
+                for sent in chain(*handles):
                     sent.accepted = True
 
     def _keep(self, sends: list[Kept]) -> None:
@@ -298,7 +310,7 @@ class Process:
                 case Settle(ended):
                     self._settle(ended)
                 case Progress(received):
-                    for sent in received:
+                    for sent in chain(*received):
                         sent.received += 1
                 case Keep() | Drop() | Accepted():
                     self._tell_disk(instruction)
@@ -308,10 +320,11 @@ class Process:
                     self._say(f"is told {instruction}")
         self._rest()
 
-    def _settle(self, ended: list[tuple[Sent | Resumed, Settlement]]) -> None:
-        for sent, settlement in ended:
-            sent.ends.append(settlement)
-            self._say(f"{sent} ends: {settlement}")
+    def _settle(self, ended: list[tuple[list[Sent | Resumed], Settlement]]) -> None:
+        for sends, settlement in ended:
+            for sent in sends:
+                sent.ends.append(settlement)
+                self._say(f"{sent} ends: {settlement}")
 
     def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
         for link, frames in batch:
