@@ -19,7 +19,7 @@ from pilotage.net.files import read_file, write_file
 from pilotage.net.jail import inside
 from pilotage.net.stimuli import stimulus_files
 from pilotage.protocol.arrays import decode_array, is_array_document
-from pilotage.protocol.bodies import decode_body, decode_value, read_value
+from pilotage.protocol.bodies import decode_body, decode_value, read_content
 from pilotage.protocol.container import decompress
 from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.errors import (
@@ -57,7 +57,7 @@ def read_body(data: bytes) -> None:
     with suppress(PeerError):
         decode_body("K", body, frames)
     with suppress(PeerError):
-        read_value(body, frames)
+        read_content(body, frames)
 
 
 def read_original(data: bytes) -> None:

@@ -7,7 +7,7 @@ Laws of this room: whatever a listen does, its message ends once (law 4); urgent
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 
 from pilotage.net.listens import (
@@ -28,7 +28,7 @@ from pilotage.net.listens import (
 )
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.authority import belongs_to
-from pilotage.protocol.bodies import decode_body, read_value
+from pilotage.protocol.bodies import decode_body, read_content
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.inbox import Handled, Token
 from pilotage.protocol.instructions import HandOver
@@ -100,10 +100,7 @@ class Dispatch:
         for parcel in messages.parcels:
             listen = self._listens.get(parcel.verb)
             if listen is not None and runs_on_loop(listen):
-                ends = _Ends(parcel)
-                for end in self._listen_to(parcel):
-                    ends.add(end)
-                results += ends.take()
+                results += self._listen_to(parcel).take()
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
                 jobs.append(((parcel.boot, parcel.flow), parcel))
@@ -152,15 +149,8 @@ class Dispatch:
         if listen is not None and wants_many(listen):
             self._listen_to_many(listen, parcels)
             return
-        tell_at = time.monotonic() + TOLD_AFTER_S
         for parcel in parcels:
-            ends = _Ends(parcel)
-            for end in self._listen_to(parcel):
-                ends.add(end)
-                if (now := time.monotonic()) > tell_at:
-                    tell_at = now + TOLD_AFTER_S
-                    self._finished(ends.take())
-            self._finished(ends.take())
+            self._finished(self._listen_to(parcel, self._finished).take())
 
     def _listen_to_many(self, listen: Listen, parcels: list[Parcel]) -> None:
         """Give a listen all these messages; what can't be read is refused by itself."""
@@ -192,11 +182,11 @@ class Dispatch:
     def _given_of_many(self, parcel: Parcel, at: int) -> tuple[object, Origin]:
         """Give one of many messages with its origin: a value needs no message made around it."""
         if self._gives_values and not self._notes.tells_all and not parcel.marks & Marks.JSON:
-            read = read_value(parcel.bodies[at], parcel.frames)
-            if read is not None:
-                return read[0], Origin(
-                    parcel.boot, parcel.flow, parcel.seq + at, read[1], tuple(parcel.trail)
-                )
+            content = read_content(parcel.bodies[at], parcel.frames)
+            stamp = content.timestamp
+            if not content.extra and isinstance(stamp, str | None):
+                origin = Origin(parcel.boot, parcel.flow, parcel.seq + at, stamp, tuple(parcel.trail))
+                return content.value, origin
         message = self._message(parcel, at)
         if self._notes.tells_all:
             self._notes.passing("RECEIVED", message)
@@ -205,20 +195,42 @@ class Dispatch:
     def _given(self, message: Message) -> object:
         return _value_with_headers(message) if self._gives_values else message
 
-    def _listen_to(self, parcel: Parcel) -> Iterator[End | None]:
-        """Call the listen for each message of a parcel; give its end, or None where that comes later."""
-        call = self._way_to_call(parcel)
+    def _listen_to(self, parcel: Parcel, tell: Callable[[list[Handled]], None] | None = None) -> _Ends:
+        """Call the listen for each message of a parcel; give the ends that were not told yet.
+
+        Args:
+            parcel: what has come.
+            tell: is told now and then how messages have ended so far; None for never.
+        """
+        call, ends = self._way_to_call(parcel), _Ends(parcel)
+        tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(len(parcel.bodies)):
-            yield self._end_of(call, parcel, at)
+            ends.add(self._end_of(call, parcel, at))
+            if tell is not None and (now := time.monotonic()) > tell_at:
+                tell_at = now + TOLD_AFTER_S
+                tell(ends.take())
+        return ends
 
     def _way_to_call(self, parcel: Parcel) -> Callable[[int], object]:
         """Choose how the listen is called, which is the same for all messages of a parcel."""
         listen = self._listens.get(parcel.verb)
-        if listen is None or not self._gives_values or self._notes.tells_all:
+        if (
+            listen is None
+            or not self._gives_values
+            or self._notes.tells_all
+            or parcel.marks & Marks.JSON
+            or wants_many(listen)
+            or wants_origin(listen)
+        ):
             return lambda at: self.call(self._message(parcel, at), parcel, at)
-        if wants_many(listen) or wants_origin(listen):
-            return lambda at: self.call(self._message(parcel, at), parcel, at)
-        return lambda at: listen(self._value(parcel, at))
+        bodies, frames = parcel.bodies, parcel.frames
+
+        def call(at: int) -> object:
+            """Give the listen the value alone: usually it needs no message made around it."""
+            content = read_content(bodies[at], frames)
+            return listen(self._given(self._message(parcel, at)) if content.extra else content.value)
+
+        return call
 
     def _end_of(self, call: Callable[[int], object], parcel: Parcel, at: int) -> End | None:
         try:
@@ -235,11 +247,6 @@ class Dispatch:
                 self._notes.listen_failed(self._name, parcel.verb, error)
             return failure(error), b""
         return None
-
-    def _value(self, parcel: Parcel, at: int) -> object:
-        """Give a message's value: it needs no message made around it, usually."""
-        read = None if parcel.marks & Marks.JSON else read_value(parcel.bodies[at], parcel.frames)
-        return read[0] if read is not None else self._given(self._message(parcel, at))
 
     def _message(self, parcel: Parcel, at: int) -> Message:
         if parcel.marks & Marks.JSON:

@@ -51,7 +51,6 @@ MAX_DTYPE_CHARS = 4096
 MAX_SPREAD = 2**62
 """Bytes that an array's shape may span, an empty one's too: numpy counts no further."""
 
-FIELD_COUNT = 8
 _FOUR_FIELDS = 0x94
 """What MessagePack begins an array of four parts with."""
 
@@ -59,6 +58,30 @@ _Description: TypeAlias = "tuple[np.dtype[Any], tuple[int, ...], int, Literal['C
 _ENVELOPE = frozenset(
     ("id", "sender", "to", "value", "timestamp", "ttl", "flags", "key", "blosc", "changed", "serialized")
 )
+
+
+class Content(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a message's body holds: the message but for its key.
+
+    Attributes:
+        name: its id.
+        sender: who has sent it.
+        to: its recipient, or the names on the way.
+        value: what it says.
+        timestamp: when it was made.
+        ttl: how often it may be transmitted.
+        flags: see `Flag`.
+        extra: all fields beside those above.
+    """
+
+    name: str
+    sender: str
+    to: Any
+    value: Any
+    timestamp: Any
+    ttl: int
+    flags: dict[Any, Any]
+    extra: dict[Any, Any]
 
 
 class _HasArrays(Exception):
@@ -71,6 +94,7 @@ def _stop_at_arrays(code: int, data: memoryview) -> object:
 
 _plain_encoder = msgspec.msgpack.Encoder()
 _plain_decoder = msgspec.msgpack.Decoder(ext_hook=_stop_at_arrays)
+_content_decoder = msgspec.msgpack.Decoder(Content, ext_hook=_stop_at_arrays)
 
 
 def encode_body(message: Message, *, hand_over: bool = False) -> tuple[bytes, Attached | int]:
@@ -191,51 +215,50 @@ def decode_body(verb: str, body: Frame, frames: Sequence[Frame] = ()) -> Message
         MalformedFrame: no such body.
         MalformedArray: an array whose description and bytes don't agree.
     """
-    name, sender, to, value, timestamp, ttl, flags, extra = _fields(body, frames)
-    if not isinstance(flags, dict) or not isinstance(extra, dict):
-        raise MalformedFrame("a message's flags and extra fields must be maps")
-    if not isinstance(name, str) or not isinstance(sender, str) or type(ttl) is not int:
-        raise MalformedFrame("a message's id and sender must be text, its ttl a whole number")
+    content = read_content(body, frames)
     message = Message.from_parts(
-        id=name, sender=sender, to=to, key=verb, value=value, timestamp=timestamp, ttl=ttl, flags=flags
+        id=content.name,
+        sender=content.sender,
+        to=content.to,
+        key=verb,
+        value=content.value,
+        timestamp=content.timestamp,
+        ttl=content.ttl,
+        flags=content.flags,
     )
-    return Message({**extra, **message.__dict__}) if extra else message
+    return Message({**content.extra, **message.__dict__}) if content.extra else message
 
 
-def read_value(body: Frame, frames: Sequence[Frame] = ()) -> tuple[Any, str | None] | None:
-    """Read a message's value and timestamp alone; None where it has further fields.
+def read_content(body: Frame, frames: Sequence[Frame] = ()) -> Content:
+    """Read what a message holds, without making the message; see `decode_body`.
 
     Raises:
         MalformedFrame: no such body.
         MalformedArray: an array whose description and bytes don't agree.
     """
-    _, _, _, value, stamp, _, _, extra = _fields(body, frames)
-    if type(extra) is not dict:  # perhaps an array, which has no truth
-        raise MalformedFrame("a message's extra fields must be a map")
-    return None if extra or not isinstance(stamp, str | None) else (value, stamp)
-
-
-def _fields(body: Frame, frames: Sequence[Frame]) -> list[Any]:
-    content = decode_value(body, frames)
-    if not isinstance(content, list) or len(content) != FIELD_COUNT:
-        raise MalformedFrame(f"a message's body needs {FIELD_COUNT} fields")
+    content: Content = _decode(_content_decoder, body, frames)
     return content
 
 
 def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
     """Read a value back; see `decode_body`."""
+    return _decode(_plain_decoder, body, frames)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], body: Frame, frames: Sequence[Frame]) -> Any:
+    """Read a body, which has arrays only seldom."""
     check_msgpack(body)
     if frames:
-        return _decode_with_arrays(body, frames)
+        return _decode_with_arrays(decoder.type, body, frames)
     try:
-        return _plain_decoder.decode(body)
+        return decoder.decode(body)
     except _HasArrays:
-        return _decode_with_arrays(body, frames)
+        return _decode_with_arrays(decoder.type, body, frames)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
 
-def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
+def _decode_with_arrays(kind: Any, body: Frame, frames: Sequence[Frame]) -> Any:
     inflation = Inflation()
 
     def hook(code: int, data: memoryview) -> object:
@@ -245,7 +268,7 @@ def _decode_with_arrays(body: Frame, frames: Sequence[Frame]) -> Any:
         return _scalar(array) if code == SCALAR else array
 
     try:
-        return msgspec.msgpack.Decoder(ext_hook=hook).decode(body)
+        return msgspec.msgpack.Decoder(kind, ext_hook=hook).decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedFrame(f"a message's body can't be read: {error}") from error
 
