@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 
-class MessageId(NamedTuple):
+class MessageId(msgspec.Struct, frozen=True, gc=False):
     """Which message carried an entry, unique over restarts of its sender.
 
     Args:
@@ -28,7 +28,7 @@ class MessageId(NamedTuple):
     seq: int
 
 
-class Stamp(NamedTuple):
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """When a message was made and when it came.
 
     Args:

@@ -28,12 +28,40 @@ _2_63, _2_64 = 2**63, 2**64
 _PLAIN = frozenset({str, bool, int, float})
 
 
+class Group:
+    """Entries that were submitted together, and how they have ended. For the store's thread alone.
+
+    Args:
+        count: How many.
+        done: Called once all have ended: for each, None or its error.
+    """
+
+    __slots__ = ("_done", "_ends", "_left")
+
+    def __init__(self, count: int, done: Callable[[list[StoreError | None]], object]) -> None:
+        self._ends: list[StoreError | None] = [None] * count
+        self._left = count
+        self._done = done
+
+    def stored(self, count: int) -> None:
+        """So many more of them are on the disk."""
+        self._left -= count
+        if not self._left:
+            self._done(self._ends)
+
+    def ended(self, at: int, error: StoreError | None) -> None:
+        """One of them has ended."""
+        self._ends[at] = error
+        self.stored(1)
+
+
 class Job(msgspec.Struct, gc=False):
     """One entry, packed.
 
     Args:
         entry: What was submitted.
-        done: Whom to tell.
+        group: With which others, which are told together.
+        at: Its place among them.
         fields: The columns of its row, if it has one.
         values: A trial's values as JSON can say them.
         digest: For the ledger: a row's digest, or the canonical bytes of timestamps.
@@ -45,7 +73,8 @@ class Job(msgspec.Struct, gc=False):
     """
 
     entry: Entry
-    done: Done
+    group: Group
+    at: int
     fields: tuple[Any, ...] = ()
     values: Mapping[str, Any] | None = None
     digest: bytes = b""
@@ -61,9 +90,9 @@ class Job(msgspec.Struct, gc=False):
         return getattr(self.entry, "pilot", "")
 
 
-def pack(entry: Entry, done: Done) -> Job:
+def pack(entry: Entry, group: Group, at: int = 0) -> Job:
     """Check an entry and bring it into the form in which it is stored; never raises for its content."""
-    job = Job(entry, done)
+    job = Job(entry, group, at)
     try:
         job.message = getattr(entry, "message", None)
         if type(entry) is entries.TrialData:
@@ -113,11 +142,11 @@ def _check_number(what: str, number: object) -> None:
 
 
 def _check_id(message: MessageId) -> None:
-    boot, flow, seq = message
+    boot, flow, seq = message.boot, message.flow, message.seq
     is_whole = type(boot) is type(flow) is type(seq) is int
     if not (is_whole and 0 <= boot < _2_64 and 0 <= flow < _2_63 and 0 <= seq < _2_63):
         raise StoreError(
-            f"message id {tuple(message)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
+            f"message id {(boot, flow, seq)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
         )
 
 

@@ -11,9 +11,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 
@@ -34,7 +34,7 @@ from pilotage.services.store.folder import (
 from pilotage.services.store.holdings import holdings, read_tallies, row_digests
 from pilotage.services.store.intake import Intake
 from pilotage.services.store.lock import WriterLock, refuse_network_folder
-from pilotage.services.store.packing import Done, Job, describe, pack
+from pilotage.services.store.packing import Done, Group, Job, describe, pack
 from pilotage.services.store.seen import Seen, SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.trouble import Abandoned, DiskTrouble, Trouble, cut
@@ -232,9 +232,8 @@ class SessionStore:
             StoreError: The queue stayed full (`QueueFull`).
             Closed: The store was closed.
         """
-        self._intake.put(
-            [pack(entry, done)], self._config.submit_timeout_s if timeout_s is None else timeout_s
-        )
+        job = pack(entry, Group(1, lambda ends: done(ends[0])))
+        self._intake.put([job], self._config.submit_timeout_s if timeout_s is None else timeout_s)
 
     def submit_all(self, entries: Sequence[Entry], done: Callable[[list[StoreError | None]], object]) -> None:
         """Queue entries to be stored in their order; quicker than one by one.
@@ -247,8 +246,8 @@ class SessionStore:
             StoreError: The queue stayed full (`QueueFull`); none is stored.
             Closed: The store was closed; likewise.
         """
-        together = _Together(len(entries), done)
-        jobs = [pack(entry, together.end_of(at)) for at, entry in enumerate(entries)]
+        group = Group(len(entries), done)
+        jobs = [pack(entry, group, at) for at, entry in enumerate(entries)]
         self._intake.put(jobs, self._config.submit_timeout_s)
 
     def seen(self) -> dict[tuple[int, int], Seen]:
@@ -370,7 +369,8 @@ class SessionStore:
         ends = self._writer.commit(ready) if ready else []
         if len(ready) == len(batch) and not any(ends):
             self._intake.release(batch)
-            self._tell(batch, itertools.repeat(None))
+            for group, jobs in itertools.groupby(batch, attrgetter("group")):
+                self._tell(group.stored, len(list(jobs)))
             return
         outcomes = dict(zip(map(id, ready), ends, strict=True))
         stuck = [job for job in batch if isinstance(outcomes.get(id(job), DiskTrouble()), DiskTrouble)]
@@ -378,7 +378,8 @@ class SessionStore:
         refusal = next((text for text in outcomes.values() if isinstance(text, DiskTrouble)), None)
         self._hold(stuck, refusal)
         self._intake.release(ended)
-        self._tell(ended, [outcomes[id(job)] for job in ended])
+        for job in ended:
+            self._tell(job.group.ended, job.at, outcomes[id(job)])
 
     def _hold(self, jobs: list[Job], refusal: DiskTrouble | None) -> None:
         if jobs and not self._held:
@@ -407,15 +408,16 @@ class SessionStore:
     def _disappoint(self, jobs: list[Job]) -> None:
         """Tell those who wait for jobs that these won't be stored any more."""
         text = "is not stored: the session was closed before"
-        self._tell(jobs, [Abandoned(f"{describe(job.entry)} {text}") for job in jobs])
+        for job in jobs:
+            self._tell(job.group.ended, job.at, Abandoned(f"{describe(job.entry)} {text}"))
 
-    def _tell(self, jobs: list[Job], outcomes: Iterable[StoreError | None]) -> None:
-        for job, outcome in zip(jobs, outcomes, strict=False):
-            try:
-                job.done(outcome)
-            except Exception:
-                self._writer.counts.callback_errors += 1
-                _logger.exception("%s: the callback for %s failed", self._folder, describe(job.entry))
+    def _tell(self, told: Callable[..., None], *what: object) -> None:
+        """Tell a group what has become of it: whatever those say who wait for it, the others are told too."""
+        try:
+            told(*what)
+        except Exception:
+            self._writer.counts.callback_errors += 1
+            _logger.exception("%s: the callback for what was submitted failed", self._folder)
 
     def _let_go(self) -> None:
         try:
@@ -431,22 +433,3 @@ class SessionStore:
                 "%s: closing the database: %s; it is read from its log next time", self._folder, cause
             )
         self._lock.release()
-
-
-class _Together:
-    """Ends of entries that were submitted together."""
-
-    def __init__(self, count: int, done: Callable[[list[StoreError | None]], object]) -> None:
-        self._ends: list[StoreError | None] = [None] * count
-        self._left = count
-        self._done = done
-
-    def end_of(self, at: int) -> Done:
-        """Give whom to tell of one of them; always on the store's thread."""
-        return partial(self._one_ended, at)
-
-    def _one_ended(self, at: int, error: StoreError | None) -> None:
-        self._ends[at] = error
-        self._left -= 1
-        if not self._left:
-            self._done(self._ends)

@@ -182,7 +182,7 @@ class BatchWriter:
                 "%s: row %s of %r from %r came with other content than the one that is stored; kept without a number",
                 self._folder, entry.row_num, entry.pilot, entry.source,
             )  # fmt: skip
-            job = pack(replace(entry, row_num=None), job.done)
+            job = pack(replace(entry, row_num=None), job.group, job.at)
         else:
             self._rows.note(entry, job.digest)
         self._tables.add_message(job.fields, job.values or {}, entry.stamp, late=place is Place.LATE)
