@@ -1,0 +1,115 @@
+"""Messages that were sent in a row: each ends once, and whoever watches it is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from pilotage.net.bundle import ACCEPTED, RECEIVED, Bundle
+from pilotage.net.notes import NoteLog
+from pilotage.net.open_sends import OpenSends
+from pilotage.net.receipt import Receipt
+from pilotage.protocol.message import Message
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+
+
+def bundle_of(*names: str) -> tuple[Bundle, list[Receipt]]:
+    bundle = Bundle("K")
+    messages = [Message(id=name, to="rig", sender="cam", key="K") for name in names]
+    return bundle, [Receipt(message, bundle, bundle.add(message)) for message in messages]
+
+
+@pytest.fixture
+def sends() -> OpenSends:
+    return OpenSends("cam", NoteLog(logging.getLogger("pilotage.tests.bundle")))
+
+
+def test_a_part_of_a_part_is_what_a_list_s_would_be() -> None:
+    bundle, _ = bundle_of(*"abcdef")
+    for one, other in (
+        (slice(2, None), slice(None, 3)),
+        (slice(1, 5), slice(2, 3)),
+        (slice(None), slice(4, 9)),
+    ):
+        part = bundle[one][other]
+        assert list("abcdef")[one][other] == list("abcdef")[part.first : part.end]
+
+
+def test_what_has_ended_stays_as_it_ended() -> None:
+    bundle, receipts = bundle_of(*"abcd")
+    no = refused(Reason.INVALID, "no")
+    assert bundle[1:2].settle(no) == 1 and not bundle.is_over and bundle.open_count == 3
+    assert bundle[:].settle(DELIVERED) == 3
+    assert [receipt.settlement for receipt in receipts] == [DELIVERED, no, DELIVERED, DELIVERED]
+    assert bundle.is_over and bundle[:].settle(no) == 0
+    assert bundle.messages == [], "nobody is kept waiting for what is over"
+    assert [receipt.message.id for receipt in receipts] == list("abcd")
+
+
+def test_only_those_who_watch_a_message_are_told() -> None:
+    _, receipts = bundle_of(*"abc")
+    told: list[str] = []
+    for receipt in receipts[1:]:
+        receipt.add_callback(lambda ended: told.append(str(ended.message.id)))
+    bundle = receipts[0]._bundle
+    bundle[:2].settle(DELIVERED)
+    assert told == ["b"]
+    receipts[1].add_callback(lambda ended: told.append("late"))
+    bundle[:].settle(DELIVERED)
+    assert told == ["b", "late", "c"]
+
+
+def test_threads_that_wait_for_different_messages_are_woken_by_theirs() -> None:
+    bundle, receipts = bundle_of(*"ab")
+    ended: list[str] = []
+    threads = [
+        threading.Thread(target=lambda one=one: ended.append(one.wait_settled(10).text)) for one in receipts
+    ]
+    for thread in threads:
+        thread.start()
+    bundle[1:].settle(Settlement(Outcome.EXPIRED, text="second"))
+    threads[1].join(10)
+    assert ended == ["second"] and threads[0].is_alive()
+    bundle[:1].settle(Settlement(Outcome.EXPIRED, text="first"))
+    threads[0].join(10)
+    assert ended == ["second", "first"]
+
+
+def test_how_far_each_has_come() -> None:
+    bundle, receipts = bundle_of(*"abcd")
+    bundle[:3].reach(ACCEPTED)
+    bundle[1:2].reach(RECEIVED)
+    bundle[2:3].settle(DELIVERED)
+    assert [receipt.stage for receipt in receipts] == [
+        Stage.ACCEPTED, Stage.RECEIVED, Stage.SETTLED, Stage.SENT,
+    ]  # fmt: skip
+    assert [receipt.is_accepted for receipt in receipts] == [True, True, True, False]
+
+
+def test_open_sends_are_those_that_have_not_ended(sends: OpenSends) -> None:
+    bundle, receipts = bundle_of(*"abc")
+    sends.add(bundle)
+    sends.settle([(bundle[1:2], DELIVERED)])
+    assert len(sends) == 2 and set(sends.messages()) == {"a", "c"}
+    assert sends.messages()["c"] is receipts[2].message
+    sends.confirm("c", "somebody else")
+    assert len(sends) == 2
+    sends.confirm("c", "rig")
+    sends.settle(
+        [(bundle[2:], refused(Reason.INVALID, "too late")), (bundle[:1], refused(Reason.INVALID, "no"))]
+    )
+    assert sends.settled == {"delivered": 2, "expired": 0, "refused": 1} and len(sends) == 0
+    assert sends._open == {}
+
+
+def test_an_interruption_ends_what_is_open(sends: OpenSends) -> None:
+    bundle, receipts = bundle_of(*"abc")
+    sends.add(bundle)
+    sends.settle([(bundle[:1], DELIVERED)])
+    sends.interrupt_all()
+    assert [one.settlement.reason for one in receipts if one.settlement] == [
+        None, Reason.INTERRUPTED, Reason.INTERRUPTED,
+    ]  # fmt: skip
+    assert sends.settled["refused"] == 2 and len(sends) == 0

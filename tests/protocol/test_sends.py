@@ -1,0 +1,157 @@
+"""Messages that were sent in a row are one send until something parts them: each still has its own end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.protocol.builders import RULES, request
+from tests.protocol.test_outbox import Way, ack
+
+from pilotage.protocol.outbox import Outbox
+from pilotage.protocol.records import Verdict
+from pilotage.protocol.sends import DeliveryRules, OutFlow, Pending
+from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement
+
+
+def run(names: str, **changes: object) -> Pending:
+    """Messages in a row, each with its name as its handle."""
+    return request(list(names), bodies=[name.encode() for name in names], names=list(names), **changes)
+
+
+def each(ended: list[tuple[list[str], Settlement]]) -> dict[str, Settlement]:
+    """Give each message's end; one that has two fails here."""
+    names = [name for handle, _ in ended for name in handle]
+    assert len(names) == len(set(names))
+    return {name: end for handle, end in ended for name in handle}
+
+
+@pytest.fixture
+def way() -> Way:
+    return Way()
+
+
+@pytest.fixture
+def outbox(way: Way) -> Outbox:
+    return Outbox(5, way.emit, replace(RULES, window=64))
+
+
+def test_what_was_sent_in_a_row_goes_and_ends_as_one(outbox: Outbox, way: Way) -> None:
+    outbox.send([run("abcd")], 0.0)
+    assert way.runs == [4] and way.seqs() == [1, 2, 3, 4] and len(outbox) == 4
+    assert outbox.acked(ack(4, 4), 0.1) == [(list("abcd"), DELIVERED)]
+    assert len(outbox) == 0
+
+
+def test_an_acknowledgement_of_the_first_ones_leaves_the_others(outbox: Outbox, way: Way) -> None:
+    outbox.send([run("abcd")], 0.0)
+    way.seqs()
+    assert each(outbox.acked(ack(3, 2), 0.1)) == {"a": DELIVERED, "b": DELIVERED}
+    assert outbox.received == [["c"]], "what is over isn't told to be received as well"
+    outbox.time_passed(1.0)
+    assert [seq for seq, _, is_probe in way.seen if not is_probe] == [4], "only d was never received"
+    assert each(outbox.acked(ack(4, 4), 1.1)) == {"c": DELIVERED, "d": DELIVERED}
+
+
+def test_a_verdict_in_the_middle_ends_that_one_alone(outbox: Outbox) -> None:
+    outbox.send([run("abcde")], 0.0)
+    verdicts = [
+        Verdict(4, Outcome.DELIVERED, answer=b"42"),
+        Verdict(2, Outcome.REFUSED, Reason.LISTEN_FAILED, "why"),
+    ]
+    ends = each(outbox.acked(ack(5, 0, verdicts=verdicts), 0.1))
+    assert set(ends) == {"b", "d"} and ends["b"].text == "why" and ends["d"].answer == b"42"
+    assert sorted(name for handle in outbox.received for name in handle) == ["a", "c", "e"]
+    assert set(each(outbox.acked(ack(5, 5), 0.2))) == {"a", "c", "e"}
+
+
+def test_ranges_end_what_lies_in_them(outbox: Outbox) -> None:
+    outbox.send([run("abcdefgh")], 0.0)
+    ends = each(outbox.acked(ack(1, 1, received_beyond=[3, 4, 6, 7], settled_beyond=[3, 3, 6, 7]), 0.1))
+    assert set(ends) == {"a", "c", "f", "g"}
+    assert [name for handle in outbox.received for name in handle] == ["d"]
+
+
+def test_ranges_that_make_no_sense_end_nothing_else(outbox: Outbox) -> None:
+    outbox.send([run("abc")], 0.0)
+    nonsense = [9, 2, -5, -1, 7, 2**63, 1]
+    assert outbox.acked(ack(0, 0, received_beyond=nonsense, settled_beyond=nonsense), 0.1) == []
+    assert set(each(outbox.acked(ack(3, 3), 0.2))) == set("abc")
+
+
+def test_the_window_parts_a_run_and_the_rest_follows(way: Way) -> None:
+    outbox = Outbox(5, way.emit, replace(RULES, window=3))
+    outbox.send([run("abcde")], 0.0)
+    assert way.seqs() == [1, 2, 3]
+    outbox.acked(ack(2, 2), 0.1)
+    assert way.seqs() == [4, 5]
+    assert set(each(outbox.acked(ack(5, 5), 0.2))) == set("cde")
+
+
+def test_a_full_queue_takes_what_it_has_room_for(way: Way) -> None:
+    outbox = Outbox(5, way.emit, replace(RULES, window=2, max_waiting=3))
+    outbox.send([run("ab")], 0.0)
+    ends = each(outbox.send([run("cdefg"), run("h")], 0.0))
+    assert set(ends) == {"f", "g", "h"} and {end.reason for end in ends.values()} == {Reason.QUEUE_FULL}
+    assert ends["g"].text == "g: 3 messages to b with key DATA wait already" and len(outbox) == 5
+    outbox.acked(ack(2, 2), 0.1)
+    assert way.seqs() == [1, 2, 3, 4]
+    assert outbox.send([run("xy")], 0.2) == [], "there is room again"
+
+
+def test_whatever_ends_them_otherwise_names_each(outbox: Outbox, way: Way) -> None:
+    outbox.send([run("ab", tries=1)], 0.0)
+    ends = each(outbox.time_passed(1.0))
+    assert [end.text.partition(":")[0] for end in ends.values()] == ["a", "b"]
+    outbox.send([run("cd")], 1.0)
+    outbox.acked(ack(4, 2), 1.1)
+    ends = each(outbox.acked(ack(0, life=10), 1.2))
+    assert [(name, end.text.partition(":")[0]) for name, end in ends.items()] == [("c", "c"), ("d", "d")]
+    assert outbox.resent == 0
+
+
+def test_a_deadline_holds_for_what_is_left_of_a_run(outbox: Outbox, way: Way) -> None:
+    outbox.send([run("abcd", durable=True, deadline_s=3.0)], 0.0)
+    outbox.acked(ack(2, 2), 0.1)
+    assert outbox.next_due() <= 3.0
+    ends = {}
+    while outbox.next_due() <= 3.0:
+        ends |= each(outbox.time_passed(outbox.next_due()))
+    assert set(ends) == {"c", "d"} and {end.outcome for end in ends.values()} == {Outcome.EXPIRED}
+
+
+def test_the_journal_has_some_of_a_run(outbox: Outbox) -> None:
+    outbox.send([run("abcd", durable=True, kept=True)], 0.0)
+    assert [(one.name, one.place, one.body) for one in outbox.unkept] == [
+        (name, (5, 1, at), name.encode()) for at, name in enumerate("abcd", 1)
+    ]
+    assert outbox.persisted([(5, 1, 2), (5, 1, 3), (5, 9, 1)]) == [["b", "c"]]
+    outbox.acked(ack(1, 1), 0.1)
+    ends = each(outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True))
+    assert {name: "journal" in end.text for name, end in ends.items()} == {"b": True, "c": True, "d": False}
+    assert outbox.over == [(5, 1, 1)]
+
+
+def test_a_run_that_comes_back_goes_again_with_what_follows_it(way: Way) -> None:
+    outbox = Outbox(5, way.emit, DeliveryRules())
+    outbox.send([run("abc"), run("de")], 0.0)
+    assert way.runs == [5]
+    outbox.acked(ack(1, 1), 0.1)
+    way.runs = []
+    outbox.link_restored(lambda path: True, 0.2)
+    assert way.runs == [4] and outbox.resent == 4
+
+
+def test_looking_for_places_finds_what_is_open_and_nothing_else() -> None:
+    flow = OutFlow(5, 1, ("b",), "DATA")
+    first, second = run("abc", seq=2), run("de", seq=7)
+    flow.open = [first, second]
+    assert [flow.find(place) for place in (1, 2, 4, 5, 7, 8, 9)] == [
+        None, first, first, None, second, second, None,
+    ]  # fmt: skip
+    assert (flow.holds(1, 2), flow.holds(4, 5), flow.holds(5, 7), flow.holds(5, 8)) == (
+        False, True, False, True,
+    )  # fmt: skip
+    assert flow.part(9, 3) == flow.take(4, 4) == [] and flow.open == [first, second]
+    assert [one.names for one in flow.take(3, 8)] == [["b", "c"], ["d"]]
+    assert [(one.seq, one.names, one.handle) for one in flow.open] == [(2, ["a"], ["a"]), (8, ["e"], ["e"])]
