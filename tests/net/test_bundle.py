@@ -88,6 +88,21 @@ def test_how_far_each_has_come() -> None:
     assert [receipt.is_accepted for receipt in receipts] == [True, True, True, False]
 
 
+def test_only_what_the_journal_has_is_told_so() -> None:
+    bundle, (first, second) = bundle_of(*"ab")
+    waiting = threading.Thread(target=lambda: second.wait_accepted(10))
+    waiting.start()
+    while not bundle._watchers:
+        waiting.join(0.001)
+    bundle[:1].reach(ACCEPTED)
+    with pytest.raises(TimeoutError):
+        second.wait_accepted(0.05)
+    first.wait_accepted(0)
+    bundle[1:].reach(ACCEPTED)
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
 def test_open_sends_are_those_that_have_not_ended(sends: OpenSends) -> None:
     bundle, receipts = bundle_of(*"abc")
     sends.add(bundle)

@@ -88,6 +88,14 @@ def test_the_window_parts_a_run_and_the_rest_follows(way: Way) -> None:
     assert set(each(outbox.acked(ack(5, 5), 0.2))) == set("cde")
 
 
+def test_what_was_never_sent_can_t_be_received_or_settled(way: Way) -> None:
+    outbox = Outbox(5, way.emit, replace(RULES, window=3))
+    outbox.send([run("abcdef")], 0.0)
+    assert set(each(outbox.acked(ack(2**60, 1), 0.1))) == {"a"}
+    assert [name for handle in outbox.received for name in handle] == ["b", "c"]
+    assert set(each(outbox.acked(ack(2**60, 2**60), 0.2))) == {"b", "c", "d"}, "d has gone meanwhile"
+
+
 def test_a_full_queue_takes_what_it_has_room_for(way: Way) -> None:
     outbox = Outbox(5, way.emit, replace(RULES, window=2, max_waiting=3))
     outbox.send([run("ab")], 0.0)
@@ -125,21 +133,27 @@ def test_the_journal_has_some_of_a_run(outbox: Outbox) -> None:
     assert [(one.name, one.place, one.body) for one in outbox.unkept] == [
         (name, (5, 1, at), name.encode()) for at, name in enumerate("abcd", 1)
     ]
-    assert outbox.persisted([(5, 1, 2), (5, 1, 3), (5, 9, 1)]) == [["b", "c"]]
+    assert outbox.persisted([(5, 1, 2), (5, 1, 3), (5, 9, 4)]) == [["b", "c"]]
     outbox.acked(ack(1, 1), 0.1)
     ends = each(outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True))
     assert {name: "journal" in end.text for name, end in ends.items()} == {"b": True, "c": True, "d": False}
     assert outbox.over == [(5, 1, 1)]
 
 
+def test_the_journal_may_drop_all_of_a_run_that_is_over(outbox: Outbox) -> None:
+    outbox.send([run("abc", durable=True, kept=True)], 0.0)
+    outbox.acked(ack(3, 3), 0.1)
+    assert outbox.over == [(5, 1, 1), (5, 1, 2), (5, 1, 3)]
+
+
 def test_a_run_that_comes_back_goes_again_with_what_follows_it(way: Way) -> None:
     outbox = Outbox(5, way.emit, DeliveryRules())
-    outbox.send([run("abc"), run("de")], 0.0)
-    assert way.runs == [5]
+    outbox.send([run("abc"), run("de"), run("f")], 0.0)
+    assert way.runs == [6]
     outbox.acked(ack(1, 1), 0.1)
     way.runs = []
     outbox.link_restored(lambda path: True, 0.2)
-    assert way.runs == [4] and outbox.resent == 4
+    assert way.runs == [5] and outbox.resent == 5
 
 
 def test_looking_for_places_finds_what_is_open_and_nothing_else() -> None:

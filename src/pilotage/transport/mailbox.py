@@ -32,11 +32,11 @@ class Mailbox:
 
         Args:
             send: what to leave.
-            terms: what messages must have in common with it to go together with it; None for none.
+            terms: what messages must have in common with it to go together with it; None for those of none.
         """
         with self._lock:
             self._sends.append(send)
-            self._last = send if terms is not None and not self._closed else None
+            self._last = None if self._closed else send
             self._terms, self._size = terms, send.size
             return len(self._sends)
 

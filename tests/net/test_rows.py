@@ -1,0 +1,94 @@
+"""What is sent in a row goes together only where all that matters for it is the same."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pilotage import Net_Node, Receipt
+from pilotage.protocol.records import MAX_RUN
+from pilotage.protocol.sends import Pending
+from tests.net.conftest import MakeNode
+
+
+def left_by(node: Net_Node, *sends: dict[str, Any]) -> tuple[list[Pending], list[Receipt]]:
+    """Send in one turn of the loop, and give what lies in the mailbox then."""
+    messenger = node._messenger
+
+    def send() -> tuple[list[Pending], list[Receipt]]:
+        receipts = [node.send(**one) for one in sends]
+        return list(messenger.driver.mailbox._sends), receipts
+
+    return messenger.ask(send)
+
+
+ONE = {"to": "rig", "key": "K", "value": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"to": "else"},
+        {"to": ["else", "rig"]},
+        {"key": "OTHER"},
+        {"repeat": False},
+        {"flags": {"NOREPEAT": True}},
+        {"flags": {"NOLOG": True}},
+        {"durable": True},
+        {"durable": True, "deadline_s": 9.0},
+        {"value": np.zeros(4000)},
+        {"force_to": True},
+    ],
+    ids=str,
+)
+def test_what_differs_goes_by_itself(node: MakeNode, other: dict[str, Any]) -> None:
+    cam = node(
+        "cam", node("rig", listens={"K": lambda value: None, "OTHER": lambda value: None}, router_port=0)
+    )
+    sends, receipts = left_by(cam, ONE, ONE, {**ONE, **other}, ONE)
+    assert [len(send.bodies) for send in sends] == [2, 1, 1]
+    assert [send.names for send in sends] == [["cam_0", "cam_1"], ["cam_2"], ["cam_3"]]
+    assert sends[2].ordered and not sends[2].durable and not sends[2].frames and sends[2].path == ("rig",)
+    assert [receipt.message.id for receipt in receipts] == ["cam_0", "cam_1", "cam_2", "cam_3"]
+    with_it, _ = left_by(cam, {**ONE, **other}, {**ONE, **other})
+    goes_alone = "flags" in other or isinstance(other.get("value"), np.ndarray)
+    assert [len(send.bodies) for send in with_it] == ([1, 1] if goes_alone else [2])
+
+
+def test_two_deadlines_are_two_sends(node: MakeNode) -> None:
+    cam = node("cam", node("rig", router_port=0))
+    sends, _ = left_by(cam, *({**ONE, "durable": True, "deadline_s": wait} for wait in (9.0, 9.0, None)))
+    assert [(len(send.bodies), send.deadline_s) for send in sends] == [(2, 9.0), (1, None)]
+
+
+def test_a_long_row_is_cut_and_each_message_has_its_own_end(node: MakeNode) -> None:
+    got: list[int] = []
+
+    def listen(value: int) -> int | None:
+        got.append(value)
+        if value % 100 == 7:
+            raise ValueError(f"not {value}")
+        return value if value % 50 == 3 else None
+
+    cam = node("cam", node("rig", listens={"K": listen}, router_port=0))
+    sends, receipts = left_by(cam, *({**ONE, "value": n} for n in range(2 * MAX_RUN + 5)))
+    assert [len(send.bodies) for send in sends] == [MAX_RUN, MAX_RUN, 5]
+    ends = [receipt.wait_settled(20) for receipt in receipts]
+    assert got == list(range(len(ends)))
+    for n, end in enumerate(ends):
+        assert str(end.outcome) == ("refused" if n % 100 == 7 else "delivered")
+        assert end.answer == (n if n % 50 == 3 else None)
+        assert (f"not {n}" in end.text) is (n % 100 == 7)
+    assert cam.outbox == {} and cam.statistics().unsettled == 0
+
+
+def test_the_log_shows_each_message_of_a_row(node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("pilotage.node.talkative").setLevel(logging.DEBUG)
+    talkative = node("talkative", node("rig", listens={"K": lambda value: None}, router_port=0))
+    with caplog.at_level(logging.DEBUG, "pilotage.node.talkative"):
+        left_by(talkative, ONE, ONE, ONE)
+    sent = [text for text in caplog.messages if text.startswith("SENT")]
+    assert [f"talkative_{n}" in text for n, text in enumerate(sent)] == [True] * 3
