@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pilotage import Net_Node, Receipt
-from pilotage.protocol.records import MAX_RUN
+from pilotage.protocol.records import MAX_HOPS, MAX_RUN
 from pilotage.protocol.sends import Pending
 from tests.net.conftest import MakeNode
 
@@ -62,6 +62,28 @@ def test_two_deadlines_are_two_sends(node: MakeNode) -> None:
     cam = node("cam", node("rig", router_port=0))
     sends, _ = left_by(cam, *({**ONE, "durable": True, "deadline_s": wait} for wait in (9.0, 9.0, None)))
     assert [(len(send.bodies), send.deadline_s) for send in sends] == [(2, 9.0), (1, None)]
+
+
+def test_keys_that_only_python_takes_for_the_same_are_two(node: MakeNode) -> None:
+    cam = node("cam", node("rig", router_port=0))
+    sends, _ = left_by(cam, *({**ONE, "key": key} for key in (1, True, "1")))
+    assert [send.verb for send in sends] == ["1", "True", "1"]
+
+
+def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messenger = node("cam", node("rig", router_port=0))._messenger
+    send = messenger.driver.send
+
+    def send_and_see_it_end(*request: Any) -> None:
+        send(*request)
+        messenger.ask(lambda: None)
+
+    monkeypatch.setattr(messenger.driver, "send", send_and_see_it_end)
+    path = ("x",) * (MAX_HOPS + 1)
+    assert messenger.post(path, "x", "K", 1, repeat=True, flags=None).is_settled
+    assert messenger._open._open == {}
 
 
 def test_a_long_row_is_cut_and_each_message_has_its_own_end(node: MakeNode) -> None:

@@ -278,20 +278,20 @@ class Messenger:
         """
         draft = self.drafting.draft(to, key, value, repeat, flags)
         body, frames = encode_value(draft)
-        name, driver = draft[0], self.driver
+        name, key, driver = draft[0], str(key), self.driver
         # What is sent in a row goes together: only the first one makes all the work.
         terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
         joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
         if joined is None:
             ordered = repeat and NOREPEAT not in draft[6]
-            bundle = Bundle(str(key), self._loop_thread)
-            request = Pending(path, bundle.key, [body], frames, bundle, [name], ordered, tries=draft[5])
+            bundle = Bundle(key, self._loop_thread)
+            request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
             return self._launch(request, draft, durable, deadline_s, terms=terms)
         bundle, at = joined
         receipt = Receipt(draft, bundle, at)
-        if at + 1 == MAX_RUN or self._driver is None or self._notes.tells_all:
-            self._look_after(receipt, bundle, at + 1)
-        return receipt
+        if at + 1 == MAX_RUN:
+            driver.give_way()
+        return self._look_after(receipt, bundle) if self._driver is None or self._notes.tells_all else receipt
 
     def send(
         self,
@@ -344,20 +344,17 @@ class Messenger:
             request.deadline_s = deadline_s
         bundle: Bundle = request.handle
         receipt = Receipt(message, bundle, bundle.add(message))
-        count = driver.mailbox.leave(request, terms)
         self._open.add(bundle)
-        self._look_after(receipt, bundle, count)
-        return receipt
+        driver.send(request, terms)
+        return self._look_after(receipt, bundle)
 
-    def _look_after(self, receipt: Receipt, bundle: Bundle, count: int) -> None:
-        """Have the loop take what was left for it."""
+    def _look_after(self, receipt: Receipt, bundle: Bundle) -> Receipt:
+        """Log what is on its way into the mailbox, or end it if we were released meanwhile."""
         if self._notes.tells_all:
             self._notes.passing("SENT", receipt.message)
-        driver = self._driver
-        if driver is None:
-            self._open.interrupt(bundle)  # we were released while it was on its way into the mailbox
-        else:
-            driver.left(count)
+        if self._driver is None:
+            self._open.interrupt(bundle)
+        return receipt
 
     def confirm(self, message_id: str, origin: Origin | None = None) -> None:
         """Settle a send of ours by its id; by the wire only its recipient may say so."""

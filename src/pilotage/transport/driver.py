@@ -63,11 +63,10 @@ and he is made to wait. Whoever else sends something is served at once, in his t
 MAX_BACKLOG = 10_000
 FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
-GIVE_WAY_AT = MAX_RUN
-"""How many sends, or messages of one, may lie in the mailbox before whoever leaves them lets the loop run."""
 GIVE_WAY_S = 0.0 if sys.platform == "win32" else 1e-5
-"""For how long he does: merely letting go of the interpreter isn't enough, for he would have it again before the loop,
-woken on another core, could take it. Windows sleeps much longer than it is asked to."""
+"""For how long whoever sends without a pause lets the loop run: merely letting go of the interpreter isn't enough, for
+he would have it again before the loop, woken on another core, could take it. Windows sleeps much longer than it is
+asked to."""
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -139,16 +138,20 @@ class Driver:
 
     # From any thread
 
-    def send(self, request: Pending) -> None:
-        """Leave a send in the mailbox."""
-        self.left(self.mailbox.leave(request))
-
-    def left(self, count: int) -> None:
-        """Have the mailbox emptied, in which so many sends lie now, or as many messages of the last one."""
+    def send(self, request: Pending, terms: object = None) -> None:
+        """Leave a send in the mailbox; see `Mailbox.leave`."""
+        count = self.mailbox.leave(request, terms)
         if not self._awake:
             self._wake()
-        if count % GIVE_WAY_AT == 0 and threading.get_ident() != self._thread:
-            # Who sends without a pause keeps the interpreter to itself, 5 ms at a time: let the loop have it.
+        if count % MAX_RUN == 0:
+            self.give_way()
+
+    def give_way(self) -> None:
+        """Let the loop run, for as much as goes together lies in the mailbox.
+
+        Who sends without a pause keeps the interpreter to itself, 5 ms at a time.
+        """
+        if threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
     def persisted(self, places: list[Place]) -> None:
