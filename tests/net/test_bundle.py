@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 
 import pytest
 
-from pilotage.net.bundle import ACCEPTED, RECEIVED, Bundle
+from pilotage.net.bundle import ACCEPTED, RECEIVED, Bundle, Part
 from pilotage.net.notes import NoteLog
 from pilotage.net.open_sends import OpenSends
 from pilotage.net.receipt import Receipt
@@ -40,11 +42,10 @@ def test_a_part_of_a_part_is_what_a_list_s_would_be() -> None:
 def test_what_has_ended_stays_as_it_ended() -> None:
     bundle, receipts = bundle_of(*"abcd")
     no = refused(Reason.INVALID, "no")
-    assert bundle[1:2].settle(no) == 1 and not bundle.is_over and bundle.open_count == 3
-    assert bundle[:].settle(DELIVERED) == 3
+    assert bundle[1:2].settle(no)[0] == 1 and bundle.open_count == 3
+    assert bundle[:].settle(DELIVERED)[0] == 3
     assert [receipt.settlement for receipt in receipts] == [DELIVERED, no, DELIVERED, DELIVERED]
-    assert bundle.is_over and bundle[:].settle(no) == 0
-    assert bundle.messages == [], "nobody is kept waiting for what is over"
+    assert bundle.open_count == 0 and bundle[:].settle(no)[0] == 0
     assert [receipt.message.id for receipt in receipts] == list("abcd")
 
 
@@ -54,25 +55,30 @@ def test_only_those_who_watch_a_message_are_told() -> None:
     for receipt in receipts[1:]:
         receipt.add_callback(lambda ended: told.append(str(ended.message.id)))
     bundle = receipts[0]._bundle
-    bundle[:2].settle(DELIVERED)
+
+    def settle(part: Part) -> None:
+        for watcher in part.settle(DELIVERED)[1]:
+            watcher.tell_end()
+
+    settle(bundle[:2])
     assert told == ["b"]
     receipts[1].add_callback(lambda ended: told.append("late"))
-    bundle[:].settle(DELIVERED)
+    settle(bundle[:])
     assert told == ["b", "late", "c"]
 
 
 def test_threads_that_wait_for_different_messages_are_woken_by_theirs() -> None:
-    bundle, receipts = bundle_of(*"ab")
+    _, receipts = bundle_of(*"ab")
     ended: list[str] = []
     threads = [
         threading.Thread(target=lambda one=one: ended.append(one.wait_settled(10).text)) for one in receipts
     ]
     for thread in threads:
         thread.start()
-    bundle[1:].settle(Settlement(Outcome.EXPIRED, text="second"))
+    receipts[1].settle(Settlement(Outcome.EXPIRED, text="second"))
     threads[1].join(10)
     assert ended == ["second"] and threads[0].is_alive()
-    bundle[:1].settle(Settlement(Outcome.EXPIRED, text="first"))
+    receipts[0].settle(Settlement(Outcome.EXPIRED, text="first"))
     threads[0].join(10)
     assert ended == ["second", "first"]
 
@@ -117,6 +123,41 @@ def test_open_sends_are_those_that_have_not_ended(sends: OpenSends) -> None:
     )
     assert sends.settled == {"delivered": 2, "expired": 0, "refused": 1} and len(sends) == 0
     assert sends._open == {}
+
+
+def test_a_bundle_that_is_over_may_still_grow(sends: OpenSends) -> None:
+    bundle, (first,) = bundle_of("a")
+    sends.add(bundle)
+    sends.confirm("a", None)
+    later = Message(id="b", to="rig", sender="cam", key="K")
+    second = Receipt(later, bundle, bundle.add(later))
+    assert (first.is_settled, second.is_settled, second.message) == (True, False, later)
+    other, (third,) = bundle_of("c")
+    sends.add(other)
+    sends.settle([(bundle[1:], refused(Reason.INVALID, "no")), (other, DELIVERED)])
+    assert (second.stage, third.stage) == (Stage.SETTLED, Stage.SETTLED)
+
+
+def test_what_has_ended_is_not_held_for_what_has_not() -> None:
+    bundle = Bundle("K")
+    told = [Message(id=name, to="rig", sender="cam", key="K") for name in "abc"]
+    gone = [weakref.ref(message) for message in told]
+    for message in told:
+        bundle.add(message)
+    del told, message
+    bundle[1:].settle(DELIVERED)
+    gc.collect()
+    assert [one() is None for one in gone] == [False, True, True]
+
+
+def test_ends_that_callbacks_bring_about_are_counted(sends: OpenSends) -> None:
+    bundle, (first, second) = bundle_of(*"ab")
+    sends.add(bundle)
+    counted: list[int] = []
+    first.add_callback(lambda ended: sends.confirm("b", "rig"))
+    second.add_callback(lambda ended: counted.append(sends.settled["delivered"]))
+    sends.settle([(bundle[:1], DELIVERED)])
+    assert counted == [2] and sends.settled["delivered"] == 2 and len(sends) == 0
 
 
 def test_an_interruption_ends_what_is_open(sends: OpenSends) -> None:

@@ -182,7 +182,7 @@ def test_what_can_not_be_read_back_does_not_keep_a_node_from_starting(
     def broken(*_: Any) -> None:
         raise MalformedFrame("planted")
 
-    monkeypatch.setattr("pilotage.net.messenger.decode_body", broken)
+    monkeypatch.setattr("pilotage.net.posting.decode_body", broken)
     assert list(node("cam", journal=tmp_path).outbox) == ["cam_0"]
 
 

@@ -500,13 +500,13 @@ def test_every_send_settles_though_the_node_goes_meanwhile(node: MakeNode) -> No
 
 def test_a_send_that_a_release_overtakes_is_settled(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     cam = node("cam", node("rig", router_port=0))
-    add = cam._messenger._open.add
+    add = cam._messenger.posting.open.add
 
     def add_once_released(bundle: Any) -> None:
         cam.release()
         add(bundle)
 
-    monkeypatch.setattr(cam._messenger._open, "add", add_once_released)
+    monkeypatch.setattr(cam._messenger.posting.open, "add", add_once_released)
     assert cam.send("rig", "K").wait_settled(2).reason is Reason.INTERRUPTED
 
 

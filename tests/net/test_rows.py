@@ -82,8 +82,22 @@ def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(
 
     monkeypatch.setattr(messenger.driver, "send", send_and_see_it_end)
     path = ("x",) * (MAX_HOPS + 1)
-    assert messenger.post(path, "x", "K", 1, repeat=True, flags=None).is_settled
-    assert messenger._open._open == {}
+    assert messenger.posting.post(path, "x", "K", 1, repeat=True, flags=None).is_settled
+    assert messenger.posting.open._open == {}
+
+
+def test_a_message_that_joins_wakes_the_loop_itself(node: MakeNode) -> None:
+    got: list[int] = []
+    cam = node("cam", node("rig", listens={"K": got.append}, router_port=0))
+    driver = cam._messenger.driver
+
+    def send() -> None:
+        awake, driver._awake = driver._awake, True  # whoever leaves the first one never comes to wake it
+        cam.send("rig", "K", 1)
+        driver._awake = awake
+
+    cam._messenger.ask(send)
+    assert cam.send("rig", "K", 2).wait_settled(5).outcome == "delivered" and got == [1, 2]
 
 
 def test_a_long_row_is_cut_and_each_message_has_its_own_end(node: MakeNode) -> None:

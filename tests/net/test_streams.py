@@ -266,7 +266,7 @@ def test_a_send_that_ends_at_once_does_not_lock_the_stream(
         receipt.settle(DELIVERED)
         return receipt
 
-    monkeypatch.setattr(stream._messenger, "send", send)
+    monkeypatch.setattr(stream._messenger.posting, "send", send)
     putter = threading.Thread(target=stream.put, args=(1,), daemon=True)
     putter.start()
     putter.join(5)

@@ -107,6 +107,29 @@ def test_a_full_queue_takes_what_it_has_room_for(way: Way) -> None:
     assert outbox.send([run("xy")], 0.2) == [], "there is room again"
 
 
+def test_what_the_window_has_room_for_need_not_wait(way: Way) -> None:
+    outbox = Outbox(5, way.emit, replace(RULES, window=6, max_waiting=2))
+    ends = each(outbox.send([run("ab"), run("cdefghij")], 0.0))
+    assert set(ends) == {"i", "j"} and len(outbox) == 8
+    assert way.seqs() == [1, 2, 3, 4, 5, 6]
+
+
+def test_ranges_that_are_told_again_and_again_are_looked_at_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.send([run("abcdef")], 0.0)
+    looked: list[tuple[int, int]] = []
+    part = OutFlow.part
+
+    def watched(flow: OutFlow, first: int, end: int) -> list[Pending]:
+        looked.append((first, end))
+        return part(flow, first, end)
+
+    monkeypatch.setattr(OutFlow, "part", watched)
+    outbox.acked(ack(0, received_beyond=[2, 5] * 1000), 0.1)
+    assert [(first, end) for first, end in looked if first < end] == [(2, 6)]
+
+
 def test_whatever_ends_them_otherwise_names_each(outbox: Outbox, way: Way) -> None:
     outbox.send([run("ab", tries=1)], 0.0)
     ends = each(outbox.time_passed(1.0))

@@ -26,11 +26,12 @@ def send(name: str, body: bytes = b"body") -> Pending:
 def test_what_shares_the_terms_of_the_last_one_goes_with_it() -> None:
     mailbox = Mailbox()
     assert mailbox.join(TERMS, b"a", "a", "a") is None, "there is none"
-    assert mailbox.leave(send("a"), TERMS) == 1
+    mailbox.leave(send("a"), TERMS)
     handle, at = mailbox.join(TERMS, b"b", "b", "b") or ((), 0)
     assert (handle, at) == (["a", "b"], 1)
     assert mailbox.join(("rig", "OTHER"), b"c", "c", "c") is None
-    assert mailbox.leave(send("c"), ("rig", "OTHER")) == 2
+    mailbox.leave(send("c"), ("rig", "OTHER"))
+    assert mailbox.count == 3
     assert mailbox.join(TERMS, b"d", "d", "d") is None, "it would overtake c"
     assert [(one.names, one.bodies, one.handle) for one in mailbox.take()] == [
         (["a", "b"], [b"body", b"b"], ["a", "b"]), (["c"], [b"body"], ["c"]),
@@ -41,7 +42,12 @@ def test_nothing_is_added_to_what_was_taken_or_lies_alone() -> None:
     mailbox = Mailbox()
     mailbox.leave(send("a"), TERMS)
     (taken,) = mailbox.take()
-    assert mailbox.join(TERMS, b"b", "b", "b") is None and taken.names == ["a"] and not mailbox
+    assert (
+        mailbox.count == 0
+        and mailbox.join(TERMS, b"b", "b", "b") is None
+        and taken.names == ["a"]
+        and not mailbox
+    )
     mailbox.leave(send("framed"))
     assert mailbox.join(TERMS, b"b", "b", "b") is None
     mailbox.leave(send("c"), TERMS)

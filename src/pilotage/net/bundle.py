@@ -7,6 +7,7 @@ what nobody watches costs nothing.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -38,54 +39,59 @@ class Bundle:
         settled_by: the thread that will end them.
 
     Attributes:
-        messages: what they are, while one of them is open.
-        ends: how each has ended; None while it is open.
+        entries: what each of them is, while it is open, and then its end.
+        ended: how many have ended.
     """
 
-    __slots__ = ("_reached", "_watchers", "ends", "key", "messages", "settled_by")
+    __slots__ = ("_reached", "_watchers", "ended", "entries", "key", "settled_by")
 
     def __init__(self, key: str, settled_by: int = 0) -> None:
         self.key = key
         self.settled_by = settled_by
-        self.messages: list[Message | Draft] = []
-        self.ends: list[Settlement | None] = []
+        self.entries: list[Message | Draft | Settlement] = []
+        self.ended = 0
         self._reached: bytearray | None = None
         self._watchers: dict[int, Watcher] = {}
 
     def __getitem__(self, part: slice) -> Part:
         """Give some of its messages."""
-        first, end, _ = part.indices(len(self.ends))
+        first, end, _ = part.indices(len(self.entries))
         return Part(self, first, end)
-
-    @property
-    def is_over(self) -> bool:
-        """Tell whether all of them have ended."""
-        return None not in self.ends
 
     @property
     def open_count(self) -> int:
         """Count those that have not ended."""
-        return self.ends.count(None)
+        return len(self.entries) - self.ended
 
     def add(self, message: Message | Draft) -> int:
         """Take in one more, and tell which it is. One thread at a time."""
-        at = len(self.ends)
-        self.messages.append(message)
-        self.ends.append(None)
+        at = len(self.entries)
+        self.entries.append(message)
         return at
 
+    def end_of(self, at: int) -> Settlement | None:
+        """Give the end of one, if it has ended."""
+        entry = self.entries[at]
+        return entry if type(entry) is Settlement else None
+
     def message(self, at: int, sent: Message | Draft) -> Message:
-        """Give what was sent as a message: while the bundle is open the same one to everybody."""
+        """Give what was sent as a message: while it is open the same one to everybody."""
         with lock:
-            messages = self.messages
-            message = as_message(self.key, messages[at] if messages else sent)
-            if messages:
-                messages[at] = message
-        return message
+            entry = self.entries[at]
+            if isinstance(entry, Settlement):
+                return as_message(self.key, sent)
+            message = self.entries[at] = as_message(self.key, entry)
+            return message
+
+    def open_messages(self, first: int = 0, end: int | None = None) -> Iterator[tuple[Part, Message]]:
+        """Give those that have not ended of some of them, one by one. Any thread."""
+        for at, entry in enumerate(self.entries[first:end], first):
+            if not isinstance(entry, Settlement):
+                yield self[at : at + 1], self.message(at, entry)
 
     def stage(self, at: int) -> Stage:
         """Tell how far one has come."""
-        if self.ends[at] is not None:
+        if self.end_of(at) is not None:
             return Stage.SETTLED
         reached = self._reached[at] if self._reached is not None else 0
         return Stage.RECEIVED if reached & RECEIVED else Stage.ACCEPTED if reached else Stage.SENT
@@ -102,34 +108,35 @@ class Bundle:
         """Note how far some of them have come: `ACCEPTED` or `RECEIVED`."""
         with lock:
             if self._reached is None:
-                self._reached = bytearray(len(self.ends))
+                self._reached = bytearray(len(self.entries))
             for at in range(first, end):
                 self._reached[at] |= step
-            watchers = [one for at, one in self._watchers.items() if first <= at < end]
-        if step == ACCEPTED:
-            for watcher in watchers:
-                watcher.tell_accepted()
+            watchers = self._watching(first, end) if step == ACCEPTED else {}
+        for watcher in watchers.values():
+            watcher.tell_accepted()
 
-    def settle(self, first: int, end: int, settlement: Settlement) -> int:
-        """End some of them in the same way, but for those that have ended; tell how many it was."""
+    def settle(self, first: int, end: int, settlement: Settlement) -> tuple[int, Iterable[Watcher]]:
+        """End some of them in the same way, but for those that have ended; give how many, and who is to be told."""
         with lock:
-            ends, count = self.ends, end - first
-            if ends[first:end].count(None) == count:
-                ends[first:end] = [settlement] * count
+            entries, count = self.entries, end - first
+            if not self.ended:
+                entries[first:end] = [settlement] * count
             else:
-                places = [at for at in range(first, end) if ends[at] is None]
+                places = [at for at in range(first, end) if type(entries[at]) is not Settlement]
                 count = len(places)
                 for at in places:
-                    ends[at] = settlement
-            if None not in ends:
-                self.messages = []
-            watchers = self._leave(first, end) if self._watchers else ()
-        for watcher in watchers:
-            watcher.tell_end()
-        return count
+                    entries[at] = settlement
+            self.ended += count
+            watchers = self._watching(first, end)
+            for at in watchers:
+                del self._watchers[at]
+        return count, watchers.values()
 
-    def _leave(self, first: int, end: int) -> list[Watcher]:
-        return [self._watchers.pop(at) for at in list(self._watchers) if first <= at < end]
+    def _watching(self, first: int, end: int) -> dict[int, Watcher]:
+        watchers = self._watchers
+        if end - first < len(watchers):
+            return {at: watchers[at] for at in range(first, end) if at in watchers}
+        return {at: one for at, one in watchers.items() if first <= at < end}
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -144,8 +151,8 @@ class Part(msgspec.Struct, frozen=True, gc=False):
         first, end, _ = part.indices(self.end - self.first)
         return Part(self.bundle, self.first + first, self.first + end)
 
-    def settle(self, settlement: Settlement) -> int:
-        """End them, and tell how many it was; see `Bundle.settle`."""
+    def settle(self, settlement: Settlement) -> tuple[int, Iterable[Watcher]]:
+        """End them; see `Bundle.settle`."""
         return self.bundle.settle(self.first, self.end, settlement)
 
     def reach(self, step: int) -> None:

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pilotage.net.bundle import ACCEPTED, RECEIVED, Bundle
+from pilotage.net.bundle import ACCEPTED, RECEIVED
 from pilotage.net.dispatch import Dispatch
-from pilotage.net.drafting import NOREPEAT, Draft, Drafting, message_of
 from pilotage.net.keeping import Keeping
 from pilotage.net.key_following import KeyFollower
 from pilotage.net.listens import (
@@ -27,20 +26,19 @@ from pilotage.net.listens import (
     service_of,
 )
 from pilotage.net.notes import NoteLog
-from pilotage.net.open_sends import OpenSends, free_name
-from pilotage.net.receipt import Receipt
+from pilotage.net.open_sends import free_name
+from pilotage.net.posting import Posting
 from pilotage.net.security import Security
 from pilotage.protocol.authority import Authority
-from pilotage.protocol.bodies import decode_body, encode_body, encode_value
-from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
+from pilotage.protocol.errors import Closed
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.patience import PatienceRules
-from pilotage.protocol.records import MAX_RUN, Parcel
-from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
+from pilotage.protocol.records import Parcel
+from pilotage.protocol.sends import DeliveryRules, Kept, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
@@ -54,9 +52,6 @@ T = TypeVar("T")
 
 LAST_SYNC_S = 1.0
 """What the disk is given, at least, to take what waits when we are released."""
-
-DURABLE_KEYS = frozenset(("DATA",))
-"""Keys that are sent again until they are settled (promise D6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +139,6 @@ class Messenger:
         self.config = config
         self.listens = listens
         self.logger = logger
-        self.drafting = Drafting(config.name)
         self.received = 0
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
         self.on_received: Callable[[int], None] = lambda count: None
@@ -163,7 +157,7 @@ class Messenger:
         if isinstance(self._wires, ZmqWires):
             self._keys = KeyFollower(config.security, config.name, self._wires, self._authority)
         self._notes = NoteLog(logger)
-        self._open = OpenSends(config.name, self._notes)
+        self.posting = Posting(config.name, self._notes, has_journal=self._keeping.file is not None)
         self._dispatch = Dispatch(
             config.name,
             listens,
@@ -196,7 +190,7 @@ class Messenger:
     def look_for_left(self) -> None:
         """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread."""
         self._left = self._keeping.left()
-        self.drafting.begin_behind(kept.name for kept in self._left)
+        self.posting.drafting.begin_behind(kept.name for kept in self._left)
 
     def start(self, loop: IOLoop) -> None:
         """Listen and dial, on the loop's own thread.
@@ -206,9 +200,10 @@ class Messenger:
         """
         self._loop_thread = threading.get_ident()
         self._driver = Driver(self.exchange, self, self._wires, self.config.places, loop)
+        self.posting.begin(self._driver)
         if self._left:
             self.logger.info("goes on with %d messages of an earlier life", len(self._left))
-            self._driver.restore(self._left, self._resume)
+            self._driver.restore(self._left, self.posting.resume)
             self._left = []
         if self._keys is not None:
             self._keys.start(self._driver, listens=self.config.places.listen_address is not None)
@@ -217,11 +212,12 @@ class Messenger:
     def stop(self) -> None:
         """Say goodbye and close, on the loop's own thread."""
         driver, self._driver = self._driver, None
+        self.posting.end()
         if self._keys is not None:
             self._keys.close()
         if driver is not None:
             driver.stop()
-        self._open.interrupt_all()
+        self.posting.open.interrupt_all()
 
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network and the disk. Not on the loop's thread."""
@@ -240,129 +236,17 @@ class Messenger:
             raise Closed(f"{self.config.name} is not running (any more): make a new one")
         return self._driver
 
-    # Sending
-
-    def prepare(
-        self,
-        to: str | list[str] | None,
-        key: str,
-        value: object,
-        *,
-        repeat: bool,
-        flags: Mapping[str, Any] | None,
-    ) -> Message:
-        """Make a message that originates here.
-
-        Raises:
-            InvalidMessage: no key, or a recipient that is no name.
-        """
-        recipient = (to[-1] if isinstance(to, list) else to) or ""
-        return message_of(str(key), self.drafting.draft(recipient, key, value, repeat, flags))
-
-    def post(
-        self,
-        path: tuple[str, ...],
-        to: str,
-        key: str,
-        value: object,
-        repeat: bool,
-        flags: Mapping[str, Any] | None,
-        durable: bool | None = None,
-        deadline_s: float | None = None,
-    ) -> Receipt:
-        """Make a message that originates here and put it on its way. Any thread; see `prepare` and `send`.
-
-        Raises:
-            InvalidMessage: no key, or a value that can't be sent.
-            Closed: we were released.
-        """
-        draft = self.drafting.draft(to, key, value, repeat, flags)
-        body, frames = encode_value(draft)
-        name, key, driver = draft[0], str(key), self.driver
-        # What is sent in a row goes together: only the first one makes all the work.
-        terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
-        joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
-        if joined is None:
-            ordered = repeat and NOREPEAT not in draft[6]
-            bundle = Bundle(key, self._loop_thread)
-            request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
-            return self._launch(request, draft, durable, deadline_s, terms=terms)
-        bundle, at = joined
-        receipt = Receipt(draft, bundle, at)
-        if at + 1 == MAX_RUN:
-            driver.give_way()
-        return self._look_after(receipt, bundle) if self._driver is None or self._notes.tells_all else receipt
-
-    def send(
-        self,
-        message: Message,
-        path: tuple[str, ...],
-        *,
-        repeat: bool,
-        durable: bool | None = None,
-        kept: bool = True,
-        deadline_s: float | None = None,
-        hand_over: bool = False,
-    ) -> Receipt:
-        """Put a message on its way. Any thread.
-
-        Args:
-            message: valid, see `prepare`.
-            path: names to reach, the recipient last; "" is the station up the tree.
-            repeat: resend it until received.
-            durable: resend it until settled; None to let its key decide.
-            kept: what is durable is also kept in the journal, if there is one.
-            deadline_s: seconds after which a durable message is given up; None for never.
-            hand_over: its arrays won't be changed any more.
-
-        Raises:
-            InvalidMessage: it lacks id, to, sender or key, or its value can't be sent.
-            Closed: we were released.
-        """
-        if not message.validate():
-            raise InvalidMessage(f"{message!r} needs id, to, sender and key")
-        body, frames = encode_body(message, hand_over=hand_over)
-        name, tries = str(message.id), max(1, message.ttl)
-        bundle = Bundle(str(message.key), self._loop_thread)
-        request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
-        return self._launch(request, message, durable, deadline_s, kept)
-
-    def _launch(
-        self,
-        request: Pending,
-        message: Message | Draft,
-        durable: bool | None,
-        deadline_s: float | None,
-        kept: bool = True,
-        terms: object = None,
-    ) -> Receipt:
-        """Leave a send in the loop's mailbox."""
-        driver = self.driver
-        if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
-            request.durable = request.ordered = True
-            request.kept = kept and self._keeping.file is not None
-            request.deadline_s = deadline_s
-        bundle: Bundle = request.handle
-        receipt = Receipt(message, bundle, bundle.add(message))
-        self._open.add(bundle)
-        driver.send(request, terms)
-        return self._look_after(receipt, bundle)
-
-    def _look_after(self, receipt: Receipt, bundle: Bundle) -> Receipt:
-        """Log what is on its way into the mailbox, or end it if we were released meanwhile."""
-        if self._notes.tells_all:
-            self._notes.passing("SENT", receipt.message)
-        if self._driver is None:
-            self._open.interrupt(bundle)
-        return receipt
+    # What was sent
 
     def confirm(self, message_id: str, origin: Origin | None = None) -> None:
         """Settle a send of ours by its id; by the wire only its recipient may say so."""
-        self._open.confirm(message_id, origin.trail[0] if origin is not None and origin.trail else None)
+        self.posting.open.confirm(
+            message_id, origin.trail[0] if origin is not None and origin.trail else None
+        )
 
     def unsettled(self) -> dict[str, Message]:
         """Give the sends that have not ended, by id."""
-        return self._open.messages()
+        return self.posting.open.messages()
 
     def due(self) -> dict[str, float]:
         """Tell, for each send that has not ended, in how many seconds it is looked at again."""
@@ -375,20 +259,6 @@ class Messenger:
             for name in pending.names:
                 found[free_name(name, found)] = max(0.0, pending.due - now)
         return found
-
-    def _resume(self, kept: Kept) -> Bundle:
-        """Go on with a send of an earlier life: it is ours now, and nobody holds its receipt."""
-        try:
-            message = decode_body(kept.verb, kept.body, kept.frames)
-        except PilotageError as error:
-            # What can't be read here may be read there, and must not keep us from starting.
-            self.logger.warning("%s of the journal can't be read here: %s", kept.name, error)
-            message = Message(id=kept.name, to=kept.path[-1], sender=self.config.name, key=kept.verb)
-        bundle = Bundle(str(message.key), self._loop_thread)
-        bundle.add(message)
-        bundle.reach(0, 1, ACCEPTED)
-        self._open.add(bundle)
-        return bundle
 
     def look_at_due(self) -> None:
         """Resend or expire what is due. On the loop's thread."""
@@ -529,11 +399,11 @@ class Messenger:
             self.config.name,
             {peer.name: str(peer.state) for peer in exchange.routing},
             exchange.sent,
-            dict(self._open.settled),
+            dict(self.posting.open.settled),
             exchange.outbox.resent,
             exchange.received,
             exchange.inbox.duplicates + exchange.edge.duplicates,
-            len(self._open),
+            len(self.posting.open),
             len(exchange.waiting),
             self._keeping.statistics(),
             counts,
@@ -558,11 +428,11 @@ class Messenger:
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
-        self._open.settle(ended)
+        self.posting.open.settle(ended)
 
     def progress(self, handles: list[Any]) -> None:
         """Tell senders that their message was received."""
-        self._open.reach(handles, RECEIVED)
+        self.posting.open.reach(handles, RECEIVED)
 
     def keep(self, sends: list[Kept]) -> None:
         """Put sends into the journal."""
@@ -574,7 +444,7 @@ class Messenger:
 
     def accepted(self, handles: list[Any]) -> None:
         """Tell senders that the journal has their message."""
-        self._open.reach(handles, ACCEPTED)
+        self.posting.open.reach(handles, ACCEPTED)
 
     def peer_changed(self, change: PeerChanged) -> None:
         """Tell about a neighbour."""
@@ -604,7 +474,7 @@ class Messenger:
         """The journal opened after we had started; on a thread of its own."""
         driver = self._driver
         if driver is not None:
-            driver.call(lambda: driver.restore(left, self._resume))
+            driver.call(lambda: driver.restore(left, self.posting.resume))
 
     def _troubled(self, trouble: Trouble) -> None:
         self.on_journal(trouble)

@@ -224,7 +224,7 @@ class Net_Node:
             InvalidMessage: no key, or a recipient that is no name.
         """
         names = list(to) if isinstance(to, tuple) else to
-        return self._messenger.prepare(names or self.upstream, key, value, repeat=repeat, flags=flags)
+        return self._messenger.posting.prepare(names or self.upstream, key, value, repeat=repeat, flags=flags)
 
     def send(
         self,
@@ -266,9 +266,11 @@ class Net_Node:
         path = path_of(to) or (self.upstream,)
         way = ("",) if force_to else path
         if msg is None:
-            return self._messenger.post(way, path[-1], key or "", value, repeat, flags, durable, deadline_s)
+            return self._messenger.posting.post(
+                way, path[-1], key or "", value, repeat, flags, durable, deadline_s
+            )
         repeat = repeat and Flag.NOREPEAT not in checked_message(msg).flags
-        return self._messenger.send(msg, way, repeat=repeat, durable=durable, deadline_s=deadline_s)
+        return self._messenger.posting.send(msg, way, repeat=repeat, durable=durable, deadline_s=deadline_s)
 
     def get_stream(
         self,
@@ -424,7 +426,7 @@ class Net_Node:
     @property
     def msg_counter(self) -> itertools.count[int]:
         """What numbers our messages."""
-        return self._messenger.drafting.counter
+        return self._messenger.posting.drafting.counter
 
     @property
     def msgs_received(self) -> int:

@@ -46,13 +46,7 @@ class OpenSends:
     def settle(self, ended: Iterable[tuple[Bundle | Part, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
         for messages, settlement in ended:
-            part = messages[:]
-            if settlement is DELIVERED:
-                self.settled["delivered"] += part.settle(DELIVERED)
-            else:
-                self._end(part, settlement)
-            if part.bundle.is_over:
-                self._open.pop(id(part.bundle), None)
+            self._end(messages[:], settlement)
 
     def reach(self, parts: Iterable[Bundle | Part], step: int) -> None:
         """Tell senders that their messages were received, or that the journal has them. On the loop's thread."""
@@ -63,12 +57,11 @@ class OpenSends:
         """Settle a send by its id; by the wire only its recipient may say so, None for anybody."""
         for part, message in self._each():
             if message.id == message_id and by in (None, message.to):
-                self._end(part, Settlement(Outcome.DELIVERED))
+                self._end(part, DELIVERED)
 
-    def interrupt(self, bundle: Bundle) -> None:
-        """End what is open of a bundle, for its sender was released. Any thread."""
-        self._end(bundle[:], refused(Reason.INTERRUPTED, f"{self._name} was released"))
-        self._open.pop(id(bundle), None)
+    def interrupt(self, messages: Bundle | Part) -> None:
+        """End what is open of these messages, for their sender was released. Any thread."""
+        self._end(messages[:], refused(Reason.INTERRUPTED, f"{self._name} was released"))
 
     def interrupt_all(self) -> None:
         """End all sends, for their sender was released."""
@@ -85,19 +78,28 @@ class OpenSends:
     def _each(self) -> Iterator[tuple[Part, Message]]:
         """Give the messages that have not ended, one by one."""
         for bundle in list(self._open.values()):
-            for at, message in enumerate(list(bundle.messages)):
-                if bundle.ends[at] is None:
-                    yield bundle[at : at + 1], bundle.message(at, message)
+            yield from bundle.open_messages()
 
     def _end(self, part: Part, settlement: Settlement) -> None:
-        """End some of a bundle otherwise than by a plain delivery."""
+        """End some of a bundle, count them, and tell whoever watches."""
+        bundle = part.bundle
+        if settlement is not DELIVERED:
+            settlement = self._read(part, settlement)
+        count, watchers = part.settle(settlement)
+        self.settled[settlement.outcome] += count
+        if not bundle.open_count:
+            self._open.pop(id(bundle), None)
+        for watcher in watchers:
+            watcher.tell_end()
+
+    def _read(self, part: Part, settlement: Settlement) -> Settlement:
+        """Give an end with its answer read, and log it if it is no delivery."""
+        if settlement.outcome is not Outcome.DELIVERED:
+            for _, message in part.bundle.open_messages(part.first, part.end):
+                self._notes.failed(message, settlement)
         if isinstance(settlement.answer, bytes):
-            settlement = replace(settlement, answer=_read_answer(settlement.answer))
-        messages = list(part.bundle.messages)
-        for at in range(part.first, part.end):
-            if part.bundle.ends[at] is None and settlement.outcome is not Outcome.DELIVERED:
-                self._notes.failed(part.bundle.message(at, messages[at]), settlement)
-        self.settled[settlement.outcome] += part.settle(settlement)
+            return replace(settlement, answer=_read_answer(settlement.answer))
+        return settlement
 
 
 def free_name(name: str, taken: Mapping[str, object]) -> str:

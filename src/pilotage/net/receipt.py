@@ -40,7 +40,7 @@ class Receipt(msgspec.Struct, eq=False):
     @property
     def settlement(self) -> Settlement | None:
         """Its end, or None while it is open."""
-        return self._bundle.ends[self._at]
+        return self._bundle.end_of(self._at)
 
     @property
     def stage(self) -> Stage:
@@ -175,7 +175,9 @@ class Receipt(msgspec.Struct, eq=False):
 
     def settle(self, settlement: Settlement) -> None:
         """End it; what comes later is ignored."""
-        self._bundle.settle(self._at, self._at + 1, settlement)
+        _, watchers = self._bundle.settle(self._at, self._at + 1, settlement)
+        for watcher in watchers:
+            watcher.tell_end()
 
     # What the bundle tells whoever watches
 

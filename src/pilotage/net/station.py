@@ -417,7 +417,7 @@ class Station(multiprocessing.Process):
     @property
     def msg_counter(self) -> itertools.count[int]:
         """What numbers its messages, in the station's process."""
-        return self._here.drafting.counter
+        return self._here.posting.drafting.counter
 
     @property
     def file_block(self) -> threading.Event:
@@ -443,7 +443,7 @@ class Station(multiprocessing.Process):
             Closed: called in another process.
         """
         names = list(to) if isinstance(to, tuple) else to
-        return self._here.prepare(names, key, value, repeat=repeat, flags=flags)
+        return self._here.posting.prepare(names, key, value, repeat=repeat, flags=flags)
 
     def send(
         self,
@@ -514,7 +514,7 @@ class Station(multiprocessing.Process):
             Closed: called in another process than the station's.
         """
         message = self.prepare_message(to, key, value)
-        return self._here.send(message, self._way_up((to,)), repeat=True, durable=True, kept=False)
+        return self._here.posting.send(message, self._way_up((to,)), repeat=True, durable=True, kept=False)
 
     def _way_up(self, target: tuple[str, ...]) -> tuple[str, ...]:
         path = target or (self.push_id,)
@@ -540,7 +540,7 @@ class Station(multiprocessing.Process):
             return self._send_from_parent(how, arguments)
         message = msg if msg is not None else self.prepare_message(to, key or "", value, repeat, flags)
         repeat = repeat and Flag.NOREPEAT not in message.flags
-        receipt = self._messenger.send(message, path, repeat=repeat, durable=durable)
+        receipt = self._messenger.posting.send(message, path, repeat=repeat, durable=durable)
         if how == "push":
             self._pushed.add(str(message.id))
             receipt.add_callback(lambda ended: self._pushed.discard(str(ended.message.id)))

@@ -368,7 +368,7 @@ class Stream(Queue[Any]):
 
     def _send(self, key: str, value: Any, items: int, extra: dict[str, Any], weight: int) -> None:
         flags = {Flag.NOREPEAT.value: True, Flag.MINPRINT.value: True}
-        message = self._messenger.prepare(
+        message = self._messenger.posting.prepare(
             self._messenger.config.places.upstream, key, value, repeat=True, flags=flags
         )
         message.id = f"{self._stream_id}_{self._numbers}"
@@ -376,7 +376,7 @@ class Stream(Queue[Any]):
         for name, field in extra.items():
             message[name] = field
         durable = self._lane is Lane.RECORD
-        receipt = self._messenger.send(
+        receipt = self._messenger.posting.send(
             message, ("",), repeat=True, durable=durable, kept=False, hand_over=True
         )
         self._batches_on_the_way += 1

@@ -115,8 +115,8 @@ def encode_body(message: Message, *, hand_over: bool = False) -> tuple[bytes, At
     names = fields.keys()
     extra = {} if names <= _ENVELOPE else {name: fields[name] for name in names - _ENVELOPE}
     content = (
-        message.id,
-        message.sender,
+        str(message.id),
+        str(message.sender),
         message.to,
         message.value,
         message.timestamp,

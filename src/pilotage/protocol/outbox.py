@@ -69,7 +69,7 @@ class Outbox:
         self._agenda: list[tuple[float, int, int]] = []
 
     def __len__(self) -> int:
-        return sum(len(pending.bodies) for flow in self._by_number.values() for pending in flow.open)
+        return sum(flow.count for flow in self._by_number.values())
 
     def unsettled(self) -> Iterator[Pending]:
         """Iterate over the sends that have been transmitted, or tried, and have not ended."""
@@ -99,7 +99,7 @@ class Outbox:
                     continue
                 touched[flow.number] = flow
             count = len(pending.bodies)
-            if room < count and (room := self._room(flow, now)) < count:
+            if room < count and (room := self._room(flow, count, now)) < count:
                 text = (
                     f"{self.rules.max_waiting} messages to {flow.path[-1]} with key {flow.verb} wait already"
                 )
@@ -120,13 +120,15 @@ class Outbox:
             return flow
         return self._begin(key) if len(pending.path) <= MAX_HOPS else None
 
-    def _room(self, flow: OutFlow, now: float) -> int:
-        """Tell for how many more messages a flow has room."""
+    def _room(self, flow: OutFlow, wanted: int, now: float) -> int:
+        """Tell for how many more messages a flow has room, in its window and behind it."""
         most = self.rules.max_waiting
         waiting = flow.next_seq - 1 - flow.sent
-        if waiting + MAX_RUN > most:
+        if waiting + wanted > most:
             self._let_through(flow, now)
             waiting = flow.count_waiting()
+            if not (waiting or flow.waits):
+                most += max(0, flow.floor + self.rules.window - flow.next_seq)
         return max(0, most - waiting)
 
     def restore(self, kept: Iterable[Kept], handle_for: Callable[[Kept], Any], now: float) -> None:
@@ -168,7 +170,7 @@ class Outbox:
             )
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
-            flow.open.append(pending)
+            flow.add(pending)
             flow.next_seq = seq + 1
         for key, flow in ours.items():
             if self._flows[key] is not flow:
@@ -240,11 +242,12 @@ class Outbox:
         """
         ended: Settled = []
         for flow in self._by_number.values():
-            for pending in flow.open:
+            for pending in flow.take(0, flow.next_seq):
                 if durable_too or not pending.durable:
                     kept = "; its journal keeps it, and it is sent when we are back" if pending.safe else ""
                     ended.append((pending.handle, refused(reason, text + kept)))
-            flow.open = [] if durable_too else [pending for pending in flow.open if pending.durable]
+                else:
+                    flow.add(pending)
             flow.floor = flow.open[0].seq if flow.open else flow.next_seq
         return ended
 
@@ -288,7 +291,7 @@ class Outbox:
         pending.wait = self.rules.repeat_interval_s
         pending.seq = seq = flow.next_seq
         flow.next_seq = seq + len(pending.bodies)
-        flow.open.append(pending)
+        flow.add(pending)
         if pending.deadline_s is not None:
             self._give_until(flow, pending, now + pending.deadline_s)
         if flow.after is not None and flow.waits and not pending.durable:
@@ -419,15 +422,17 @@ class Outbox:
 
     def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> None:
         """Note what has arrived there and isn't over yet, by what this acknowledgement says."""
-        fresh = max(flow.floor, flow.heard + 1, ack.settled + 1)
+        behind = max(flow.floor, flow.heard + 1, ack.settled + 1)
         flow.heard = max(flow.heard, ack.received)
-        for first, last in ((fresh, ack.received), *_pairs(ack.received_beyond)):
-            for pending in flow.part(first, min(last, flow.sent) + 1):
+        for first, last in ((behind, ack.received), *_pairs(ack.received_beyond)):
+            # Each place once, whatever is said how often: ranges ascend where they are honest.
+            for pending in flow.part(max(first, behind), min(last, flow.sent) + 1):
                 if not pending.received:
                     pending.received = True
                     pending.wait = self.rules.repeat_interval_s
                     pending.due = now + pending.wait
                     self.received.append(pending.handle)
+            behind = max(behind, last + 1)
 
     def _end_settled(self, flow: OutFlow, ack: Ack, ended: Settled) -> None:
         """End what is delivered, by what an acknowledgement says."""

@@ -171,6 +171,7 @@ class OutFlow:
         deadlines: a heap of the deadlines that some of its sends have, each with its first place and the one behind.
         after: the flow of an earlier life that must be over before anything of this one goes.
         open: its sends, in the order of their places.
+        count: messages in them.
     """
 
     boot: int
@@ -190,6 +191,7 @@ class OutFlow:
     after: OutFlow | None = None
     then: list[OutFlow] = field(default_factory=list)
     open: list[Pending] = field(default_factory=list)
+    count: int = 0
 
     def under_way(self) -> Iterator[Pending]:
         """Iterate over the open sends that the window has let through, oldest first."""
@@ -197,7 +199,12 @@ class OutFlow:
 
     def count_waiting(self) -> int:
         """Count the open messages that wait for the window."""
-        return sum(len(pending.bodies) for pending in self.open if pending.seq > self.sent)
+        return self.count - sum([len(pending.bodies) for pending in self.under_way()])
+
+    def add(self, pending: Pending) -> None:
+        """Have a send open, whose place lies behind those of all others."""
+        self.open.append(pending)
+        self.count += len(pending.bodies)
 
     def find(self, place: int) -> Pending | None:
         """Give the open send that has a message at a place."""
@@ -220,6 +227,7 @@ class OutFlow:
         begin, behind = self._cut_at(first), self._cut_at(end)
         taken = self.open[begin:behind]
         del self.open[begin:behind]
+        self.count -= sum([len(pending.bodies) for pending in taken])
         return taken
 
     def _cut_at(self, place: int) -> int:

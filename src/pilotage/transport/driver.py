@@ -140,18 +140,17 @@ class Driver:
 
     def send(self, request: Pending, terms: object = None) -> None:
         """Leave a send in the mailbox; see `Mailbox.leave`."""
-        count = self.mailbox.leave(request, terms)
+        self.mailbox.leave(request, terms)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the mailbox emptied. Whoever sends without a pause gives way to the loop now and then.
+
+        He would keep the interpreter to himself, 5 ms at a time.
+        """
         if not self._awake:
             self._wake()
-        if count % MAX_RUN == 0:
-            self.give_way()
-
-    def give_way(self) -> None:
-        """Let the loop run, for as much as goes together lies in the mailbox.
-
-        Who sends without a pause keeps the interpreter to itself, 5 ms at a time.
-        """
-        if threading.get_ident() != self._thread:
+        if self.mailbox.count % MAX_RUN == 0 and threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
     def persisted(self, places: list[Place]) -> None:

@@ -14,7 +14,11 @@ from pilotage.protocol.sends import Pending
 
 
 class Mailbox:
-    """Sends in their order, until the loop takes them. Any thread."""
+    """Sends in their order, until the loop takes them. Any thread.
+
+    Attributes:
+        count: messages that lie here.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,13 +26,14 @@ class Mailbox:
         self._last: Pending | None = None
         self._terms: object = None
         self._size = 0
+        self.count = 0
         self._closed = False
 
     def __bool__(self) -> bool:
         return bool(self._sends)
 
-    def leave(self, send: Pending, terms: object = None) -> int:
-        """Leave a send, and tell how many lie here.
+    def leave(self, send: Pending, terms: object = None) -> None:
+        """Leave a send.
 
         Args:
             send: what to leave.
@@ -38,7 +43,7 @@ class Mailbox:
             self._sends.append(send)
             self._last = None if self._closed else send
             self._terms, self._size = terms, send.size
-            return len(self._sends)
+            self.count += len(send.bodies)
 
     def join(self, terms: object, body: bytes, name: str, message: Any) -> tuple[Any, int] | None:
         """Add a message to what was left last, if it may go together with it.
@@ -61,12 +66,13 @@ class Mailbox:
                 return None
             last.bodies.append(body)
             last.names.append(name)
+            self.count += 1
             return last.handle, last.handle.add(message)
 
     def take(self) -> list[Pending]:
         """Take all that was left."""
         with self._lock:
-            sends, self._sends, self._last = self._sends, [], None
+            sends, self._sends, self._last, self.count = self._sends, [], None, 0
             return sends
 
     def close(self) -> None:

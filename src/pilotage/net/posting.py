@@ -1,0 +1,193 @@
+"""Posting: messages of ours on their way into the loop's mailbox, and those that have not ended yet.
+
+Law of this room: whoever sends waits neither for the loop nor for the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pilotage.net.bundle import ACCEPTED, Bundle, Part
+from pilotage.net.drafting import NOREPEAT, Draft, Drafting, message_of
+from pilotage.net.notes import NoteLog
+from pilotage.net.open_sends import OpenSends
+from pilotage.net.receipt import Receipt
+from pilotage.protocol.bodies import decode_body, encode_body, encode_value
+from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
+from pilotage.protocol.instructions import Level, Note
+from pilotage.protocol.message import Message
+from pilotage.protocol.sends import Kept, Pending
+from pilotage.transport.driver import Driver
+
+DURABLE_KEYS = frozenset(("DATA",))
+"""Keys that are sent again until they are settled (promise D6)."""
+
+
+class Posting:
+    """What one messenger sends.
+
+    Args:
+        name: the messenger's.
+        notes: where it tells about messages.
+        has_journal: what is durable can be kept.
+
+    Attributes:
+        drafting: numbers the messages.
+        open: those that have not ended.
+    """
+
+    def __init__(self, name: str, notes: NoteLog, *, has_journal: bool) -> None:
+        self.drafting = Drafting(name)
+        self.open = OpenSends(name, notes)
+        self._name = name
+        self._notes = notes
+        self._has_journal = has_journal
+        self._driver: Driver | None = None
+        self._settled_by = 0
+
+    def begin(self, driver: Driver) -> None:
+        """Take sends from now on; on the loop's thread, which will end them."""
+        self._driver, self._settled_by = driver, threading.get_ident()
+
+    def end(self) -> None:
+        """Take none any more."""
+        self._driver = None
+
+    def prepare(
+        self,
+        to: str | list[str] | None,
+        key: str,
+        value: object,
+        *,
+        repeat: bool,
+        flags: Mapping[str, Any] | None,
+    ) -> Message:
+        """Make a message that originates here.
+
+        Raises:
+            InvalidMessage: no key, or a recipient that is no name.
+        """
+        recipient = (to[-1] if isinstance(to, list) else to) or ""
+        return message_of(str(key), self.drafting.draft(recipient, key, value, repeat, flags))
+
+    def post(
+        self,
+        path: tuple[str, ...],
+        to: str,
+        key: str,
+        value: object,
+        repeat: bool,
+        flags: Mapping[str, Any] | None,
+        durable: bool | None = None,
+        deadline_s: float | None = None,
+    ) -> Receipt:
+        """Make a message that originates here and put it on its way. Any thread; see `prepare` and `send`.
+
+        Raises:
+            InvalidMessage: no key, or a value that can't be sent.
+            Closed: we were released.
+        """
+        draft = self.drafting.draft(to, key, value, repeat, flags)
+        body, frames = encode_value(draft)
+        name, key, driver = draft[0], str(key), self._running
+        # What is sent in a row goes together: only the first one makes all the work.
+        terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
+        joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
+        if joined is None:
+            ordered = repeat and NOREPEAT not in draft[6]
+            bundle = Bundle(key, self._settled_by)
+            request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
+            return self._launch(request, draft, durable, deadline_s, terms=terms)
+        bundle, at = joined
+        driver.wake()
+        receipt = Receipt(draft, bundle, at)
+        if self._driver is None or self._notes.tells_all:
+            self._look_after(receipt, bundle[at : at + 1])
+        return receipt
+
+    def send(
+        self,
+        message: Message,
+        path: tuple[str, ...],
+        *,
+        repeat: bool,
+        durable: bool | None = None,
+        kept: bool = True,
+        deadline_s: float | None = None,
+        hand_over: bool = False,
+    ) -> Receipt:
+        """Put a message on its way. Any thread.
+
+        Args:
+            message: valid, see `prepare`.
+            path: names to reach, the recipient last; "" is the station up the tree.
+            repeat: resend it until received.
+            durable: resend it until settled; None to let its key decide.
+            kept: what is durable is also kept in the journal, if there is one.
+            deadline_s: seconds after which a durable message is given up; None for never.
+            hand_over: its arrays won't be changed any more.
+
+        Raises:
+            InvalidMessage: it lacks id, to, sender or key, or its value can't be sent.
+            Closed: we were released.
+        """
+        if not message.validate():
+            raise InvalidMessage(f"{message!r} needs id, to, sender and key")
+        body, frames = encode_body(message, hand_over=hand_over)
+        name, tries = str(message.id), max(1, message.ttl)
+        bundle = Bundle(str(message.key), self._settled_by)
+        request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
+        return self._launch(request, message, durable, deadline_s, kept)
+
+    def resume(self, kept: Kept) -> Bundle:
+        """Go on with a send of an earlier life: it is ours now, and nobody holds its receipt."""
+        try:
+            message = decode_body(kept.verb, kept.body, kept.frames)
+        except PilotageError as error:
+            # What can't be read here may be read there, and must not keep us from starting.
+            text = f"{kept.name} of the journal can't be read here: {error}"
+            self._notes.write(Note(Level.WARNING, text))
+            message = Message(id=kept.name, to=kept.path[-1], sender=self._name, key=kept.verb)
+        bundle = Bundle(str(message.key), self._settled_by)
+        bundle.add(message)
+        bundle.reach(0, 1, ACCEPTED)
+        self.open.add(bundle)
+        return bundle
+
+    @property
+    def _running(self) -> Driver:
+        driver = self._driver
+        if driver is None:
+            raise Closed(f"{self._name} is not running (any more): make a new one")
+        return driver
+
+    def _launch(
+        self,
+        request: Pending,
+        message: Message | Draft,
+        durable: bool | None,
+        deadline_s: float | None,
+        kept: bool = True,
+        terms: object = None,
+    ) -> Receipt:
+        """Leave a send in the loop's mailbox."""
+        driver = self._running
+        if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
+            request.durable = request.ordered = True
+            request.kept = kept and self._has_journal
+            request.deadline_s = deadline_s
+        bundle: Bundle = request.handle
+        receipt = Receipt(message, bundle, bundle.add(message))
+        self.open.add(bundle)
+        driver.send(request, terms)
+        return self._look_after(receipt, bundle[:1])
+
+    def _look_after(self, receipt: Receipt, message: Part) -> Receipt:
+        """Log what is on its way into the mailbox, or end it if we were released meanwhile."""
+        if self._notes.tells_all:
+            self._notes.passing("SENT", receipt.message)
+        if self._driver is None:
+            self.open.interrupt(message)
+        return receipt
