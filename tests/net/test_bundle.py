@@ -65,6 +65,7 @@ def test_only_those_who_watch_a_message_are_told() -> None:
     receipts[1].add_callback(lambda ended: told.append("late"))
     settle(bundle[:])
     assert told == ["b", "late", "c"]
+    assert bundle._watchers == {}, "nobody is told twice"
 
 
 def test_threads_that_wait_for_different_messages_are_woken_by_theirs() -> None:
