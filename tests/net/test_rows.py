@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +102,25 @@ def test_a_message_that_joins_wakes_the_loop_itself(node: MakeNode, monkeypatch:
 
     cam._messenger.ask(send)
     assert woken == [0, 1, 2], "whoever left the first one may never come to wake it"
+
+
+def test_only_who_has_left_a_lot_gives_way_to_the_loop(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = node("cam", node("rig", listens={"K": lambda value: None}, router_port=0))
+    driver = cam._messenger.driver
+    waits: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
+    monkeypatch.setattr("pilotage.transport.driver.time", clock)
+    driver.wake()
+    assert cam.send("rig", "K").wait_settled(5).outcome == "delivered" and waits == []
+    entered, released = threading.Event(), threading.Event()
+    driver.call(lambda: entered.set() or released.wait(10))
+    assert entered.wait(5)
+    for _ in range(MAX_RUN):
+        cam.send("rig", "K")
+    released.set()
+    assert len(waits) == 1
 
 
 def test_a_long_row_is_cut_and_each_message_has_its_own_end(node: MakeNode) -> None:

@@ -150,7 +150,8 @@ class Driver:
         """
         if not self._awake:
             self._wake()
-        if self.mailbox.count % MAX_RUN == 0 and threading.get_ident() != self._thread:
+        count = self.mailbox.count
+        if count and count % MAX_RUN == 0 and threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
     def persisted(self, places: list[Place]) -> None:
