@@ -104,6 +104,19 @@ def test_a_message_that_joins_wakes_the_loop_itself(node: MakeNode, monkeypatch:
     assert woken == [0, 1, 2], "whoever left the first one may never come to wake it"
 
 
+def test_what_joins_a_send_that_was_confirmed_before_it_went_is_open(node: MakeNode) -> None:
+    messenger = node("cam", node("rig", listens={"K": lambda value: None}, router_port=0))._messenger
+
+    def send() -> tuple[Receipt, dict[str, Any]]:
+        messenger.posting.post(("rig",), "rig", "K", 1, repeat=True, flags=None)
+        messenger.confirm("cam_0")
+        return messenger.posting.post(("rig",), "rig", "K", 2, repeat=True, flags=None), messenger.unsettled()
+
+    receipt, unsettled = messenger.ask(send)
+    assert unsettled == {"cam_1": receipt.message}
+    assert receipt.wait_settled(5).outcome == "delivered" and messenger.unsettled() == {}
+
+
 def test_only_who_has_left_a_lot_gives_way_to_the_loop(
     node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

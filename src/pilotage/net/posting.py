@@ -101,6 +101,8 @@ class Posting:
             request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
             return self._launch(request, draft, durable, deadline_s, terms=terms)
         bundle, at = joined
+        if bundle.ended:
+            self.open.add(bundle)  # confirmed before it went out, and over until now
         driver.wake()
         receipt = Receipt(draft, bundle, at)
         if self._driver is None or self._notes.tells_all:
