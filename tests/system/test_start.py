@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,10 @@ import pytest
 
 from pilotage.agents.pilot import Pilot
 from pilotage.agents.terminal import Terminal
-from pilotage.app.archive import FolderArchives
+from pilotage.app.archive import FolderArchive, FolderArchives
 from pilotage.net.pref_keys import Prefs
 from pilotage.net.prefs import Preferences
-from pilotage.protocol.errors import Refused
+from pilotage.protocol.errors import Refused, StoreError
 
 
 def settings(folder: Path, **known: object) -> Prefs:
@@ -43,6 +45,37 @@ def pilot(tmp_path: Path, terminal: Terminal) -> Iterator[Pilot]:
 def test_a_start_whose_file_is_nowhere_fails_and_names_it(terminal: Terminal, pilot: Pilot) -> None:
     with pytest.raises(Refused, match=r"missing\.csv"):
         terminal.start("rig", "replay", {"path": "missing.csv", "sampling_rate_hz": 100})
+
+
+def test_what_keeps_its_empty_session_does_not_hide_why_a_start_was_refused(
+    terminal: Terminal, pilot: Pilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def discard(archive: FolderArchive, timeout_s: float) -> None:
+        raise StoreError("can't be removed")
+
+    before = terminal.sessions.begin()
+    monkeypatch.setattr(FolderArchive, "discard", discard)
+    with pytest.raises(Refused, match=r"missing\.csv"):
+        terminal.start(
+            "rig", "replay", {"path": "missing.csv", "sampling_rate_hz": 100}, session="of this alone"
+        )
+    assert terminal.sessions.current == before, "the session before is the current one again"
+
+
+def test_an_empty_session_is_removed_though_somebody_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = FolderArchives(tmp_path).create("empty", {})
+    remove, failures = shutil.rmtree, [errno.ENOTEMPTY, errno.ENOENT]
+
+    def disturbed(folder: Path) -> None:
+        if failures:
+            raise OSError(failures.pop(), "disturbed", str(folder))
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    archive.discard(5.0)
+    assert list(tmp_path.iterdir()) == [] and failures == []
 
 
 def test_a_start_that_is_delivered_runs_and_can_be_changed_at_once(terminal: Terminal, pilot: Pilot) -> None:

@@ -291,12 +291,14 @@ class Sessions:
             archive = self._open[session]
             if not (is_kept := archive.holds_data()):
                 self._forget(session)
-        if is_kept:
-            self.end(session, timeout_s)
-        else:
-            archive.discard(timeout_s)
-        if back_to in self.opened():
-            self.begin(back_to)
+        try:
+            if is_kept:
+                self.end(session, timeout_s)
+            else:
+                archive.discard(timeout_s)
+        finally:
+            if back_to in self.opened():
+                self.begin(back_to)
 
     def _forget(self, session: str) -> Archive:
         """Take a session out of the open ones. With the lock held."""

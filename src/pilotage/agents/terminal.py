@@ -302,7 +302,12 @@ class Terminal:
         except Refused:
             if session not in before and set(self.sessions.agents(session)) <= {pilot, parent}:
                 # Nothing runs in it: it was opened for this alone.
-                self.sessions.discard(session, current, STOP_TIMEOUT_S)
+                try:
+                    self.sessions.discard(session, current, STOP_TIMEOUT_S)
+                except StoreError as error:
+                    log.error(
+                        "after START was refused: %s", error
+                    )  # what was refused, and why, is what matters
             raise
         self.roster.note_subject(pilot, subject)
         self._keep_parameters(session, pilot, params or {}, "START")

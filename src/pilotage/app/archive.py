@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from pilotage.services.store import (
 )
 
 PART_SHIFT = 40
+REMOVALS, REMOVED_AGAIN_S = 20, 0.05
 """Parts of one message are told apart by the bits of the flow's number above these."""
 
 
@@ -174,10 +176,16 @@ class FolderArchive:
             StoreError: it can't be closed or removed.
         """
         self._store.close(timeout_s)
-        try:
-            shutil.rmtree(self._store.folder)
-        except OSError as error:
-            raise StoreError(f"the empty session {self.place!r} can't be removed: {error}") from error
+        for left in reversed(range(REMOVALS)):
+            try:
+                shutil.rmtree(self._store.folder)
+            except OSError as error:
+                # Whoever reads the database right now makes files of SQLite's beside it, and takes them away again.
+                if not left or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise StoreError(f"the empty session {self.place!r} can't be removed: {error}") from error
+                time.sleep(REMOVED_AGAIN_S)
+            else:
+                return
 
     def _submit(self, entry: Entry) -> Future[None]:
         future: Future[None] = Future()
