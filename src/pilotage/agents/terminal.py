@@ -305,9 +305,8 @@ class Terminal:
                 try:
                     self.sessions.discard(session, current, STOP_TIMEOUT_S)
                 except StoreError as error:
-                    log.error(
-                        "after START was refused: %s", error
-                    )  # what was refused, and why, is what matters
+                    # What was refused, and why, is what matters.
+                    log.error("after START was refused: %s", error)
             raise
         self.roster.note_subject(pilot, subject)
         self._keep_parameters(session, pilot, params or {}, "START")
