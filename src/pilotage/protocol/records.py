@@ -10,7 +10,6 @@ Law of this room: a station reads a parcel's header and never its body.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final
 
@@ -258,9 +257,3 @@ def as_ranges(places: Sequence[int]) -> list[int]:
         else:
             ranges += (place, place)
     return ranges
-
-
-def in_ranges(ranges: Sequence[int], place: int) -> bool:
-    """Tell whether a place lies in [first, last, first, last, …]."""
-    at = bisect_right(ranges, place)
-    return at % 2 == 1 or (at > 0 and ranges[at - 1] == place)
