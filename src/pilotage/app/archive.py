@@ -37,8 +37,9 @@ from pilotage.services.store import (
 )
 
 PART_SHIFT = 40
-REMOVALS, REMOVED_AGAIN_S = 20, 0.05
 """Parts of one message are told apart by the bits of the flow's number above these."""
+REMOVALS, REMOVED_AGAIN_S = 20, 0.05
+"""How often an empty session's folder is tried to be removed, and how long after one another."""
 
 
 class FolderArchive:
