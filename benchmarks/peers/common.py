@@ -12,6 +12,7 @@ can compare it. The sender answers what its modes ask (`benchmarks.modes`); a re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -125,8 +126,9 @@ class Process:
         """
         if self._popen.stdin is None or self._popen.stdout is None:
             raise BenchmarkFailed(f"{self.role} has no pipes")
-        self._popen.stdin.write(json.dumps(question) + "\n")
-        self._popen.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it ended before it read this: there is no answer either
+            self._popen.stdin.write(json.dumps(question) + "\n")
+            self._popen.stdin.flush()
         ready, _, _ = select.select([self._popen.stdout], [], [], timeout_s)
         line = self._popen.stdout.readline() if ready else ""
         if not line:
@@ -157,7 +159,8 @@ class Process:
     def close(self) -> None:
         """End the process, by force if it takes more than 5 s."""
         if self._popen.stdin is not None:
-            self._popen.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what it never read
+                self._popen.stdin.close()
         try:
             self._popen.wait(5)
         except subprocess.TimeoutExpired:

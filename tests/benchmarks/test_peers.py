@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psutil
 import pytest
 from benchmarks.modes import MODES
-from benchmarks.peers.common import Peer, Session, load_peer
+from benchmarks.peers.common import BenchmarkFailed, Peer, Process, Session, load_peer
 from benchmarks.run import choose_peers, known_peers, main, measure_rounds
 from benchmarks.tables import faults, summarize
 from rich.console import Console
 
 from tests.benchmarks import bad_network
+from tests.conftest import wait_eventually
 
 FAST = [("raw_pyzmq", "acked"), ("raw_pyzmq", "chunks"), ("ours", "acked"), ("ours", "chunks")]
 LONG = {"scale", "scale_10", "idle_station", "idle_pilot", "loaded"}
@@ -88,3 +92,11 @@ def test_a_role_that_ends_early_fails_the_mode(
     monkeypatch.setattr("benchmarks.run.load_peer", lambda name: broken)
     assert main(["--peers", "raw_pyzmq", "--modes", "acked", "--rounds", "1"]) == 1
     assert "acked failed: sender" in capsys.readouterr().out
+
+
+def test_a_role_that_has_ended_is_asked_and_closed_like_any_other(tmp_path: Path) -> None:
+    role = Process("sender", ["false"], tmp_path)
+    wait_eventually(lambda: psutil.Process(role.pid).status() == psutil.STATUS_ZOMBIE)
+    with pytest.raises(BenchmarkFailed, match="it ended with 1"):
+        role.ask({"what": "count"}, 5.0)
+    role.close()

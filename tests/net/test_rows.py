@@ -14,6 +14,7 @@ import pytest
 from pilotage import Net_Node, Receipt
 from pilotage.protocol.records import MAX_HOPS, MAX_RUN
 from pilotage.protocol.sends import Pending
+from tests.conftest import wait_eventually
 from tests.net.conftest import MakeNode
 
 
@@ -81,7 +82,7 @@ def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(
 
     def send_and_see_it_end(*request: Any) -> None:
         send(*request)
-        messenger.ask(lambda: None)
+        wait_eventually(lambda: not request[0].handle.open_count)
 
     monkeypatch.setattr(messenger.driver, "send", send_and_see_it_end)
     path = ("x",) * (MAX_HOPS + 1)

@@ -15,10 +15,12 @@ import msgspec
 from pilotage.net.drafting import Draft, as_message
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Settlement, Stage
+from pilotage.transport.forks import keep_free
 
 ACCEPTED, RECEIVED = 1, 2
 lock = threading.Lock()
 """For all bundles: whoever begins to watch must not miss an end that comes in this very moment."""
+keep_free(lock)
 
 
 class Watcher(Protocol):

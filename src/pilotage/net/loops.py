@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from pilotage.transport.forks import keep_free
+
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
 
@@ -135,6 +137,7 @@ class _Shared:
 
 
 _shared = _Shared()
+keep_free(_shared._lock)
 
 
 def shared_loop() -> LoopThread:

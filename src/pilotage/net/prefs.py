@@ -19,6 +19,7 @@ from typing import Any
 from pilotage.net.pref_files import NO_FILE, PrefFile, find_file, read_file, write_file
 from pilotage.net.pref_keys import KEYS, Key, Prefs, find_key
 from pilotage.net.pref_values import Lineage, LogLevel
+from pilotage.transport.forks import keep_free
 
 __all__ = ["Layer", "Lineage", "LogLevel", "PrefInfo", "Preferences", "Prefs", "prefs"]
 
@@ -208,6 +209,7 @@ def _inform(key: Key, held: _Held) -> PrefInfo:
 
 
 prefs = Preferences()
+keep_free(prefs._lock)
 
 
 def journal_folder(named: str | Path | None) -> Path | None:

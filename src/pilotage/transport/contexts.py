@@ -13,6 +13,8 @@ import threading
 
 import zmq
 
+from pilotage.transport.forks import keep_free
+
 Context = zmq.Context[zmq.Socket[bytes]]
 
 MAX_SOCKETS = 65_535
@@ -53,3 +55,4 @@ class SharedContext:
 
 
 shared_context = SharedContext()
+keep_free(shared_context._lock)

@@ -41,10 +41,22 @@ class Clock:
         part.replace(self._place)
 
 
+def start_stations_afresh(packages: Path) -> None:
+    """Have agents fork their stations from a process without threads.
+
+    The library's own lock is not freed in a child, so that one forked while another thread asks for the time hangs.
+    """
+    packages.mkdir()
+    (packages / "sitecustomize.py").write_text(
+        "import multiprocessing\nmultiprocessing.set_start_method('forkserver')\n"
+    )
+
+
 @pytest.fixture
 def lab(faketime: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Rig, Clock]]:
     name = request.node.callspec.params["name"]
     clock = Clock(tmp_path / "clock", faketime)
+    start_stations_afresh(tmp_path / "packages")
     with Rig(tmp_path, Plan(env={name: clock.env})) as rig:
         yield rig, clock
 
