@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -11,10 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import zmq
 
+from pilotage.net.loops import new_event_loop
 from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.instructions import Card, Dialect
 from pilotage.protocol.zmtp import COMMAND, GREETING, frame_head, metadata, ready_command
@@ -375,6 +378,27 @@ def test_a_dialled_wire_that_is_closed_at_once_lets_go_of_its_socket(
 
     loop.call_soon_threadsafe(open_and_close)
     eventually(lambda: wire._one.is_closed)
+
+
+@pytest.mark.only_on("linux", "darwin")
+def test_a_dialled_wire_that_is_closed_once_it_is_connected_lets_go_of_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = new_event_loop()
+    path, said = str(tmp_path / "hub"), list[Connection]()
+    with socket.socket(socket.AF_UNIX) as hub:
+        hub.bind(path)
+        hub.listen()
+        wire = ClearDialer("T", path, 0, Card(Dialect.OWN, "T", 1, dials=False), [], "me", HURRIED)
+        monkeypatch.setattr(wire, "_greet", said.append)
+        wire.watch(loop, lambda: None, lambda: None)
+        assert wire._opening is not None
+        # The loop calls in the order in which it was asked to: the connection is made then, and not told of yet.
+        loop.call_soon(wire.close)
+        loop.run_until_complete(wire._opening)
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert wire._one.is_closed and not said
 
 
 def test_what_is_no_bytes_is_refused_before_anything_of_it_leaves(ends: Ends, eventually: Eventually) -> None:

@@ -79,7 +79,7 @@ class ClearDialer(ClearWire):
             self._one.close()
         elif opening.exception() is not None:
             self._end(self._one)
-        else:
+        elif not self._one.is_closed:  # by whoever came between the connection and this call
             self._greet(self._one)
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
@@ -115,7 +115,7 @@ class ClearDialer(ClearWire):
 
     def _shut(self, linger_s: float = 0.0) -> None:
         self._stop_clock()
-        if self._opening is not None:
+        if self._opening is not None and not self._opening.done():
             self._opening.cancel()  # it closes the socket once the loop has let go of it
         else:
             self._let_go(self._one, linger_s)
