@@ -12,7 +12,7 @@ from pilotage.net import bundle, loops
 from pilotage.net.prefs import prefs
 from pilotage.transport.contexts import shared_context
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+pytestmark = pytest.mark.only_on("linux", "darwin")
 
 HELD_S = 0.3
 

@@ -18,7 +18,7 @@ import msgspec
 
 from pilotage.protocol.errors import Closed, StationDied
 
-WATCH_EVERY_S = 0.5
+WATCH_EVERY_S = 0.25
 
 Answer = Callable[[str, dict[str, Any], Callable[[Any], None]], None]
 """Handles a request: its name, its arguments, and where to put the result (or an exception), once."""

@@ -1,7 +1,7 @@
 """Forks: a child has none of its parent's threads, only what they held in that moment.
 
-Law of this room: what belongs to the whole process is held by nobody while it forks; each object of a station or node
-belongs to one process, and is made in it.
+Law of this room: a lock of the whole process is held by nobody while it forks; those of a station are made in the
+process that uses them.
 """
 
 from __future__ import annotations
