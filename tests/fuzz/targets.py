@@ -109,7 +109,7 @@ def hear(data: bytes) -> None:
 
 def _hear(talk: Conversation, data: bytes) -> None:
     while data:
-        room = talk.room()
+        room = talk.room
         part = data if room is None else data[: len(room)]
         if room is None:
             talk.feed(part)

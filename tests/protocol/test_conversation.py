@@ -32,7 +32,7 @@ def hear(talk: Conversation, data: bytes, portion: int = 1 << 20, most: int = 1 
     found: list[list[bytes]] = []
     at = 0
     while at < len(data):
-        room = talk.room()
+        room = talk.room
         piece = data[at : at + portion] if room is None else data[at : at + min(portion, len(room))]
         if room is None:
             talk.feed(piece)
@@ -101,14 +101,14 @@ def test_a_long_frame_is_read_into_memory_of_its_own_and_cannot_be_written_to():
     data = said([b"head", body], [b"next"])
     talk.feed(data[:5000])
     assert talk.cut(10) == []
-    room = talk.room()
+    room = talk.room
     assert room is not None and len(room) == len(body) - (5000 - 6 - 9)
     rest = data[5000:]
     room[:] = rest[: len(room)]
     talk.fill(len(room))
     [(head, frame)] = talk.cut(10)
     assert isinstance(frame, memoryview) and frame.readonly and (head, frame) == (b"head", body)
-    assert talk.room() is None and hear(talk, rest[len(room) :]) == [[b"next"]]
+    assert talk.room is None and hear(talk, rest[len(room) :]) == [[b"next"]]
 
 
 def test_no_more_is_given_than_is_asked_for():
@@ -163,7 +163,7 @@ FAULTS = {
 def test_anything_else_is_a_fault(data: bytes, words: str):
     talk = conversation()
     assert hear(talk, data, 7) == [] and words in talk.fault
-    assert hear(talk, b"more") == [] and talk.room() is None
+    assert hear(talk, b"more") == [] and talk.room is None
 
 
 def test_what_came_whole_before_a_fault_is_given():

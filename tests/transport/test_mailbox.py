@@ -46,7 +46,7 @@ def test_nothing_is_added_to_what_was_taken_or_lies_alone() -> None:
         mailbox.count == 0
         and mailbox.join(TERMS, b"b", "b", "b") is None
         and taken.names == ["a"]
-        and not mailbox
+        and not mailbox.count
     )
     mailbox.leave(send("framed"))
     assert mailbox.join(TERMS, b"b", "b", "b") is None

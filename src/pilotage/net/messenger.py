@@ -422,9 +422,8 @@ class Messenger:
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""
-        if received != self.received:
-            self.received = received
-            self.on_received(received)
+        self.received = received
+        self.on_received(received)
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""

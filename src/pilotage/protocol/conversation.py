@@ -49,24 +49,25 @@ class Conversation:
         replies: what is to be sent to it, at once.
         has_more: there may be more transmissions than `cut` was allowed to give.
         fault: why nothing more of it can be read; "" while it can.
+        room: the memory that what comes next is to be read into; None where it is to be fed.
         fetch: gives the frame that a note on shared memory tells of; None where no memory is shared.
     """
 
     __slots__ = (
         "_at",
         "_data",
-        "_filled",
         "_flags",
         "_frames",
         "_is_greeted",
         "_max",
         "_partners",
         "_ready",
-        "_room",
+        "_whole",
         "fault",
         "fetch",
         "has_more",
         "replies",
+        "room",
         "told",
     )
 
@@ -80,16 +81,14 @@ class Conversation:
         self._is_greeted = False
         self._data, self._at = b"", 0
         self._frames: list[Frame] = []
-        self._room: memoryview | None = None
-        self._filled, self._flags = 0, 0
-
-    def room(self) -> memoryview | None:
-        """Give the memory that what comes next is to be read into; None where it is to be fed."""
-        return None if self._room is None else self._room[self._filled :]
+        self.room: memoryview | None = None
+        self._whole: memoryview | None = None
+        self._flags = 0
 
     def fill(self, count: int) -> None:
         """Say that so many bytes were read into the room."""
-        self._filled += count
+        if self.room is not None:
+            self.room = self.room[count:]
 
     def feed(self, data: bytes) -> None:
         """Take in what has come."""
@@ -103,11 +102,11 @@ class Conversation:
         if self.fault:
             return found
         try:
-            if self._room is not None:
-                if self._filled < len(self._room):
+            if self._whole is not None:
+                if self.room:
                     return found
-                room, self._room = self._room, None
-                self._take(room.toreadonly(), self._flags, found)
+                whole, self._whole, self.room = self._whole, None, None
+                self._take(whole.toreadonly(), self._flags, found)
             elif self.told is None and not self._is_introduced():
                 return found
             self._cut(found, most)
@@ -155,7 +154,7 @@ class Conversation:
         except (MemoryError, OSError) as error:
             raise MalformedFrame(f"a frame of {size} bytes, for which there is no memory") from error
         room[: len(come)] = come
-        self._room, self._filled, self._flags = room, len(come), flags
+        self._whole, self.room, self._flags = room, room[len(come) :], flags
 
     def _take(self, frame: Frame, flags: int, found: list[list[Frame]]) -> None:
         if flags & COMMAND:

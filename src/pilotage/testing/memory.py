@@ -144,6 +144,10 @@ class _MemoryWire(SendsLast):
         self.ready.ring()
         self.changed.ring()
 
+    def more_comes(self) -> bool:
+        """Tell whether more may have happened in this moment than was told yet."""
+        return True
+
     def readable(self) -> bool:
         """Tell whether something is there to be read."""
         return bool(self.inbox)

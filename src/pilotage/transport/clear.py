@@ -51,6 +51,10 @@ class ClearWire:
         """What stands here for ZeroMQ's socket: it has a `type`, may be `closed`, and sends frames as they are."""
         return self
 
+    def more_comes(self) -> bool:
+        """Tell whether more may have happened in this moment than was told yet."""
+        return not isinstance(self._lookout, Lookout) or self._lookout.untold > 0
+
     def readable(self) -> bool:
         """Tell whether something is there to be taken."""
         return bool(self._row)
@@ -63,10 +67,12 @@ class ClearWire:
             one = next(iter(row))
             del row[one]
             link, card = one.link, one.card or NOBODY
-            found = one.take(max(1, most // (len(row) + 1)))
-            self._send_later(one)
-            arrivals += [(link, card, frames) for frames in found]
-            most -= max(1, len(found))
+            found = one.take(most // (len(row) + 1) or 1)
+            if one.unsent:
+                self._send_later(one)
+            for frames in found:
+                arrivals.append((link, card, frames))  # noqa: PERF401 - of one, which is usual, this is quicker
+            most -= len(found) or 1
             if one.has_come():
                 row[one] = None
             elif one.is_over:
@@ -83,7 +89,8 @@ class ClearWire:
             self._ignore(one)
             return
         one.read()
-        self._send_later(one)
+        if one.unsent:
+            self._send_later(one)
         self._take_in(one)
 
     def _look_out(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -100,20 +107,23 @@ class ClearWire:
             return
         if one.has_come():
             self._row[one] = None
+            self._on_ready()
         elif one.is_over:
             self._end(one)
-        if self.readable():
-            self._on_ready()
+            if self.readable():
+                self._on_ready()
 
     def _greet(self, one: Connection) -> None:
         """Begin the conversation on a connection."""
         self._watch(one)
         one.greet()
-        self._send_later(one)
+        if one.unsent:
+            self._send_later(one)
 
     def _send(self, one: Connection, frames: Sequence[Frame]) -> None:
         one.write(frames)
-        self._send_later(one)
+        if one.unsent:
+            self._send_later(one)
 
     def send_last(self, link: Link, frames: Sequence[Frame]) -> None:
         """Take a transmission that is to leave before the close, whatever waits already."""
@@ -127,8 +137,8 @@ class ClearWire:
         return [memoryview(frame).cast("B") for frame in frames]
 
     def _send_later(self, one: Connection) -> None:
-        """Have the loop call when there is room for what is unsent, if something is."""
-        if one.unsent and self._lookout is not None:
+        """Have the loop call when there is room for what is unsent."""
+        if self._lookout is not None:
             self._lookout.add_writer(one.fd, self._flush, one)
 
     def _flush(self, one: Connection) -> None:

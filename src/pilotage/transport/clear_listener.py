@@ -138,7 +138,7 @@ class ClearListener(ClearWire):
             BlockingIOError: there is no room for it.
             ConnectionError: the peer has gone.
         """
-        one = self._connection(link)
+        one = self._connections.get(link[1])
         if one is None:
             raise ConnectionError("its connection has ended")
         self._send(one, frames)

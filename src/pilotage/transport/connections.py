@@ -94,7 +94,7 @@ class Connection:
         talk, left = self.conversation, READ_AT_ONCE
         try:
             while left > 0 and not talk.has_more:
-                room = talk.room()
+                room = talk.room
                 if room is None:
                     wanted, data = READ_BYTES, self._receive(READ_BYTES)
                     count = len(data)
@@ -155,8 +155,21 @@ class Connection:
         """
         if self.unsent:
             raise BlockingIOError
-        self.write_last(frames)
-        self.flush()
+        size = len(frames[0])
+        if len(frames) > 1 or size > JOINED_BYTES:
+            self.write_last(frames)
+            self.flush()
+            return
+        # Most are one short frame, which leaves at once.
+        piece = frame_head(size) + frames[0]
+        try:
+            sent = self.socket.send(piece)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._broken(error) from error
+        if sent < len(piece):
+            self.unsent.append(memoryview(piece)[sent:])
 
     def write_last(self, frames: Sequence[Frame]) -> None:
         """Leave a transmission in `unsent`, behind what is there; before the close."""
@@ -189,11 +202,14 @@ class Connection:
         except BlockingIOError:
             pass  # the system calls when there is room
         except OSError as error:
-            unsent.clear()
-            # A frame may have been cut: nothing more can be sent, and what we read next is the end.
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            raise ConnectionError(str(error.strerror)) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: OSError) -> ConnectionError:
+        """A frame may have been cut: nothing more can be sent, and what we read next is the end."""
+        self.unsent.clear()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        return ConnectionError(str(error.strerror))
 
     def _lay(self, frame: Frame, flags: int) -> bytes | None:
         """Put a frame where the other end sees it, and give the note that says where; None if it can't."""

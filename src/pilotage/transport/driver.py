@@ -243,8 +243,9 @@ class Driver:
         if self._is_gathering:
             self._has_gathered = True
             return
-        self._is_gathering = True
-        self._loop.call_soon(self._gathered)
+        if self.listener is not None and self.listener.more_comes():
+            self._is_gathering = True
+            self._loop.call_soon(self._gathered)
         self._turn()
 
     def _gathered(self) -> None:
@@ -288,12 +289,14 @@ class Driver:
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
         results = _take_all(self._results) if self._results else ()
-        requests = self.mailbox.take() if self.mailbox else ()
+        requests = self.mailbox.take() if self.mailbox.count else ()
         exchange = self.exchange
         unread = exchange.unread
         if arrivals or results or requests:
+            received = exchange.received
             self._run(exchange.turn(arrivals, results, requests, now))
-            self._shell.counted(exchange.received)
+            if exchange.received != received:
+                self._shell.counted(exchange.received)
         self._is_flooded = (exchange.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
@@ -382,12 +385,14 @@ class Driver:
 
     def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
         for link, frames in batch:
-            backlog = self._backlog.get(link)
+            backlog = self._backlog.get(link) if self._backlog else None
             if backlog is not None:
                 self._put_back(backlog, frames)
                 continue
+            wire = self._wire_of(link)
             try:
-                self._write(link, frames)
+                if wire is not None:
+                    wire.send(link, frames)
             except BlockingIOError:
                 self._put_back(self._backlog.setdefault(link, deque()), frames)
             except ConnectionError as error:
@@ -399,19 +404,16 @@ class Driver:
         else:
             self.counts["transmissions dropped"] += 1
 
-    def _write(self, link: Link, frames: Sequence[Frame]) -> None:
-        wire = self._wire_of(link)
-        if wire is not None:
-            wire.send(link, frames)
-
     def _wire_of(self, link: Link) -> ListeningWire | DialledWire | None:
         return self.dialer if self.dialer is not None and link == self.dialer.link else self.listener
 
     def _send_backlog(self) -> None:
         for link, backlog in list(self._backlog.items()):
+            wire = self._wire_of(link)
             try:
                 while backlog:
-                    self._write(link, backlog[0])
+                    if wire is not None:
+                        wire.send(link, backlog[0])
                     backlog.popleft()
                 del self._backlog[link]
             except BlockingIOError:

@@ -61,6 +61,10 @@ class Gates:
         """Tell whether something is there to be read, by any gate; each is asked, for each remembers what it saw."""
         return True in [gate.readable() for gate in self._gates.values()]
 
+    def more_comes(self) -> bool:
+        """Tell whether more may have happened in this moment than was told yet."""
+        return True
+
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions from each gate."""
         return [arrival for gate in self._gates.values() for arrival in gate.drain(most)]

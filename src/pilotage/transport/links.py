@@ -109,6 +109,10 @@ class Endpoint(SendsLast):
         """Tell whether there is something to see; the file descriptors tell only changes."""
         return self._has_data() or self._connections_changed
 
+    def more_comes(self) -> bool:
+        """Tell whether more may have happened in this moment than was told yet."""
+        return True
+
     def _has_data(self) -> bool:
         if self._touched:
             self._touched = False

@@ -25,10 +25,11 @@ class Lookout:
 
     Attributes:
         users: how many have it; the last one that closes it does close it.
+        untold: of what has happened by now, how much is still to be told.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.users = 0
+        self.users = self.untold = 0
         self._loop = loop
         self._list = select.epoll()
         self._calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
@@ -81,7 +82,10 @@ class Lookout:
             self._list.unregister(fd)
 
     def _look(self) -> None:
-        for fd, events in self._list.poll(0):
+        happened = self._list.poll(0)
+        self.untold = len(happened)
+        for fd, events in happened:
+            self.untold -= 1
             for kind in (READ, WRITE):
                 # One call may have ended what the next would be for.
                 call = self._calls.get(fd, {}).get(kind)

@@ -29,9 +29,6 @@ class Mailbox:
         self.count = 0
         self._closed = False
 
-    def __bool__(self) -> bool:
-        return bool(self._sends)
-
     def leave(self, send: Pending, terms: object = None) -> None:
         """Leave a send.
 

@@ -27,6 +27,7 @@ let it grow as TCP's."""
 
 HAS_SHELF = b"1"
 FD_BYTES = array.array("i").itemsize
+FD_SPACE_BYTES = socket.CMSG_SPACE(FD_BYTES) if hasattr(socket, "CMSG_SPACE") else 0
 INHERITED_BY_NOBODY = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 """Linux closes a descriptor that came by a socket where another program is started, if it is told to."""
 
@@ -64,14 +65,14 @@ class PathConnection(Connection):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes or PATH_BUFFER_BYTES)
 
     def _receive(self, most: int) -> bytes:
-        data, given, _, _ = self.socket.recvmsg(most, socket.CMSG_SPACE(FD_BYTES), INHERITED_BY_NOBODY)
+        data, given, _, _ = self.socket.recvmsg(most, FD_SPACE_BYTES, INHERITED_BY_NOBODY)
         if given:
             self._look_at(given)
         return data
 
     def _receive_into(self, room: memoryview) -> int:
         count, given, _, _ = self.socket.recvmsg_into(
-            [room, self._behind], socket.CMSG_SPACE(FD_BYTES), INHERITED_BY_NOBODY
+            [room, self._behind], FD_SPACE_BYTES, INHERITED_BY_NOBODY
         )
         if given:
             self._look_at(given)

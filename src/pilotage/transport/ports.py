@@ -95,6 +95,9 @@ class ListeningWire(Wire, Protocol):
     port: int
     door: tuple[str, int]
 
+    def more_comes(self) -> bool:
+        """Tell whether more may have happened in this moment than was told yet."""
+
     def leave(self, link: Link) -> bool:
         """Have a link end that can't be written to; False if it is none of ours, or has ended."""
 
