@@ -68,7 +68,7 @@ class Edge:
         rules: patience towards peers that don't confirm.
 
     Attributes:
-        is_used: an original has sent something.
+        is_used: an original has sent something, or was sent something.
         next_due: tells when `time_passed` has something to do.
     """
 
@@ -137,6 +137,7 @@ class Edge:
         self, peer: Peer, parcel: Parcel, token: Token, now: float
     ) -> tuple[Transmission | None, Settlement | None]:
         """Turn a parcel into a transmission for an original; a settlement says that it is over already."""
+        self.is_used = True
         try:
             letter = write_letter(parcel, self._forms.get(peer.link, ArrayForm.AUTOPILOT_05))
         except PilotageError as error:

@@ -194,10 +194,10 @@ class Exchange:
         return self.turn((), results, (), now)
 
     def _arrive(self, arrivals: Sequence[Arrival]) -> None:
-        taken = self._patience.within(arrivals, self._now)
-        if len(taken) < len(arrivals):
-            self.counts["over the rate"] += len(arrivals) - len(taken)
-        for link, card, frames in taken:
+        if self._patience.has_rate:
+            come, arrivals = len(arrivals), self._patience.within(arrivals, self._now)
+            self.counts["over the rate"] += come - len(arrivals)
+        for link, card, frames in arrivals:
             peer = self.routing.peers.get(link) or self._newcomer(link, card, frames)
             if peer is not None:
                 self._frames(peer, frames)
@@ -295,14 +295,12 @@ class Exchange:
 
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
-        times = (
-            self.outbox.next_due(),
-            self.edge.next_due(),
-            self.waiting.next_due(),
-            self.admission.next_due(),
-            self._acks_due,
-        )
-        return min(times)
+        due = min(self._acks_due, self.admission.next_due())
+        if self.outbox.agenda:
+            due = min(due, self.outbox.agenda[0][0])
+        if self.waiting.messages:
+            due = min(due, self.waiting.next_due())
+        return min(due, self.edge.next_due()) if self.edge.is_used else due
 
     def _begin(self, now: float) -> None:
         """Begin a stimulus. With neighbours there is one each second, so that a long gap means that we were stopped."""
@@ -473,12 +471,13 @@ class Exchange:
         me = self.routing.me
         while len(path) > 1 and (path[0] == me or not path[0]):
             path.pop(0)
-        if self._is_for_us(path[0], parcel):
+        name = path[0]
+        if name == me or ((not name or name == self.routing.inner) and self._answers_for(name, parcel)):
             if self.authority.is_used:
                 self._confirmers.sent(parcel.boot, parcel.flow, me)
             self._take(parcel)
             return True
-        peer = self.routing.next_hop(parcel)
+        peer = self.routing.names.get(name) or self.routing.next_hop(parcel)
         if peer is None or peer.state is PeerState.JOINING:
             return False
         if peer.is_ours:
@@ -489,14 +488,12 @@ class Exchange:
             self._to_original(peer, parcel)
         return True
 
-    def _is_for_us(self, name: str, parcel: Parcel) -> bool:
-        if name == self.routing.me:
-            return True
-        if name == self.routing.inner:
-            # Stations answer for an inner node that isn't there, as the original's do.
-            absent = name not in self.routing.names
-            return absent and bool(parcel.trail) and self._serves(parcel.verb) is Service.HANDLE
-        return not name and bool(parcel.trail)
+    def _answers_for(self, name: str, parcel: Parcel) -> bool:
+        """Tell whether what goes to nobody by name, or to our inner node, is for us."""
+        if not parcel.trail:
+            return False
+        # Stations answer for an inner node that isn't there, as the original's do.
+        return not name or (name not in self.routing.names and self._serves(parcel.verb) is Service.HANDLE)
 
     def _take(self, parcel: Parcel) -> None:
         if self._serves(parcel.verb) is Service.PASS_ON:
@@ -562,7 +559,8 @@ class Exchange:
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
-        self._say_acks()
+        if self.inbox.has_news:
+            self._say_acks()
         out, outbox = self._out, self.outbox
         if outbox.unkept:
             out.others.append(Keep(outbox.unkept))
@@ -577,12 +575,7 @@ class Exchange:
                 out.others.append(Progress(told))
         if out.ended and self.edge.is_used:
             out.ended = [pair for pair in out.ended if not self._stands_in_ended(*pair)]
-        return out.take(self._spoken)
-
-    def _spoken(self, link: Link) -> None:
-        peer = self.routing.peers.get(link)
-        if peer is not None:
-            peer.spoken = self._now
+        return out.take(self.routing.peers, self._now)
 
     def _stands_in_received(self, handle: Any) -> bool:
         """Confirm to an original what we sent in its stead; False where the send was our own."""
@@ -603,8 +596,6 @@ class Exchange:
         What has only been received may be over by then, and one acknowledgement says both.
         """
         inbox = self.inbox
-        if not inbox.has_news:
-            return
         within = self.config.ack_within_s
         if inbox.hurries or self._out.has_packets or self._now >= self._acks_due or not within:
             self._acks_due = FOREVER

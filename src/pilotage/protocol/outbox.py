@@ -53,6 +53,7 @@ class Outbox:
     Attributes:
         unkept: what the journal is to keep, until somebody takes it from here.
         over: what the journal may drop, likewise.
+        agenda: a heap of when which flow is to be looked at, its life and number behind the time.
     """
 
     def __init__(self, boot: int, emit: Emit, rules: DeliveryRules) -> None:
@@ -62,11 +63,11 @@ class Outbox:
         self.received: list[Any] = []
         self.unkept: list[Kept] = []
         self.over: list[Place] = []
+        self.agenda: list[tuple[float, int, int]] = []
         self._numbers = 0
         self._emit = emit
         self._flows: dict[FlowKey, OutFlow] = {}
         self._by_number: dict[tuple[int, int], OutFlow] = {}
-        self._agenda: list[tuple[float, int, int]] = []
 
     def __len__(self) -> int:
         return sum(flow.count for flow in self._by_number.values())
@@ -201,10 +202,12 @@ class Outbox:
             pending = flow.find(verdict.seq)
             # A station on the way may refuse a late copy of what the recipient has long received.
             if pending is not None and (ack.life or not pending.received):
-                (pending,) = flow.part(verdict.seq, verdict.seq + 1)
-                self._end(flow, pending, _verdict_of(verdict, pending, ack.life), ended)
+                (pending,) = flow.take(verdict.seq, verdict.seq + 1)
+                settlement = _verdict_of(verdict, pending, ack.life)
+                self._tell_end(flow, pending, [(pending.handle, settlement)], ended)
         if ack.life:
-            self._end_settled(flow, ack, ended)
+            if flow.open:
+                self._end_settled(flow, ack, ended)
             self._mark_received(flow, ack, now)
         self._advance(flow, now)
         if ack.life and ack.received_beyond and ack.received < flow.floor - 1:
@@ -214,8 +217,8 @@ class Outbox:
     def time_passed(self, now: float) -> Settled:
         """Resend and expire what is due."""
         ended: Settled = []
-        while self._agenda and self._agenda[0][0] <= now:
-            due, boot, number = heappop(self._agenda)
+        while self.agenda and self.agenda[0][0] <= now:
+            due, boot, number = heappop(self.agenda)
             flow = self._by_number.get((boot, number))
             if flow is not None and flow.due == due:
                 self._sweep(flow, now, ended)
@@ -223,7 +226,7 @@ class Outbox:
 
     def next_due(self) -> float:
         """Tell when `time_passed` has something to do."""
-        return self._agenda[0][0] if self._agenda else FOREVER
+        return self.agenda[0][0] if self.agenda else FOREVER
 
     def link_restored(self, concerns: Callable[[tuple[str, ...]], bool], now: float) -> None:
         """Resend at once what may have been lost with a link, for the paths that it concerns."""
@@ -310,15 +313,17 @@ class Outbox:
         """Transmit what the window has room for."""
         first = flow.sent + 1
         last = min(flow.next_seq - 1, flow.floor + self.rules.window - 1)
-        if last < first or flow.waits:
+        if last < first or (flow.after is not None and flow.waits):
             return
         flow.sent = last
         going = flow.part(first, last + 1)
+        if not going:
+            return
         for pending in going:
             pending.since = now
             pending.due = now + pending.wait
         self._transmit(flow, going, now)
-        due = min(map(_due_of, going), default=FOREVER)
+        due = min(map(_due_of, going))
         if due < flow.due:
             self._set_due(flow, due)
 
@@ -424,6 +429,8 @@ class Outbox:
         """Note what has arrived there and isn't over yet, by what this acknowledgement says."""
         behind = max(flow.floor, flow.heard + 1, ack.settled + 1)
         flow.heard = max(flow.heard, ack.received)
+        if not flow.open:
+            return
         for first, last in ((behind, ack.received), *_pairs(ack.received_beyond)):
             # Each place once, whatever is said how often: ranges ascend where they are honest.
             for pending in flow.part(max(first, behind), min(last, flow.sent) + 1):
@@ -439,10 +446,6 @@ class Outbox:
         for first, last in ((flow.floor, ack.settled), *_pairs(ack.settled_beyond)):
             for pending in flow.take(first, min(last, flow.sent) + 1):
                 self._tell_end(flow, pending, [(pending.handle, DELIVERED)], ended)
-
-    def _end(self, flow: OutFlow, pending: Pending, settlement: Settlement, ended: Settled) -> None:
-        flow.take(pending.seq, pending.end)
-        self._tell_end(flow, pending, [(pending.handle, settlement)], ended)
 
     def _expire(self, flow: OutFlow, pending: Pending, text: str, ended: Settled) -> None:
         flow.take(pending.seq, pending.end)
@@ -462,8 +465,9 @@ class Outbox:
     def _advance(self, flow: OutFlow, now: float) -> None:
         """Raise the floor over what has ended, and let through what waits: here, or behind this flow."""
         flow.floor = flow.open[0].seq if flow.open else flow.next_seq
-        self._let_through(flow, now)
-        if flow.open or flow.waits:
+        if flow.sent + 1 < flow.next_seq:
+            self._let_through(flow, now)
+        if flow.open or (flow.after is not None and flow.waits):
             return
         if flow.boot != self.boot:
             self._retire(flow, now)
@@ -506,7 +510,7 @@ class Outbox:
     def _set_due(self, flow: OutFlow, due: float) -> None:
         flow.due = due
         if due != FOREVER:
-            heappush(self._agenda, (due, flow.boot, flow.number))
+            heappush(self.agenda, (due, flow.boot, flow.number))
 
 
 def _lateness(flow: OutFlow) -> str:

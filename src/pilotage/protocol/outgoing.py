@@ -6,7 +6,7 @@ about, unless that would be too long for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pilotage.protocol.instructions import (
@@ -18,6 +18,7 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
+from pilotage.protocol.liveness import Peer
 from pilotage.protocol.records import (
     MAX_PACKET_BYTES,
     MAX_PACKET_PARCELS,
@@ -75,15 +76,16 @@ class Outgoing:
         """Leave out what was meant for a link that has ended."""
         self._packets.pop(link, None)
 
-    def take(self, spoken: Callable[[Link], None]) -> list[Instruction]:
+    def take(self, peers: Mapping[Link, Peer], now: float) -> list[Instruction]:
         """Give all of it, and begin anew.
 
         Args:
-            spoken: is told each link of a neighbour of ours that something goes to.
+            peers: our neighbours, of whom we note that we have spoken to them.
+            now: the time.
         """
         instructions, self.others = self.others, []
         if self._packets or self.raw:
-            instructions.append(Transmit(self._transmissions(spoken)))
+            instructions.append(Transmit(self._transmissions(peers, now)))
         if self.parcels or self.passing:
             instructions.append(HandOver(self.parcels, self.passing))
             self.parcels, self.passing = [], []
@@ -98,10 +100,12 @@ class Outgoing:
             packet = self._packets[link] = Packet([], [], [])
         return packet
 
-    def _transmissions(self, spoken: Callable[[Link], None]) -> list[tuple[Link, Sequence[Frame]]]:
+    def _transmissions(self, peers: Mapping[Link, Peer], now: float) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self.raw = self.raw, []
         for link, packet in self._packets.items():
-            spoken(link)
+            peer = peers.get(link)
+            if peer is not None:
+                peer.spoken = now
             if len(packet.parcels) < 2:
                 batch.append((link, encode_packet(packet)))
             else:

@@ -80,6 +80,9 @@ class Patience(Generic[K]):
 
     Args:
         rules: how much there is of it.
+
+    Attributes:
+        has_rate: there is a bound of how much a link may send at all.
     """
 
     def __init__(self, rules: PatienceRules) -> None:
@@ -87,6 +90,7 @@ class Patience(Generic[K]):
         self._faults: Buckets[K] = Buckets(rules.burst, rules.faults_a_second)
         self._muted: dict[K, float] = {}
         most = rules.most_a_second
+        self.has_rate = most is not None
         self._all: Buckets[K] | None = None if most is None else Buckets(most * 10, most)
 
     def is_exhausted(self, link: K, size: int, now: float) -> bool:
@@ -112,7 +116,7 @@ class Patience(Generic[K]):
 
     def within(self, arrivals: Sequence[tuple[K, Any, Any]], now: float) -> Sequence[tuple[K, Any, Any]]:
         """Give those arrivals that their links' rates allow: all of them, where no rate is set."""
-        if self._all is None or not arrivals:
+        if self._all is None:
             return arrivals
         return [arrival for arrival in arrivals if self._all.take(arrival[0], 1.0, now)]
 

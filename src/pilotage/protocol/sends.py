@@ -218,17 +218,29 @@ class OutFlow:
 
     def part(self, first: int, end: int) -> list[Pending]:
         """Give the open sends from one place to before another; what reaches over these is cut there."""
-        return self.open[self._cut_at(first) : self._cut_at(end)] if first < end else []
+        if first >= end or not self.open:
+            return []
+        if self._lies_within(first, end):
+            return self.open[:]
+        return self.open[self._cut_at(first) : self._cut_at(end)]
 
     def take(self, first: int, end: int) -> list[Pending]:
         """Give the open sends from one place to before another, which are open no more."""
-        if first >= end:
+        if first >= end or not self.open:
             return []
+        if self._lies_within(first, end):
+            taken, self.open, self.count = self.open, [], 0
+            return taken
         begin, behind = self._cut_at(first), self._cut_at(end)
         taken = self.open[begin:behind]
         del self.open[begin:behind]
         self.count -= sum([len(pending.bodies) for pending in taken])
         return taken
+
+    def _lies_within(self, first: int, end: int) -> bool:
+        """Tell whether all that is open does, which is usual."""
+        last = self.open[-1]
+        return first <= self.open[0].seq and last.seq + len(last.bodies) <= end
 
     def _cut_at(self, place: int) -> int:
         """Have no send reach over a place; tell how many lie before it."""

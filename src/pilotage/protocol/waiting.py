@@ -24,6 +24,9 @@ class WaitingRoom:
         holds_s: how long each may wait.
         max_messages: how many may wait.
         max_bytes: how much they may weigh.
+
+    Attributes:
+        messages: how many wait.
     """
 
     def __init__(self, holds_s: float, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
@@ -31,12 +34,12 @@ class WaitingRoom:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._messages = 0
+        self.messages = 0
         self._parcels: deque[tuple[float, Parcel]] = deque()
         self._known: set[tuple[int, int, int]] = set()
 
     def __len__(self) -> int:
-        return self._messages
+        return self.messages
 
     def hold(self, parcel: Parcel, now: float) -> list[Parcel]:
         """Let a parcel wait; give back those for which there is no room. A second copy adds nothing."""
@@ -44,12 +47,12 @@ class WaitingRoom:
         if place in self._known:
             return []
         if (
-            self._messages + len(parcel.bodies) > self._max_messages
+            self.messages + len(parcel.bodies) > self._max_messages
             or self._bytes + parcel.size > self._max_bytes
         ):
             return [parcel]
         self._known.add(place)
-        self._messages += len(parcel.bodies)
+        self.messages += len(parcel.bodies)
         self._bytes += parcel.size
         self._parcels.append((now + self._holds_s, parcel))
         return []
@@ -78,6 +81,6 @@ class WaitingRoom:
 
     def _leave(self, parcel: Parcel) -> Parcel:
         self._known.discard(parcel.place)
-        self._messages -= len(parcel.bodies)
+        self.messages -= len(parcel.bodies)
         self._bytes -= parcel.size
         return parcel
