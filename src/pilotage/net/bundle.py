@@ -129,9 +129,12 @@ class Bundle:
                 for at in places:
                     entries[at] = settlement
             self.ended += count
-            watchers = self._watching(first, end)
-            for at in watchers:
-                del self._watchers[at]
+            if count == len(entries):
+                watchers, self._watchers = self._watchers, {}
+            else:
+                watchers = self._watching(first, end)
+                for at in watchers:
+                    del self._watchers[at]
         return count, watchers.values()
 
     def _watching(self, first: int, end: int) -> dict[int, Watcher]:
@@ -160,3 +163,8 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     def reach(self, step: int) -> None:
         """Note how far they have come; see `Bundle.reach`."""
         self.bundle.reach(self.first, self.end, step)
+
+
+def as_part(messages: Bundle | Part) -> Part:
+    """Give messages as a part of their bundle, which may be all of it."""
+    return messages if isinstance(messages, Part) else Part(messages, 0, len(messages.entries))

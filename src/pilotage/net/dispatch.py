@@ -100,7 +100,7 @@ class Dispatch:
         for parcel in messages.parcels:
             listen = self._listens.get(parcel.verb)
             if listen is not None and runs_on_loop(listen):
-                results += self._listen_to(parcel).take()
+                results += self._listen_to(parcel)
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
                 jobs.append(((parcel.boot, parcel.flow), parcel))
@@ -150,7 +150,7 @@ class Dispatch:
             self._listen_to_many(listen, parcels)
             return
         for parcel in parcels:
-            self._finished(self._listen_to(parcel, self._finished).take())
+            self._finished(self._listen_to(parcel, self._finished))
 
     def _listen_to_many(self, listen: Listen, parcels: list[Parcel]) -> None:
         """Give a listen all these messages; what can't be read is refused by itself."""
@@ -195,21 +195,27 @@ class Dispatch:
     def _given(self, message: Message) -> object:
         return _value_with_headers(message) if self._gives_values else message
 
-    def _listen_to(self, parcel: Parcel, tell: Callable[[list[Handled]], None] | None = None) -> _Ends:
+    def _listen_to(
+        self, parcel: Parcel, tell: Callable[[list[Handled]], None] | None = None
+    ) -> list[Handled]:
         """Call the listen for each message of a parcel; give the ends that were not told yet.
 
         Args:
             parcel: what has come.
             tell: is told now and then how messages have ended so far; None for never.
         """
-        call, ends = self._way_to_call(parcel), _Ends(parcel)
+        call = self._way_to_call(parcel)
+        if len(parcel.bodies) == 1:
+            end = self._end_of(call, parcel, 0)
+            return [] if end is None else [Handled(parcel.place, *end)]
+        ends = _Ends(parcel)
         tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(len(parcel.bodies)):
             ends.add(self._end_of(call, parcel, at))
             if tell is not None and (now := time.monotonic()) > tell_at:
                 tell_at = now + TOLD_AFTER_S
                 tell(ends.take())
-        return ends
+        return ends.take()
 
     def _way_to_call(self, parcel: Parcel) -> Callable[[int], object]:
         """Choose how the listen is called, which is the same for all messages of a parcel."""

@@ -29,6 +29,8 @@ from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement,
 
 Listen = Callable[..., Any]
 Finish = Callable[[Settlement, bytes], None]
+_LATER = (Receipt, Future)
+"""What a listen may return that says itself when the message ends."""
 Marked = TypeVar("Marked", bound=Listen)
 
 URGENT = frozenset(("STOP", "STOPALL", "KILL", "PING", "CONFIRM", "FILE"))
@@ -139,8 +141,8 @@ def finish_with(result: object, finish: Finish) -> None:
 def ends_later(result: object) -> bool:
     """Tell whether what a listen returned says itself when it ends."""
     if isinstance(result, list):
-        return bool(result) and all(isinstance(one, Receipt | Future) for one in result)
-    return isinstance(result, Receipt | Future)
+        return bool(result) and all(isinstance(one, _LATER) for one in result)
+    return isinstance(result, _LATER)
 
 
 def finish_many_with(result: object, finish: Callable[[list[Settlement]], None], count: int) -> None:
@@ -225,7 +227,7 @@ def failed(error: BaseException) -> Future[Any]:
 
 def join_results(results: list[Any]) -> object:
     """Make one result of many: it ends when all have ended, and badly if one did."""
-    open_ones = [result for result in results if isinstance(result, Receipt | Future)]
+    open_ones = [result for result in results if isinstance(result, _LATER)]
     if not open_ones:
         return None
     if len(open_ones) == 1:

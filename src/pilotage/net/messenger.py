@@ -167,6 +167,7 @@ class Messenger:
             expands=config.expands,
             max_workers=config.max_workers,
         )
+        self.turn_over = self._dispatch.turn_over
         self._driver: Driver | None = None
         self._loop_thread = 0
         self._parent = threading.Condition()
@@ -415,10 +416,6 @@ class Messenger:
         """Give messages to their listens."""
         inner = self.exchange.routing.inner
         return self._dispatch.hand_over(messages), [(parcel, inner) for parcel in messages.passing]
-
-    def turn_over(self) -> bool:
-        """Wake the workers, now that the loop lets go of the interpreter; True to be called again soon."""
-        return self._dispatch.turn_over()
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""

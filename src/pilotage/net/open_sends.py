@@ -5,13 +5,11 @@ Law of this room: a send leaves it once, with its end (promise D1).
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from pilotage.net.bundle import Bundle, Part
+from pilotage.net.bundle import Bundle, Part, as_part
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.bodies import decode_value
 from pilotage.protocol.errors import PilotageError
@@ -46,12 +44,12 @@ class OpenSends:
     def settle(self, ended: Iterable[tuple[Bundle | Part, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
         for messages, settlement in ended:
-            self._end(messages[:], settlement)
+            self._end(as_part(messages), settlement)
 
     def reach(self, parts: Iterable[Bundle | Part], step: int) -> None:
         """Tell senders that their messages were received, or that the journal has them. On the loop's thread."""
         for messages in parts:
-            messages[:].reach(step)
+            as_part(messages).reach(step)
 
     def confirm(self, message_id: str, by: str | None) -> None:
         """Settle a send by its id; by the wire only its recipient may say so, None for anybody."""
@@ -61,7 +59,7 @@ class OpenSends:
 
     def interrupt(self, messages: Bundle | Part) -> None:
         """End what is open of these messages, for their sender was released. Any thread."""
-        self._end(messages[:], refused(Reason.INTERRUPTED, f"{self._name} was released"))
+        self._end(as_part(messages), refused(Reason.INTERRUPTED, f"{self._name} was released"))
 
     def interrupt_all(self) -> None:
         """End all sends, for their sender was released."""
@@ -87,7 +85,7 @@ class OpenSends:
             settlement = self._read(part, settlement)
         count, watchers = part.settle(settlement)
         self.settled[settlement.outcome] += count
-        if not bundle.open_count:
+        if bundle.ended == len(bundle.entries):
             self._open.pop(id(bundle), None)
         for watcher in watchers:
             watcher.tell_end()
@@ -98,7 +96,8 @@ class OpenSends:
             for _, message in part.bundle.open_messages(part.first, part.end):
                 self._notes.failed(message, settlement)
         if isinstance(settlement.answer, bytes):
-            return replace(settlement, answer=_read_answer(settlement.answer))
+            answer = _read_answer(settlement.answer)
+            return Settlement(settlement.outcome, settlement.reason, settlement.text, answer)
         return settlement
 
 
@@ -110,6 +109,7 @@ def free_name(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _read_answer(answer: bytes) -> Any:
-    with contextlib.suppress(PilotageError):
+    try:
         return decode_value(answer)
-    return None
+    except PilotageError:
+        return None

@@ -85,8 +85,9 @@ class Receipt(msgspec.Struct, eq=False):
         """
         self._refuse_loop()
         with lock:
-            if self.settlement is not None:
-                return self.settlement
+            settlement = self.settlement
+            if settlement is not None:
+                return settlement
             gate = self._gate
             if gate is None:
                 gate = self._gate = threading.Lock()
@@ -94,9 +95,10 @@ class Receipt(msgspec.Struct, eq=False):
                 self._bundle.watch(self._at, self)
         if gate.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
             gate.release()  # for whoever waits beside us
-        if self.settlement is None:
+        settlement = self.settlement
+        if settlement is None:
             raise TimeoutError(f"{self.message.id} ({self.message.key}) has not settled within {timeout_s} s")
-        return self.settlement
+        return settlement
 
     @property
     def is_accepted(self) -> bool:
@@ -130,7 +132,7 @@ class Receipt(msgspec.Struct, eq=False):
             raise error
 
     def _refuse_loop(self) -> None:
-        if self.settlement is None and threading.get_ident() == self._bundle.settled_by:
+        if threading.get_ident() == self._bundle.settled_by and self.settlement is None:
             raise MisuseError(
                 f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
             )
@@ -191,7 +193,8 @@ class Receipt(msgspec.Struct, eq=False):
         callbacks, self._callbacks = self._callbacks, None
         if self._gate is not None:
             self._gate.release()
-        self.tell_accepted()
+        if self._accepted is not None:
+            self._accepted.set()
         for callback in callbacks or ():
             try:
                 callback(self)

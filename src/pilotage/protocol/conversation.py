@@ -123,8 +123,6 @@ class Conversation:
                 break
             frames_left -= 1
             flags = data[at]
-            if flags > COMMAND | LONG and (self.fetch is None or flags & ~MORE != SHARED):
-                raise MalformedFrame(f"a frame with the flags {flags}")
             if flags & LONG:
                 start = at + 9
                 if start > end:
@@ -132,21 +130,30 @@ class Conversation:
                 size = int.from_bytes(data[at + 1 : start], "big")
             else:
                 start, size = at + 2, data[at + 1]
-            most_bytes = MAX_READY_BYTES if flags & COMMAND else self._max
-            if size > most_bytes:
-                raise MalformedFrame(f"a frame of {size} bytes, of which {most_bytes} are allowed")
+            if flags > MORE | LONG or size > self._max:
+                self._check(flags, size)
             stop = start + size
             if stop > end:
                 if size >= ROOM_FROM_BYTES:
                     self._make_room(data[start:], size, flags)
                     at = end
                 break
-            self._take(data[start:stop], flags, found)
+            if flags & ~LONG or self._frames:
+                self._take(data[start:stop], flags, found)
+            else:  # a transmission of one frame, as most are
+                found.append([data[start:stop]])
             at = stop
         if at == end:
             self._data, self._at = b"", 0
         else:
             self._at = at
+
+    def _check(self, flags: int, size: int) -> None:
+        if flags > COMMAND | LONG and (self.fetch is None or flags & ~MORE != SHARED):
+            raise MalformedFrame(f"a frame with the flags {flags}")
+        most_bytes = MAX_READY_BYTES if flags & COMMAND else self._max
+        if size > most_bytes:
+            raise MalformedFrame(f"a frame of {size} bytes, of which {most_bytes} are allowed")
 
     def _make_room(self, come: bytes, size: int, flags: int) -> None:
         try:

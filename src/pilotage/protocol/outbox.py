@@ -519,13 +519,16 @@ def _lateness(flow: OutFlow) -> str:
     return "its deadline passed, and nothing had confirmed it"
 
 
-def _runs(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
+def _runs(sends: list[Pending], now: float) -> Iterable[list[Pending]]:
     """Put what may be transmitted into runs: messages that follow each other and may share a parcel."""
+    going = [pending for pending in sends if pending.asked < pending.tries and pending.deadline > now]
+    return _parted(going) if len(going) > 1 else (going,) if going else ()
+
+
+def _parted(sends: Iterable[Pending]) -> Iterator[list[Pending]]:
     run: list[Pending] = []
     size = count = place = marks = asked = 0
     for pending in sends:
-        if pending.asked >= pending.tries or pending.deadline <= now:
-            continue
         size += pending.size
         count += len(pending.bodies)
         if (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from pilotage.protocol.errors import DeliveryError, Expired, NameTaken, Refused
 
@@ -38,8 +39,7 @@ class Stage(StrEnum):
     SETTLED = "settled"
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """The one end of a send.
 
     Attributes:

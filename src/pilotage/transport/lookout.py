@@ -88,8 +88,7 @@ class Lookout:
             self.untold -= 1
             for kind in (READ, WRITE):
                 # One call may have ended what the next would be for.
-                call = self._calls.get(fd, {}).get(kind)
-                if call is not None and events & ~(READ + WRITE - kind):
+                if events & ~(READ + WRITE - kind) and (call := self._calls.get(fd, {}).get(kind)):
                     call[0](*call[1])
 
 
