@@ -126,6 +126,7 @@ class Conversation:
             if flags & LONG:
                 start = at + 9
                 if start > end:
+                    self._check(flags, 0)
                     break
                 size = int.from_bytes(data[at + 1 : start], "big")
             else:
