@@ -414,8 +414,8 @@ class Messenger:
 
     def hand_over(self, messages: HandOver) -> tuple[list[Handled], list[PassOn]]:
         """Give messages to their listens."""
-        inner = self.exchange.routing.inner
-        return self._dispatch.hand_over(messages), [(parcel, inner) for parcel in messages.passing]
+        results, passing = self._dispatch.hand_over(messages), messages.passing
+        return results, [(parcel, self.exchange.routing.inner) for parcel in passing] if passing else []
 
     def counted(self, received: int) -> None:
         """Keep how many messages and confirmations have arrived, for other threads and processes to read."""

@@ -99,7 +99,7 @@ class Posting:
             ordered = repeat and NOREPEAT not in draft[6]
             bundle = Bundle(key, self._settled_by)
             request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
-            return self._launch(request, draft, durable, deadline_s, terms=terms)
+            return self._launch(driver, request, draft, durable, deadline_s, terms=terms)
         bundle, at = joined
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
@@ -141,7 +141,7 @@ class Posting:
         name, tries = str(message.id), max(1, message.ttl)
         bundle = Bundle(str(message.key), self._settled_by)
         request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
-        return self._launch(request, message, durable, deadline_s, kept)
+        return self._launch(self._running, request, message, durable, deadline_s, kept)
 
     def resume(self, kept: Kept) -> Bundle:
         """Go on with a send of an earlier life: it is ours now, and nobody holds its receipt."""
@@ -167,6 +167,7 @@ class Posting:
 
     def _launch(
         self,
+        driver: Driver,
         request: Pending,
         message: Message | Draft,
         durable: bool | None,
@@ -175,7 +176,6 @@ class Posting:
         terms: object = None,
     ) -> Receipt:
         """Leave a send in the loop's mailbox."""
-        driver = self._running
         if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
             request.durable = request.ordered = True
             request.kept = kept and self._has_journal
@@ -184,12 +184,13 @@ class Posting:
         receipt = Receipt(message, bundle, bundle.add(message))
         self.open.add(bundle)
         driver.send(request, terms)
-        return self._look_after(receipt, bundle[:1])
+        if self._driver is None or self._notes.tells_all:
+            self._look_after(receipt, bundle[:1])
+        return receipt
 
-    def _look_after(self, receipt: Receipt, message: Part) -> Receipt:
+    def _look_after(self, receipt: Receipt, message: Part) -> None:
         """Log what is on its way into the mailbox, or end it if we were released meanwhile."""
         if self._notes.tells_all:
             self._notes.passing("SENT", receipt.message)
         if self._driver is None:
             self.open.interrupt(message)
-        return receipt

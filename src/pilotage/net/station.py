@@ -239,7 +239,7 @@ class Station(multiprocessing.Process):
         line = ChildEnd(self._child_line, self._maker_pid, method)
         self._file_block = threading.Event()
         messenger = self._messenger = Messenger(self._how(), self.listens, self.logger)
-        messenger.on_received = self._count
+        messenger.on_received = self._count()
         messenger.look_for_left()
         try:
             messenger.start(self.loop)
@@ -317,9 +317,15 @@ class Station(multiprocessing.Process):
         name = trail[0] if len(trail) > 1 or (trail and trail[0] != self.push_id) else str(msg.sender)
         return "" if name in (self.id, f"_{self.id}") else name
 
-    def _count(self, received: int) -> None:
+    def _count(self) -> Callable[[int], None]:
+        """Give what keeps the count where other processes see it."""
         # Past the lock: one thread writes, and a whole number is written at once.
-        self.msgs_received.get_obj().value = received
+        shown = self.msgs_received.get_obj()
+
+        def count(received: int) -> None:
+            shown.value = received
+
+        return count
 
     def _answer(self, name: str, arguments: dict[str, Any], put: Callable[[Any], None]) -> None:
         """Answer the parent."""

@@ -172,7 +172,9 @@ class Exchange:
         now: float,
     ) -> list[Instruction]:
         """Take in all that one turn of a loop has found, and answer it together."""
-        self._begin(now)
+        if now - self._now > self.config.stopped_after_s:
+            self._begin(now)
+        self._now = now
         if arrivals:
             self._arrive(arrivals)
         for result in results:
@@ -239,7 +241,8 @@ class Exchange:
             self._out.note(Level.WARNING, text)
 
     def _send(self, requests: Sequence[Pending]) -> None:
-        self.sent += sum([len(request.bodies) for request in requests])
+        for request in requests:
+            self.sent += len(request.bodies)
         refusal = self.admission.refusal
         if refusal:
             turned = [request for request in requests if not request.durable]

@@ -227,8 +227,9 @@ class Inbox:
     def _raise_floor(self, flow: InFlow, floor: int, ready: list[Parcel]) -> None:
         """Give up what the originator has given up."""
         flow.floor = floor
-        for seq in [seq for seq in flow.verdicts if seq < floor]:
-            del flow.verdicts[seq]
+        if flow.verdicts:
+            for seq in [seq for seq in flow.verdicts if seq < floor]:
+                del flow.verdicts[seq]
         if flow.received < floor - 1:
             for seq in sorted(seq for seq in flow.beyond if seq < floor):
                 del flow.beyond[seq]

@@ -197,7 +197,8 @@ class Outbox:
         ended: Settled = []
         if ack.life:
             flow.asked_at = FOREVER
-            self._meet_life(flow, ack, now, ended)
+            if flow.life != ack.life:
+                self._meet_life(flow, ack, now, ended)
         for verdict in ack.verdicts:
             pending = flow.find(verdict.seq)
             # A station on the way may refuse a late copy of what the recipient has long received.
@@ -414,7 +415,7 @@ class Outbox:
 
     def _meet_life(self, flow: OutFlow, ack: Ack, now: float, ended: Settled) -> None:
         """Notice that the recipient was started anew: what the old one had only received is in doubt."""
-        if flow.life and flow.life != ack.life:
+        if flow.life:
             flow.heard = 0
             doubtful = [pending for pending in flow.under_way() if pending.received]
             for pending in doubtful:

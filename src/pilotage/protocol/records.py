@@ -219,7 +219,8 @@ def decode_packet(frames: Sequence[Frame]) -> Packet:
         packet = _decoder.decode(memoryview(head)[1:])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedFrame(f"the head of a transmission can't be read: {error}") from error
-    _attach(packet, frames)
+    if packet.parcels or len(frames) > 1:
+        _attach(packet, frames)
     return packet
 
 

@@ -73,7 +73,7 @@ class ClearWire:
             for frames in found:
                 arrivals.append((link, card, frames))  # noqa: PERF401 - of one, which is usual, this is quicker
             most -= len(found) or 1
-            if one.has_come():
+            if one.come or one.conversation.has_more:
                 row[one] = None
             elif one.is_over:
                 self._end(one)
@@ -91,7 +91,11 @@ class ClearWire:
         one.read()
         if one.unsent:
             self._send_later(one)
-        self._take_in(one)
+        if one.come and one.card is not None:  # as it usually is
+            self._row[one] = None
+            self._on_ready()
+        else:
+            self._take_in(one)
 
     def _look_out(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._lookout = loop, lookout(loop)
@@ -117,11 +121,6 @@ class ClearWire:
         """Begin the conversation on a connection."""
         self._watch(one)
         one.greet()
-        if one.unsent:
-            self._send_later(one)
-
-    def _send(self, one: Connection, frames: Sequence[Frame]) -> None:
-        one.write(frames)
         if one.unsent:
             self._send_later(one)
 

@@ -91,7 +91,10 @@ class ClearDialer(ClearWire):
         """
         if not self._is_up:
             raise BlockingIOError
-        self._send(self._one, frames)
+        one = self._one
+        one.write(frames)
+        if one.unsent:
+            self._send_later(one)
 
     def send_multipart(self, frames: Sequence[bytes]) -> None:
         """Send frames as they are; only on the loop's thread.

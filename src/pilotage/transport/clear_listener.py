@@ -141,7 +141,9 @@ class ClearListener(ClearWire):
         one = self._connections.get(link[1])
         if one is None:
             raise ConnectionError("its connection has ended")
-        self._send(one, frames)
+        one.write(frames)
+        if one.unsent:
+            self._send_later(one)
 
     def send_multipart(self, frames: Sequence[bytes]) -> None:
         """Send frames as they are, of which the first is a routing id; only on the loop's thread.

@@ -140,9 +140,10 @@ class Connection:
             self.come = come[most:]
             return come[:most]
         self.come = []
-        if self.conversation.has_more:
+        talk = self.conversation
+        if talk.has_more:
             self.cut()
-            if self.conversation.replies:
+            if talk.replies:
                 self._answer()
         return come
 

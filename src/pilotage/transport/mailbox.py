@@ -25,7 +25,7 @@ class Mailbox:
         self._sends: list[Pending] = []
         self._last: Pending | None = None
         self._terms: object = None
-        self._size = 0
+        self._size: int | None = None
         self.count = 0
         self._closed = False
 
@@ -39,7 +39,7 @@ class Mailbox:
         with self._lock:
             self._sends.append(send)
             self._last = None if self._closed else send
-            self._terms, self._size = terms, send.size
+            self._terms, self._size = terms, None
             self.count += len(send.bodies)
 
     def join(self, terms: object, body: bytes, name: str, message: Any) -> tuple[Any, int] | None:
@@ -58,8 +58,8 @@ class Mailbox:
             last = self._last
             if last is None or self._terms != terms or len(last.bodies) >= MAX_RUN:
                 return None
-            self._size += len(body)
-            if self._size > MAX_RUN_BYTES:
+            size = self._size = (last.size if self._size is None else self._size) + len(body)
+            if size > MAX_RUN_BYTES:
                 return None
             last.bodies.append(body)
             last.names.append(name)

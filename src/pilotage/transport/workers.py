@@ -177,8 +177,10 @@ class Workers(Generic[Job]):
                     lane.running = False
                     self._lanes.pop(lane.key, None)
                     return
-                count = min(len(lane.jobs), self._together(lane.jobs[0]))
-                jobs = [lane.jobs.popleft() for _ in range(count)]
+                jobs = [lane.jobs.popleft()]
+                if lane.jobs:
+                    more = min(len(lane.jobs), self._together(jobs[0]) - 1)
+                    jobs += [lane.jobs.popleft() for _ in range(more)]
             self._run(jobs)
 
 
