@@ -50,6 +50,11 @@ class Admission:
         routing: the tables it guards.
         rules: how long a holder may take to answer, how often to beat.
         authority: who owns which name.
+
+    Attributes:
+        refusal: why we were turned away by our station; "" if we weren't.
+        candidates: peers that aren't in yet, and until when they may wait.
+        next_beat: when to beat and to judge, where there are neighbours.
     """
 
     def __init__(self, routing: Routing, rules: LivenessRules, authority: Authority) -> None:
@@ -58,21 +63,21 @@ class Admission:
         self._rules = rules
         self._authority = authority
         self._ousted: OrderedDict[int, None] = OrderedDict()
-        self._candidates: dict[Link, tuple[Peer, float]] = {}
-        self._next_beat = 0.0
+        self.candidates: dict[Link, tuple[Peer, float]] = {}
+        self.next_beat = 0.0
         self._beats_later = False
 
     def __len__(self) -> int:
-        return len(self._candidates)
+        return len(self.candidates)
 
     def candidate(self, link: Link) -> Peer | None:
         """Give the peer of a link that isn't admitted yet."""
-        entry = self._candidates.get(link)
+        entry = self.candidates.get(link)
         return entry[0] if entry else None
 
     def introduce(self, peer: Peer) -> None:
         """Note a peer that we dialled and that hasn't welcomed us yet."""
-        self._candidates[peer.link] = (peer, peer.heard + self._rules.gone_after_s)
+        self.candidates[peer.link] = (peer, peer.heard + self._rules.gone_after_s)
 
     def claim(self, peer: Peer) -> Verdict:
         """Judge a newcomer."""
@@ -95,7 +100,7 @@ class Admission:
             return Verdict(
                 refusal=f"the name {peer.name!r} is held by a connected peer of {self._routing.me}"
             )
-        self._candidates[peer.link] = (peer, peer.heard + self._rules.probe_s)
+        self.candidates[peer.link] = (peer, peer.heard + self._rules.probe_s)
         return Verdict(probe=holder.link)
 
     def _oust(self, holder: Peer) -> None:
@@ -106,51 +111,51 @@ class Admission:
 
     def admitted(self, peer: Peer) -> None:
         """A candidate is in."""
-        self._candidates.pop(peer.link, None)
+        self.candidates.pop(peer.link, None)
         if not peer.card.dials:
             self.refusal = ""
 
     def forget(self, link: Link) -> None:
         """A candidate's link has ended."""
-        self._candidates.pop(link, None)
+        self.candidates.pop(link, None)
 
     def holder_answered(self, holder: Peer) -> Peer | None:
         """A holder lives: give the candidate who claimed its name, to be turned away."""
-        for peer, _ in self._candidates.values():
+        for peer, _ in self.candidates.values():
             if peer.card.dials and peer.name == holder.name and peer.link != holder.link:
-                del self._candidates[peer.link]
+                del self.candidates[peer.link]
                 return peer
         return None
 
     def expired(self, now: float) -> list[Peer]:
         """Give the candidates whose time is over, who are no longer candidates."""
-        over = [peer for peer, due in self._candidates.values() if due <= now]
+        over = [peer for peer, due in self.candidates.values() if due <= now]
         for peer in over:
-            del self._candidates[peer.link]
+            del self.candidates[peer.link]
         return over
 
     def beat_due(self, now: float) -> bool:
         """Tell whether it is time to beat and to judge; if so, the next time is set."""
-        if now < self._next_beat:
+        if now < self.next_beat:
             return False
-        self._next_beat = now + self._rules.heartbeat_s / 2
+        self.next_beat = now + self._rules.heartbeat_s / 2
         self._beats_later = False
         return True
 
     def beat_later(self, now: float, stretch: float) -> None:
         """Set the next time to beat and to judge further off: all our neighbours allow us that."""
         step_s = self._rules.heartbeat_s / 2
-        self._next_beat = now + max(step_s, min(step_s * stretch, LONGEST_LOOK_S))
+        self.next_beat = now + max(step_s, min(step_s * stretch, LONGEST_LOOK_S))
         self._beats_later = True
 
     def beat_again(self) -> None:
         """A neighbour may want to be looked at sooner than those that there were."""
         if self._beats_later:
-            self._next_beat = 0.0
+            self.next_beat = 0.0
 
     def next_due(self) -> float:
         """Tell when a candidate's time is over, or the next beat."""
-        beat = self._next_beat if self._routing.peers else FOREVER
-        if not self._candidates:
+        beat = self.next_beat if self._routing.peers else FOREVER
+        if not self.candidates:
             return beat
-        return min(beat, *(due for _, due in self._candidates.values()))
+        return min(beat, *(due for _, due in self.candidates.values()))

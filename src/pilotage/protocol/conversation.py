@@ -92,8 +92,7 @@ class Conversation:
 
     def feed(self, data: bytes) -> None:
         """Take in what has come."""
-        left = self._data[self._at :]
-        self._data, self._at = (left + data if left else data), 0
+        self._data, self._at = (self._data[self._at :] + data if self._data else data), 0
 
     def cut(self, most: int) -> list[list[Frame]]:
         """Give transmissions that are whole, up to so many."""

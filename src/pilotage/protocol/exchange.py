@@ -298,9 +298,13 @@ class Exchange:
 
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
-        due = min(self._acks_due, self.admission.next_due())
-        if self.outbox.agenda:
-            due = min(due, self.outbox.agenda[0][0])
+        due, agenda = self._acks_due, self.outbox.agenda
+        if self.routing.peers:
+            due = min(due, self.admission.next_beat)
+        if self.admission.candidates:
+            due = min(due, self.admission.next_due())
+        if agenda and agenda[0][0] < due:
+            due = agenda[0][0]
         if self.waiting.messages:
             due = min(due, self.waiting.next_due())
         return min(due, self.edge.next_due()) if self.edge.is_used else due

@@ -6,6 +6,7 @@ about, unless that would be too long for one.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ class Outgoing:
         self.passing: list[Parcel] = []
         self.ended: list[tuple[Any, Settlement]] = []
         self.others: list[Instruction] = []
-        self._packets: dict[Link, Packet] = {}
+        self._packets: defaultdict[Link, Packet] = defaultdict(Packet)
 
     @property
     def has_packets(self) -> bool:
@@ -62,15 +63,15 @@ class Outgoing:
 
     def greet(self, link: Link, word: str, text: str = "") -> None:
         """Say something to a neighbour about its link."""
-        self._packet(link).greetings.append(Greeting(word, text))
+        self._packets[link].greetings.append(Greeting(word, text))
 
     def parcel(self, link: Link, parcel: Parcel) -> None:
         """Send a parcel."""
-        self._packet(link).parcels.append(parcel)
+        self._packets[link].parcels.append(parcel)
 
     def ack(self, link: Link, ack: Ack) -> None:
         """Send an acknowledgement."""
-        self._packet(link).acks.append(ack)
+        self._packets[link].acks.append(ack)
 
     def forget(self, link: Link) -> None:
         """Leave out what was meant for a link that has ended."""
@@ -94,12 +95,6 @@ class Outgoing:
             self.ended = []
         return instructions
 
-    def _packet(self, link: Link) -> Packet:
-        packet = self._packets.get(link)
-        if packet is None:
-            packet = self._packets[link] = Packet([], [], [])
-        return packet
-
     def _transmissions(self, peers: Mapping[Link, Peer], now: float) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self.raw = self.raw, []
         for link, packet in self._packets.items():
@@ -110,7 +105,7 @@ class Outgoing:
                 batch.append((link, encode_packet(packet)))
             else:
                 batch += [(link, encode_packet(part)) for part in _split(packet)]
-        self._packets = {}
+        self._packets.clear()
         return batch
 
 

@@ -384,12 +384,13 @@ class Driver:
             self._run(self.exchange.pass_on(passed, now))
 
     def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
+        dialer = self.dialer
         for link, frames in batch:
             backlog = self._backlog.get(link) if self._backlog else None
             if backlog is not None:
                 self._put_back(backlog, frames)
                 continue
-            wire = self._wire_of(link)
+            wire = dialer if dialer is not None and link == dialer.link else self.listener
             try:
                 if wire is not None:
                     wire.send(link, frames)
