@@ -27,9 +27,9 @@ def test_all_of_a_loop_share_one_until_the_last_has_left() -> None:
     loop.run_until_complete(asyncio.wait_for(_until(lambda: heard == [b"x"]), 5))
     first.remove_reader(near.fileno())
     first.close()
-    assert loop not in room._lookouts and first._list.closed
+    assert loop not in room._lists and first._list.closed
     third.close()
-    assert not {loop, other} & room._lookouts.keys()
+    assert not {loop, other} & room._lists.keys()
     for one in (near, far, loop, other):
         one.close()
 

@@ -6,12 +6,14 @@ import asyncio
 import atexit
 import contextlib
 import os
+import select
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pilotage.transport.forks import keep_free
+from pilotage.transport.loop import Loop
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
@@ -64,8 +66,11 @@ def finish_tasks(loop: IOLoop) -> None:
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Make an event loop that can watch ZeroMQ's file descriptors; Windows' default one can't.
 
-    It is uvloop's where that is installed: each wake-up of asyncio's own costs as much again as all that we do in it.
+    Where there is no epoll it is uvloop's, if that is installed: each wake-up of asyncio's own costs as much again as
+    all that we do in it.
     """
+    if hasattr(select, "epoll"):
+        return Loop()
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415 - it is not everywhere
 

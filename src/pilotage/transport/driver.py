@@ -41,6 +41,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
+from pilotage.transport.lookout import waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 from pilotage.transport.workers import HELP_AFTER_S
@@ -116,6 +117,7 @@ class Driver:
         self._wires = wires
         self._places = places
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
+        self._wake_for = waker(self._loop)
         self.mailbox = Mailbox()
         self._results: deque[Handled] = deque()
         self._persisted: deque[list[Place]] = deque()
@@ -177,7 +179,7 @@ class Driver:
             if threading.get_ident() == self._thread:
                 self._loop.call_soon(self._turn)
             else:
-                self._loop.call_soon_threadsafe(self._turn)
+                self._wake_for(self._turn)
         except RuntimeError:
             self._awake = False  # the loop is closed: whoever closed it has settled what was open
 

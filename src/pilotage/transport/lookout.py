@@ -1,7 +1,8 @@
-"""Watches many connections for one loop, where the system has epoll.
+"""Watches many connections for one loop, where the system has epoll: a list of our own, which a loop watches.
 
 uvloop says nothing of a connection that ends in the same moment as something comes by it: libuv takes an error for the
-end of its watch. The system's own list of what has happened tells all of it, and the loop watches only that list.
+end of its watch. The system's own list of what has happened tells all of it. The loops that we start ourselves need no
+second list (see `loop`); this one is for those that were there before us.
 
 Law of this room: it is asked like a loop (`add_reader`, `remove_writer` …), and is left out where there is no epoll.
 """
@@ -18,22 +19,20 @@ READ, WRITE = 1, 4
 
 
 class Lookout:
-    """A list of file descriptors that calls as a loop would; all wires of a loop share one.
+    """File descriptors on a list, each with what is called for it as a loop would; all wires of a loop share one.
 
     Args:
-        loop: on whose thread everything happens.
+        watched: the list.
 
     Attributes:
-        users: how many have it; the last one that closes it does close it.
+        users: how many have it.
         untold: of what has happened by now, how much is still to be told.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, watched: select.epoll) -> None:
         self.users = self.untold = 0
-        self._loop = loop
-        self._list = select.epoll()
+        self._list = watched
         self._calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
-        loop.add_reader(self._list.fileno(), self._look)
 
     def add_reader(self, fd: int, call: Callable[..., None], *given: Any) -> None:
         """Call whenever there is something to read, or an end."""
@@ -54,13 +53,6 @@ class Lookout:
     def close(self) -> None:
         """Watch nothing more; who has it has let go of all that it watched for him."""
         self.users -= 1
-        if self.users:
-            return
-        del _lookouts[self._loop]
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._list.fileno())
-        self._list.close()
-        self._calls.clear()
 
     def _set(self, fd: int, kind: int, call: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
         calls = self._calls.get(fd, {})
@@ -81,25 +73,59 @@ class Lookout:
             del self._calls[fd]
             self._list.unregister(fd)
 
+    def tell(self, fd: int, events: int) -> None:
+        """Call for what has happened to one of the descriptors."""
+        for kind in (READ, WRITE):
+            # One call may have ended what the next would be for.
+            if events & ~(READ + WRITE - kind) and (call := self._calls.get(fd, {}).get(kind)):
+                call[0](*call[1])
+
+
+class ListInLoop(Lookout):
+    """A list of its own, which a loop watches that knows nothing of it; the last user closes it.
+
+    Args:
+        loop: on whose thread everything happens.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(select.epoll())
+        self._loop = loop
+        loop.add_reader(self._list.fileno(), self._look)
+
+    def close(self) -> None:
+        """Watch nothing more; who has it has let go of all that it watched for him."""
+        super().close()
+        if self.users:
+            return
+        del _lists[self._loop]
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._list.fileno())
+        self._list.close()
+        self._calls.clear()
+
     def _look(self) -> None:
         happened = self._list.poll(0)
         self.untold = len(happened)
         for fd, events in happened:
             self.untold -= 1
-            for kind in (READ, WRITE):
-                # One call may have ended what the next would be for.
-                if events & ~(READ + WRITE - kind) and (call := self._calls.get(fd, {}).get(kind)):
-                    call[0](*call[1])
+            self.tell(fd, events)
 
 
-_lookouts: dict[asyncio.AbstractEventLoop, Lookout] = {}
+_lists: dict[asyncio.AbstractEventLoop, ListInLoop] = {}
 
 
 def lookout(loop: asyncio.AbstractEventLoop) -> Lookout | asyncio.AbstractEventLoop:
-    """Give what watches connections for a loop: a list of our own, or the loop itself."""
-    if not hasattr(select, "epoll"):
-        return loop
-    if loop not in _lookouts:
-        _lookouts[loop] = Lookout(loop)
-    _lookouts[loop].users += 1
-    return _lookouts[loop]
+    """Give what watches connections for a loop: the loop's own list, one for it, or the loop itself."""
+    found = getattr(loop, "lookout", None) or _lists.get(loop)
+    if not isinstance(found, Lookout):
+        if not hasattr(select, "epoll"):
+            return loop
+        found = _lists[loop] = ListInLoop(loop)
+    found.users += 1
+    return found
+
+
+def waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], object]:
+    """Give what has a loop call something soon, from any thread; raises RuntimeError once it is closed."""
+    return getattr(loop, "wake_for", loop.call_soon_threadsafe)

@@ -1,0 +1,207 @@
+"""The loop that we run ourselves, where the system has epoll: asyncio's, which waits by a list of ours.
+
+For each thing that happens, asyncio's loop makes the round of all that it knows, and wraps every call. What happens to
+our connections, and who wakes us, is told by the list itself, which then waits on; the loop makes its round when there
+is something for it.
+
+Law of this room: whatever was asked of the loop is done in its next round, and that begins at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import selectors
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import Context
+from time import monotonic
+from typing import Any, TypeVarTuple
+
+from pilotage.transport.lookout import READ, WRITE, Lookout
+
+_Given = TypeVarTuple("_Given")
+Ready = list[tuple[selectors.SelectorKey, int]]
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop of asyncio's, with a lookout of its own.
+
+    Attributes:
+        lookout: watches our connections.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = Waiting(self._failed)
+        super().__init__(self._waiting)
+        self.lookout = self._waiting.lookout
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wanted: deque[Callable[[], None]] = deque()
+        self.lookout.add_reader(self._bell, self._rung)
+
+    def wake_for(self, call: Callable[[], None]) -> None:
+        """Call something soon. Any thread.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        self._wanted.append(call)
+        try:
+            os.eventfd_write(self._bell, 1)
+        except OSError as error:
+            raise RuntimeError("the loop is closed") from error
+
+    def _rung(self) -> None:
+        os.eventfd_read(self._bell)
+        wanted = self._wanted
+        for _ in range(len(wanted)):
+            wanted.popleft()()
+
+    def call_soon(
+        self, callback: Callable[[*_Given], object], *args: *_Given, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See asyncio."""
+        self._waiting.is_over = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Given], object],
+        *args: *_Given,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See asyncio."""
+        self._waiting.is_over = True
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        """See asyncio."""
+        self._waiting.is_over = True
+        super().stop()
+
+    def close(self) -> None:
+        """See asyncio."""
+        if not self.is_closed():
+            bell, self._bell = self._bell, -1
+            self.lookout.remove_reader(bell)
+            os.close(bell)
+        super().close()
+
+    def _failed(self, error: Exception) -> None:
+        self.call_exception_handler({"message": "a call for a connection failed", "exception": error})
+
+
+class Waiting(selectors.BaseSelector):
+    """The list by which a loop waits.
+
+    Args:
+        failed: is told what a call for a connection has raised.
+
+    Attributes:
+        lookout: watches connections on the same list.
+        is_over: the loop has something to do that this list knows nothing of.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._list = select.epoll()
+        self._keys = _Keys()
+        self._failed = failed
+        self.lookout = Lookout(self._list)
+        self.is_over = False
+
+    def select(self, timeout: float | None = None) -> Ready:
+        """Wait until something has happened that the loop watches; tell what has happened to our connections."""
+        found: Ready = []
+        self.is_over = False
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            happened = self._list.poll(timeout)
+            self._tell(happened, found)
+            if found or self.is_over or not happened:
+                return found
+            if until is not None:
+                timeout = until - monotonic()
+                if timeout <= 0:
+                    return found
+
+    def _tell(self, happened: list[tuple[int, int]], found: Ready) -> None:
+        watch, keys = self.lookout, self._keys.by_fd
+        watch.untold = len(happened)
+        for fd, events in happened:
+            watch.untold -= 1
+            if fd in keys:
+                key = keys[fd]
+                is_readable, is_writable = bool(events & ~WRITE), bool(events & ~READ)
+                found.append(
+                    (
+                        key,
+                        key.events
+                        & (is_readable * selectors.EVENT_READ | is_writable * selectors.EVENT_WRITE),
+                    )
+                )
+                continue
+            try:
+                watch.tell(fd, events)
+            except Exception as error:  # noqa: BLE001 - the loop tells of it, and goes on
+                self._failed(error)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See `selectors`."""
+        fd = _number(fileobj)
+        if fd in self._keys.by_fd:
+            raise KeyError(f"{fileobj!r} is watched already")
+        self._list.register(fd, _mask(events))
+        key = self._keys.by_fd[fd] = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """See `selectors`."""
+        key = self._keys.by_fd.pop(self._keys[fileobj].fd)
+        with contextlib.suppress(OSError):  # it was closed before
+            self._list.unregister(key.fd)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See `selectors`."""
+        key = self._keys[fileobj]
+        if events != key.events:
+            self._list.modify(key.fd, _mask(events))
+        key = self._keys.by_fd[key.fd] = key._replace(events=events, data=data)
+        return key
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """See `selectors`."""
+        return self._keys
+
+    def close(self) -> None:
+        """See `selectors`."""
+        self._list.close()
+        self._keys.by_fd.clear()
+
+
+class _Keys(Mapping[Any, selectors.SelectorKey]):
+    """What is watched, by file or its number."""
+
+    def __init__(self) -> None:
+        self.by_fd: dict[int, selectors.SelectorKey] = {}
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.by_fd[_number(fileobj)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.by_fd)
+
+    def __len__(self) -> int:
+        return len(self.by_fd)
+
+
+def _number(fileobj: Any) -> int:
+    return fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+
+
+def _mask(events: int) -> int:
+    """Say in epoll's words what `selectors` calls readable and writable."""
+    return bool(events & selectors.EVENT_READ) * READ | bool(events & selectors.EVENT_WRITE) * WRITE
