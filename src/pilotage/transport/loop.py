@@ -50,7 +50,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._wanted.append(call)
         try:
             os.eventfd_write(self._bell, 1)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise RuntimeError("the loop is closed") from error
 
     def _rung(self) -> None:

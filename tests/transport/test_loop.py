@@ -1,0 +1,260 @@
+"""Our own loop: asyncio's in all that it promises, and quicker for what our connections have to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.platform.startswith("linux"):
+    from pilotage.transport.loop import Loop, Waiting
+
+pytestmark = pytest.mark.only_on("linux")
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ends = socket.socketpair()
+    for one in ends:
+        one.setblocking(False)
+    yield ends
+    for one in ends:
+        one.close()
+
+
+def run_until(loop: Loop, is_over: Callable[[], bool]) -> None:
+    """Run the loop until something holds; only its own timer looks."""
+
+    async def look() -> None:
+        async with asyncio.timeout(10):
+            while not is_over():
+                await asyncio.sleep(0.001)
+
+    loop.run_until_complete(look())
+
+
+def test_what_our_connections_tell_needs_no_round_of_the_loop(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = pair
+    heard: list[bytes] = []
+    rounds: list[object] = []
+
+    def hear() -> None:
+        heard.append(near.recv(1))
+        if len(heard) < 100:
+            far.send(b"x")
+        else:
+            loop.stop()
+
+    process = loop._process_events  # type: ignore[attr-defined]
+    monkeypatch.setattr(loop, "_process_events", lambda found: (rounds.append(found), process(found)))
+    loop.lookout.add_reader(near.fileno(), hear)
+    far.send(b"x")
+    loop.run_forever()
+    loop.lookout.remove_reader(near.fileno())
+    assert len(heard) == 100 and len(rounds) == 1
+
+
+@pytest.mark.parametrize("how", ["call_soon", "call_later", "a task", "call_soon_threadsafe", "wake_for"])
+def test_what_such_a_call_asks_of_the_loop_is_done(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], how: str
+) -> None:
+    near, far = pair
+    tasks: list[asyncio.Task[None]] = []
+
+    async def end() -> None:
+        loop.stop()
+
+    def hear() -> None:
+        near.recv(1)
+        ways: dict[str, Callable[[], object]] = {
+            "call_soon": lambda: loop.call_soon(loop.stop),
+            "call_later": lambda: loop.call_later(0.001, loop.stop),
+            "a task": lambda: tasks.append(loop.create_task(end())),
+            "call_soon_threadsafe": lambda: loop.call_soon_threadsafe(loop.stop),
+            "wake_for": lambda: loop.wake_for(loop.stop),
+        }
+        ways[how]()
+
+    loop.lookout.add_reader(near.fileno(), hear)
+    far.send(b"x")
+    late = loop.call_later(10, lambda: (_ for _ in ()).throw(AssertionError("it was not done")))
+    began = time.monotonic()
+    loop.run_forever()
+    late.cancel()
+    loop.lookout.remove_reader(near.fileno())
+    assert time.monotonic() - began < 5
+
+
+def test_a_connection_that_never_rests_holds_up_neither_timers_nor_others(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    far.send(b"x")  # it is never read, so that it is told again and again
+    told: list[None] = []
+    loop.lookout.add_reader(near.fileno(), lambda: told.append(None))
+    other, sender = socket.socketpair()
+    read: list[bytes] = []
+    loop.add_reader(other, lambda: read.append(other.recv(1)))
+    loop.call_later(0.01, sender.send, b"y")
+    run_until(loop, lambda: read == [b"y"])
+    assert len(told) > 1
+    loop.remove_reader(other)
+    loop.lookout.remove_reader(near.fileno())
+    other.close()
+    sender.close()
+
+
+def test_any_thread_wakes_it_and_each_call_comes_once_in_its_order(loop: Loop) -> None:
+    came: list[int] = []
+
+    def wake() -> None:
+        for number in range(1000):
+            loop.wake_for(lambda number=number: came.append(number))  # type: ignore[misc]
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    run_until(loop, lambda: len(came) == 1000)
+    thread.join()
+    assert came == list(range(1000))
+    assert select.select([loop._bell], [], [], 0)[0] == [], "it would be woken again and again"
+
+
+def test_a_closed_loop_wakes_nobody(loop: Loop) -> None:
+    loop.close()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.wake_for(lambda: None)
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_soon_threadsafe(lambda: None)
+
+
+def test_a_call_that_fails_is_told_and_the_others_are_called(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    near, far = pair
+
+    def fail() -> None:
+        far.recv(9)
+        raise ValueError("no")
+
+    loop.lookout.add_reader(far.fileno(), fail)
+    loop.lookout.add_reader(near.fileno(), lambda: (near.recv(9), loop.stop()))
+    near.send(b"x")
+    far.send(b"x")
+    loop.run_forever()
+    run_until(loop, lambda: bool(told))
+    assert str(told[0]["exception"]) == "no"
+    loop.lookout.remove_reader(near.fileno())
+    loop.lookout.remove_reader(far.fileno())
+
+
+def test_how_much_is_still_to_be_told_is_known(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    left: list[int] = []
+
+    def hear(near: socket.socket) -> None:
+        near.recv(1)
+        left.append(loop.lookout.untold)
+        if len(left) == 3:
+            loop.stop()
+
+    for near, far in pairs:
+        far.send(b"x")
+        loop.lookout.add_reader(near.fileno(), hear, near)
+    loop.run_forever()
+    assert left == [2, 1, 0]
+    for near, far in pairs:
+        loop.lookout.remove_reader(near.fileno())
+        near.close()
+        far.close()
+
+
+def test_asyncio_is_all_there(loop: Loop) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5_000_000))  # more than a socket holds: it must wait for room
+        await writer.drain()
+        writer.close()
+
+    async def ask() -> bytes:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(bytes(5_000_000))
+            got = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        text = await asyncio.to_thread(lambda: b"from a thread")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.01)
+        program = await asyncio.create_subprocess_exec("echo", "from a program", stdout=-1)
+        said, _ = await program.communicate()
+        return got + text + said
+
+    asyncio.set_event_loop(loop)
+    try:
+        assert loop.run_until_complete(ask()) == bytes(5_000_000) + b"from a thread" + b"from a program\n"
+    finally:
+        asyncio.set_event_loop(None)
+
+
+def test_it_watches_files_as_selectors_do() -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    ours, theirs = Waiting(fail), selectors.EpollSelector()
+    near, far = socket.socketpair()
+    for one in (ours, theirs):
+        one.register(near, selectors.EVENT_READ, "near")
+        with pytest.raises(KeyError):
+            one.register(near, selectors.EVENT_READ)
+        assert one.get_map()[near].data == one.get_key(near.fileno()).data == "near"
+        assert one.select(0) == [] and one.get_map().get(far) is None and len(one.get_map()) == 1
+    far.send(b"x")
+
+    def seen(events: int) -> list[list[tuple[object, int]]]:
+        for one in (ours, theirs):
+            one.modify(near, events, "again")
+        return [[(key.data, mask) for key, mask in one.select(1)] for one in (ours, theirs)]
+
+    read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
+    assert seen(read) == [[("again", read)]] * 2
+    assert seen(write) == [[("again", write)]] * 2
+    assert seen(read | write) == [[("again", read | write)]] * 2
+    far.close()  # an end is told to whoever waits for anything
+    assert seen(read) == [[("again", read)]] * 2
+    assert seen(write) == [[("again", write)]] * 2
+    for one in (ours, theirs):
+        one.unregister(near)
+        with pytest.raises(KeyError):
+            one.unregister(near)
+        one.close()
+    near.close()
+
+
+def test_nothing_of_it_is_left_open() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    made = Loop()
+    made.run_until_complete(asyncio.sleep(0))
+    made.close()
+    assert set(Path("/proc/self/fd").iterdir()) == before
