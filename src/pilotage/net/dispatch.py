@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 
+import msgspec
+
 from pilotage.net.listens import (
     URGENT,
     Listen,
@@ -53,6 +55,31 @@ PLAIN: End = (DELIVERED, b"")
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
+class Manner(msgspec.Struct, frozen=True):
+    """How a listen is called.
+
+    Attributes:
+        listen: None where a key has none.
+        on_loop: on the loop's thread.
+        takes_many: with many messages at once.
+        takes_values: with the value and nothing else.
+    """
+
+    listen: Listen | None
+    on_loop: bool = False
+    takes_many: bool = False
+    takes_values: bool = False
+
+    @classmethod
+    def of(cls, listen: Listen, *, gives_values: bool) -> Manner:
+        """Look at what a listen was declared to be."""
+        many = wants_many(listen)
+        return cls(listen, runs_on_loop(listen), many, gives_values and not many and not wants_origin(listen))
+
+
+NONE = Manner(None)
+
+
 class Dispatch:
     """Calls the listens of one messenger.
 
@@ -89,6 +116,7 @@ class Dispatch:
         self.wants_look: Callable[[Parcel], bool] = lambda parcel: True
         self._urgent = Workers(f"{name}-urgent", self._work, URGENT_WORKERS)
         self._workers = Workers(f"{name}-listen", self._work, max_workers, self._together)
+        self._manners: dict[str, Manner] = {}
         self._jobs: list[tuple[Hashable, Parcel]] = []
         self._urgent_jobs: list[tuple[Hashable, Parcel]] = []
 
@@ -98,8 +126,7 @@ class Dispatch:
         """Call the listens that run on the loop, and keep the rest for the workers; give what was handled at once."""
         results: list[Handled] = []
         for parcel in messages.parcels:
-            listen = self._listens.get(parcel.verb)
-            if listen is not None and runs_on_loop(listen):
+            if self._manner_of(parcel.verb).on_loop:
                 results += self._listen_to(parcel)
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
@@ -138,16 +165,26 @@ class Dispatch:
         self._urgent.close(timeout_s / 2)
         self._workers.close(max(0.0, deadline - time.monotonic()))
 
+    def _manner_of(self, verb: str) -> Manner:
+        """Tell how the listen of a key is called, which may be another one by now."""
+        listen = self._listens.get(verb)
+        if listen is None:
+            return NONE  # of such keys there may be any number
+        manner = self._manners.get(verb)
+        if manner is None or manner.listen is not listen:
+            manner = Manner.of(listen, gives_values=self._gives_values)
+            self._manners[verb] = manner
+        return manner
+
     def _together(self, parcel: Parcel) -> int:
         """Tell how many messages of a flow may be given to its listen at once."""
-        listen = self._listens.get(parcel.verb)
-        return MANY if listen is not None and wants_many(listen) else 1
+        return MANY if self._manner_of(parcel.verb).takes_many else 1
 
     def _work(self, parcels: list[Parcel]) -> None:
         """Call the listen of a flow, on a worker's thread."""
-        listen = self._listens.get(parcels[0].verb)
-        if listen is not None and wants_many(listen):
-            self._listen_to_many(listen, parcels)
+        manner = self._manner_of(parcels[0].verb)
+        if manner.takes_many and manner.listen is not None:
+            self._listen_to_many(manner.listen, parcels)
             return
         for parcel in parcels:
             self._finished(self._listen_to(parcel, self._finished))
@@ -219,15 +256,9 @@ class Dispatch:
 
     def _way_to_call(self, parcel: Parcel) -> Callable[[int], object]:
         """Choose how the listen is called, which is the same for all messages of a parcel."""
-        listen = self._listens.get(parcel.verb)
-        if (
-            listen is None
-            or not self._gives_values
-            or self._notes.tells_all
-            or parcel.marks & Marks.JSON
-            or wants_many(listen)
-            or wants_origin(listen)
-        ):
+        manner = self._manner_of(parcel.verb)
+        listen = manner.listen
+        if listen is None or not manner.takes_values or self._notes.tells_all or parcel.marks & Marks.JSON:
             return lambda at: self.call(self._message(parcel, at), parcel, at)
         bodies, frames = parcel.bodies, parcel.frames
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,7 +183,7 @@ class Messenger:
                 config.liveness,
                 config.patience,
             ),
-            lambda key: service_of(self.listens, key),
+            partial(service_of, listens),
             self._authority,
         )
 

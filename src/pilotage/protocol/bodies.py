@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from pilotage.protocol.bounds import check_msgpack
+from pilotage.protocol.bounds import UNCHECKED_BYTES, check_msgpack
 from pilotage.protocol.dtypes import MAX_FIELDS, parse_dtype
 from pilotage.protocol.errors import ArrayRefused, InvalidMessage, MalformedArray, MalformedFrame
 from pilotage.protocol.late import np
@@ -247,7 +247,8 @@ def decode_value(body: Frame, frames: Sequence[Frame] = ()) -> Any:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], body: Frame, frames: Sequence[Frame]) -> Any:
     """Read a body, which has arrays only seldom."""
-    check_msgpack(body)
+    if len(body) > UNCHECKED_BYTES:
+        check_msgpack(body)
     if frames:
         return _decode_with_arrays(decoder.type, body, frames)
     try:

@@ -18,6 +18,9 @@ MAX_CONTAINERS: Final = 100_000
 MAX_ITEMS: Final = 2_000_000
 """Numbers, texts and containers in one message; what an array holds counts as one."""
 
+UNCHECKED_BYTES: Final = MAX_CONTAINERS
+"""What is no longer than that can't hold too many parts."""
+
 _HOLDING: Final = {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
 """First bytes of what holds others: containers, and the extensions that are arrays."""
 _OTHERS: Final = bytes(byte for byte in range(256) if byte not in _HOLDING)
@@ -29,7 +32,7 @@ def check_json(text: str) -> None:
     Raises:
         MalformedFrame: it may hold more than `MAX_CONTAINERS` or `MAX_ITEMS`.
     """
-    if len(text) <= MAX_CONTAINERS:
+    if len(text) <= UNCHECKED_BYTES:
         return
     containers = text.count("[") + text.count("{")
     if containers > MAX_CONTAINERS or containers + text.count(",") > MAX_ITEMS:
@@ -42,7 +45,7 @@ def check_msgpack(body: bytes | memoryview) -> None:
     Raises:
         MalformedFrame: it holds more than `MAX_CONTAINERS` or `MAX_ITEMS`, or is cut short.
     """
-    if len(body) <= MAX_CONTAINERS:
+    if len(body) <= UNCHECKED_BYTES:
         return
     data = bytes(body)
     if len(data) <= MAX_ITEMS and len(data.translate(None, _OTHERS)) <= MAX_CONTAINERS:

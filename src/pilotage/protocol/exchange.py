@@ -604,7 +604,7 @@ class Exchange:
         """
         inbox = self.inbox
         within = self.config.ack_within_s
-        if inbox.hurries or self._out.has_packets or self._now >= self._acks_due or not within:
+        if inbox.hurries or self._out.packets or self._now >= self._acks_due or not within:
             self._acks_due = FOREVER
             for ack in inbox.acks():
                 self._route_ack(ack)

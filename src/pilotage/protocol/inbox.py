@@ -180,9 +180,7 @@ class Inbox:
 
     def acks(self) -> list[Ack]:
         """Say how each flow stands that has changed since the last call."""
-        if not self._unsaid:
-            return []
-        said = [self._ack(flow) for flow in self._unsaid.values()]
+        said = list(map(self._ack, self._unsaid.values()))
         self._unsaid = {}
         self.has_news = self.hurries = False
         return said

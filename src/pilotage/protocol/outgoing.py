@@ -42,6 +42,7 @@ class Outgoing:
         passing: messages that listens may look at before they go on.
         ended: sends that have ended.
         others: instructions of other kinds, in their order.
+        packets: what goes to neighbours, by link.
     """
 
     def __init__(self) -> None:
@@ -50,12 +51,7 @@ class Outgoing:
         self.passing: list[Parcel] = []
         self.ended: list[tuple[Any, Settlement]] = []
         self.others: list[Instruction] = []
-        self._packets: defaultdict[Link, Packet] = defaultdict(Packet)
-
-    @property
-    def has_packets(self) -> bool:
-        """Tell whether something goes to a neighbour anyway."""
-        return bool(self._packets)
+        self.packets: defaultdict[Link, Packet] = defaultdict(Packet)
 
     def note(self, level: Level, text: str, who: str = "", verb: str = "", target: str = "") -> None:
         """Say something to whoever reads the log; with a verb, that somebody was refused it."""
@@ -63,19 +59,19 @@ class Outgoing:
 
     def greet(self, link: Link, word: str, text: str = "") -> None:
         """Say something to a neighbour about its link."""
-        self._packets[link].greetings.append(Greeting(word, text))
+        self.packets[link].greetings.append(Greeting(word, text))
 
     def parcel(self, link: Link, parcel: Parcel) -> None:
         """Send a parcel."""
-        self._packets[link].parcels.append(parcel)
+        self.packets[link].parcels.append(parcel)
 
     def ack(self, link: Link, ack: Ack) -> None:
         """Send an acknowledgement."""
-        self._packets[link].acks.append(ack)
+        self.packets[link].acks.append(ack)
 
     def forget(self, link: Link) -> None:
         """Leave out what was meant for a link that has ended."""
-        self._packets.pop(link, None)
+        self.packets.pop(link, None)
 
     def take(self, peers: Mapping[Link, Peer], now: float) -> list[Instruction]:
         """Give all of it, and begin anew.
@@ -85,7 +81,7 @@ class Outgoing:
             now: the time.
         """
         instructions, self.others = self.others, []
-        if self._packets or self.raw:
+        if self.packets or self.raw:
             instructions.append(Transmit(self._transmissions(peers, now)))
         if self.parcels or self.passing:
             instructions.append(HandOver(self.parcels, self.passing))
@@ -97,7 +93,7 @@ class Outgoing:
 
     def _transmissions(self, peers: Mapping[Link, Peer], now: float) -> list[tuple[Link, Sequence[Frame]]]:
         batch, self.raw = self.raw, []
-        for link, packet in self._packets.items():
+        for link, packet in self.packets.items():
             peer = peers.get(link)
             if peer is not None:
                 peer.spoken = now
@@ -105,7 +101,7 @@ class Outgoing:
                 batch.append((link, encode_packet(packet)))
             else:
                 batch += [(link, encode_packet(part)) for part in _split(packet)]
-        self._packets.clear()
+        self.packets.clear()
         return batch
 
 

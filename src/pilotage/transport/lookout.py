@@ -27,12 +27,13 @@ class Lookout:
     Attributes:
         users: how many have it.
         untold: of what has happened by now, how much is still to be told.
+        calls: for each descriptor what is called, by what happens to it.
     """
 
     def __init__(self, watched: select.epoll) -> None:
         self.users = self.untold = 0
         self._list = watched
-        self._calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
+        self.calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
 
     def add_reader(self, fd: int, call: Callable[..., None], *given: Any) -> None:
         """Call whenever there is something to read, or an end."""
@@ -55,7 +56,7 @@ class Lookout:
         self.users -= 1
 
     def _set(self, fd: int, kind: int, call: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
-        calls = self._calls.get(fd, {})
+        calls = self.calls.get(fd, {})
         before = sum(calls)
         if call is None:
             calls.pop(kind, None)
@@ -65,19 +66,19 @@ class Lookout:
         if after == before:
             return
         if not before:
-            self._calls[fd] = calls
+            self.calls[fd] = calls
             self._list.register(fd, after)
         elif after:
             self._list.modify(fd, after)
         else:
-            del self._calls[fd]
+            del self.calls[fd]
             self._list.unregister(fd)
 
     def tell(self, fd: int, events: int) -> None:
         """Call for what has happened to one of the descriptors."""
         for kind in (READ, WRITE):
             # One call may have ended what the next would be for.
-            if events & ~(READ + WRITE - kind) and (call := self._calls.get(fd, {}).get(kind)):
+            if events & ~(READ + WRITE - kind) and (call := self.calls.get(fd, {}).get(kind)):
                 call[0](*call[1])
 
 
@@ -102,7 +103,7 @@ class ListInLoop(Lookout):
         if not self._loop.is_closed():
             self._loop.remove_reader(self._list.fileno())
         self._list.close()
-        self._calls.clear()
+        self.calls.clear()
 
     def _look(self) -> None:
         happened = self._list.poll(0)

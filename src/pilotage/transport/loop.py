@@ -128,25 +128,29 @@ class Waiting(selectors.BaseSelector):
                     return found
 
     def _tell(self, happened: list[tuple[int, int]], found: Ready) -> None:
-        watch, keys = self.lookout, self._keys.by_fd
+        watch, ours = self.lookout, self.lookout.calls
         watch.untold = len(happened)
         for fd, events in happened:
             watch.untold -= 1
-            if fd in keys:
-                key = keys[fd]
-                is_readable, is_writable = bool(events & ~WRITE), bool(events & ~READ)
-                found.append(
-                    (
-                        key,
-                        key.events
-                        & (is_readable * selectors.EVENT_READ | is_writable * selectors.EVENT_WRITE),
-                    )
-                )
-                continue
+            calls = ours.get(fd)
             try:
-                watch.tell(fd, events)
+                if calls is None:
+                    self._find(fd, events, found)
+                elif events == READ and READ in calls:  # as it usually is
+                    call, given = calls[READ]
+                    call(*given)
+                else:
+                    watch.tell(fd, events)
             except Exception as error:  # noqa: BLE001 - the loop tells of it, and goes on
                 self._failed(error)
+
+    def _find(self, fd: int, events: int, found: Ready) -> None:
+        """Add what the loop itself watches; nothing of what an earlier call has let go of."""
+        key = self._keys.by_fd.get(fd)
+        if key is not None:
+            is_readable, is_writable = bool(events & ~WRITE), bool(events & ~READ)
+            mask = is_readable * selectors.EVENT_READ | is_writable * selectors.EVENT_WRITE
+            found.append((key, key.events & mask))
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """See `selectors`."""

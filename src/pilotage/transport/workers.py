@@ -19,6 +19,8 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 IDLE_S = 10.0
+KEPT_LANES = 64
+"""Beyond so many, a lane in which nothing waits is forgotten."""
 HELP_AFTER_S = 0.001
 """How long a lane may wait for a thread that does others first."""
 
@@ -175,7 +177,8 @@ class Workers(Generic[Job]):
             with self._lock:
                 if not lane.jobs:
                     lane.running = False
-                    self._lanes.pop(lane.key, None)
+                    if len(self._lanes) > KEPT_LANES:
+                        self._lanes.pop(lane.key, None)
                     return
                 jobs = [lane.jobs.popleft()]
                 if lane.jobs:
