@@ -244,7 +244,7 @@ class Dispatch:
         call = self._way_to_call(parcel)
         if len(parcel.bodies) == 1:
             end = self._end_of(call, parcel, 0)
-            return [] if end is None else [Handled(parcel.place, *end)]
+            return [] if end is None else [Handled((parcel.boot, parcel.flow, parcel.seq), *end)]
         ends = _Ends(parcel)
         tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(len(parcel.bodies)):

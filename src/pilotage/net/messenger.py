@@ -140,9 +140,8 @@ class Messenger:
         self.config = config
         self.listens = listens
         self.logger = logger
-        self.received = 0
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
-        self.on_received: Callable[[int], None] = lambda count: None
+        self.counted: Callable[[int], None] = lambda received: None
         self.on_refused: Callable[[Note], None] = lambda note: None
         self.on_journal: Callable[[Trouble], None] = self._say_trouble
         self._keeping = Keeping(
@@ -328,6 +327,11 @@ class Messenger:
                     )
 
     @property
+    def received(self) -> int:
+        """How many messages and confirmations have arrived. Any thread."""
+        return self.exchange.received
+
+    @property
     def locked_out(self) -> str:
         """Why the station up the tree and we have no lock in common; "" if we have, or don't know yet. Any thread."""
         driver = self._driver
@@ -417,11 +421,6 @@ class Messenger:
         """Give messages to their listens."""
         results, passing = self._dispatch.hand_over(messages), messages.passing
         return results, [(parcel, self.exchange.routing.inner) for parcel in passing] if passing else []
-
-    def counted(self, received: int) -> None:
-        """Keep how many messages and confirmations have arrived, for other threads and processes to read."""
-        self.received = received
-        self.on_received(received)
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""

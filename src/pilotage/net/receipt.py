@@ -14,7 +14,7 @@ from pilotage.net.bundle import Bundle, lock
 from pilotage.net.drafting import Draft
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
-from pilotage.protocol.settlement import Settlement, Stage
+from pilotage.protocol.settlement import Outcome, Settlement, Stage
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,7 @@ class Receipt(msgspec.Struct, eq=False):
             Refused: somebody refused it; the text says who and why.
         """
         settlement = self.wait_settled(timeout_s)
-        error = settlement.error()
-        if error is not None:
+        if settlement.outcome is not Outcome.DELIVERED and (error := settlement.error()):
             raise error
         return settlement.answer
 

@@ -239,7 +239,7 @@ class Station(multiprocessing.Process):
         line = ChildEnd(self._child_line, self._maker_pid, method)
         self._file_block = threading.Event()
         messenger = self._messenger = Messenger(self._how(), self.listens, self.logger)
-        messenger.on_received = self._count()
+        messenger.counted = self._count()
         messenger.look_for_left()
         try:
             messenger.start(self.loop)

@@ -226,8 +226,9 @@ class Inbox:
         """Give up what the originator has given up."""
         flow.floor = floor
         if flow.verdicts:
-            for seq in [seq for seq in flow.verdicts if seq < floor]:
-                del flow.verdicts[seq]
+            for seq in list(flow.verdicts):
+                if seq < floor:
+                    del flow.verdicts[seq]
         if flow.received < floor - 1:
             for seq in sorted(seq for seq in flow.beyond if seq < floor):
                 del flow.beyond[seq]

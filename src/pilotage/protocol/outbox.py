@@ -209,7 +209,9 @@ class Outbox:
         if ack.life:
             if flow.open:
                 self._end_settled(flow, ack, ended)
-            self._mark_received(flow, ack, now)
+            if flow.open:
+                self._mark_received(flow, ack, now)
+            flow.heard = max(flow.heard, ack.received)
         self._advance(flow, now)
         if ack.life and ack.received_beyond and ack.received < flow.floor - 1:
             self._probe(flow)
@@ -429,9 +431,6 @@ class Outbox:
     def _mark_received(self, flow: OutFlow, ack: Ack, now: float) -> None:
         """Note what has arrived there and isn't over yet, by what this acknowledgement says."""
         behind = max(flow.floor, flow.heard + 1, ack.settled + 1)
-        flow.heard = max(flow.heard, ack.received)
-        if not flow.open:
-            return
         for first, last in ((behind, ack.received), *_pairs(ack.received_beyond)):
             # Each place once, whatever is said how often: ranges ascend where they are honest.
             for pending in flow.part(max(first, behind), min(last, flow.sent) + 1):
@@ -522,14 +521,17 @@ def _lateness(flow: OutFlow) -> str:
 
 def _runs(sends: list[Pending], now: float) -> Iterable[list[Pending]]:
     """Put what may be transmitted into runs: messages that follow each other and may share a parcel."""
-    going = [pending for pending in sends if pending.asked < pending.tries and pending.deadline > now]
-    return _parted(going) if len(going) > 1 else (going,) if going else ()
+    if len(sends) == 1 and sends[0].asked < sends[0].tries and sends[0].deadline > now:
+        return (sends,)  # as is usual
+    return _parted(sends, now)
 
 
-def _parted(sends: Iterable[Pending]) -> Iterator[list[Pending]]:
+def _parted(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
     run: list[Pending] = []
     size = count = place = marks = asked = 0
     for pending in sends:
+        if pending.asked >= pending.tries or pending.deadline <= now:
+            continue
         size += pending.size
         count += len(pending.bodies)
         if (

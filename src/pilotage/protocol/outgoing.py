@@ -82,7 +82,17 @@ class Outgoing:
         """
         instructions, self.others = self.others, []
         if self.packets or self.raw:
-            instructions.append(Transmit(self._transmissions(peers, now)))
+            batch, self.raw = self.raw, []
+            for link, packet in self.packets.items():
+                peer = peers.get(link)
+                if peer is not None:
+                    peer.spoken = now
+                if len(packet.parcels) < 2:
+                    batch.append((link, encode_packet(packet)))
+                else:
+                    batch += [(link, encode_packet(part)) for part in _split(packet)]
+            self.packets.clear()
+            instructions.append(Transmit(batch))
         if self.parcels or self.passing:
             instructions.append(HandOver(self.parcels, self.passing))
             self.parcels, self.passing = [], []
@@ -90,19 +100,6 @@ class Outgoing:
             instructions.append(Settle(self.ended))
             self.ended = []
         return instructions
-
-    def _transmissions(self, peers: Mapping[Link, Peer], now: float) -> list[tuple[Link, Sequence[Frame]]]:
-        batch, self.raw = self.raw, []
-        for link, packet in self.packets.items():
-            peer = peers.get(link)
-            if peer is not None:
-                peer.spoken = now
-            if len(packet.parcels) < 2:
-                batch.append((link, encode_packet(packet)))
-            else:
-                batch += [(link, encode_packet(part)) for part in _split(packet)]
-        self.packets.clear()
-        return batch
 
 
 def _split(packet: Packet) -> Iterable[Packet]:

@@ -209,7 +209,10 @@ class OutFlow:
     def find(self, place: int) -> Pending | None:
         """Give the open send that has a message at a place."""
         at = bisect_right(self.open, place, key=_seq_of) - 1
-        return self.open[at] if at >= 0 and place < self.open[at].end else None
+        if at < 0:
+            return None
+        pending = self.open[at]
+        return pending if place < pending.seq + len(pending.bodies) else None
 
     def holds(self, first: int, end: int) -> bool:
         """Tell whether something is open from one place to before another."""

@@ -290,7 +290,7 @@ class Driver:
         arrivals = self.listener.drain(self._most) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
-        results = _take_all(self._results) if self._results else ()
+        results = [self._results.popleft() for _ in range(len(self._results))] if self._results else ()
         requests = self.mailbox.take() if self.mailbox.count else ()
         exchange = self.exchange
         unread = exchange.unread

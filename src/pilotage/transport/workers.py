@@ -89,7 +89,8 @@ class Workers(Generic[Job]):
                     lane.since = now
                     self.unserved.append(lane)
             woken = self._serve(1) if is_fresh else ()
-        _ring(woken)
+        for bell, lane in woken:
+            bell.put(lane)  # not under the lock, which it would want at once
 
     def help_out(self) -> bool:
         """Wake as many threads again as are at work, if a lane has waited for them for `HELP_AFTER_S`. Any thread.
@@ -103,7 +104,8 @@ class Workers(Generic[Job]):
             is_late = bool(self.unserved) and self.unserved[0].since <= late
             woken = self._serve(max(1, count)) if is_late else ()
             can_help = bool(self._idle) or len(self._threads) < self._max_threads
-        _ring(woken)
+        for bell, lane in woken:
+            bell.put(lane)
         return can_help and bool(self.unserved)
 
     def waiting(self) -> int:
@@ -185,9 +187,3 @@ class Workers(Generic[Job]):
                     more = min(len(lane.jobs), self._together(jobs[0]) - 1)
                     jobs += [lane.jobs.popleft() for _ in range(more)]
             self._run(jobs)
-
-
-def _ring(woken: Iterable[tuple[_Bell[Job], _Lane[Job]]]) -> None:
-    """Give threads their lanes; not under the lock, which they would want at once."""
-    for bell, lane in woken:
-        bell.put(lane)
