@@ -175,8 +175,12 @@ class Exchange:
         if now - self._now > self.config.stopped_after_s:
             self._begin(now)
         self._now = now
-        if arrivals:
-            self._arrive(arrivals)
+        if self._patience.has_rate:
+            arrivals = self._within_rate(arrivals)
+        for link, card, frames in arrivals:
+            peer = self.routing.peers.get(link) or self._newcomer(link, card, frames)
+            if peer is not None:
+                self._frames(peer, frames)
         for result in results:
             self.inbox.settle(*result)
         if requests:
@@ -195,14 +199,10 @@ class Exchange:
         """Listens have ended: these messages are over."""
         return self.turn((), results, (), now)
 
-    def _arrive(self, arrivals: Sequence[Arrival]) -> None:
-        if self._patience.has_rate:
-            come, arrivals = len(arrivals), self._patience.within(arrivals, self._now)
-            self.counts["over the rate"] += come - len(arrivals)
-        for link, card, frames in arrivals:
-            peer = self.routing.peers.get(link) or self._newcomer(link, card, frames)
-            if peer is not None:
-                self._frames(peer, frames)
+    def _within_rate(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        taken = self._patience.within(arrivals, self._now)
+        self.counts["over the rate"] += len(arrivals) - len(taken)
+        return taken
 
     def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:
         """Meet whoever isn't in yet; None if nothing of that link is read now."""
@@ -271,7 +271,8 @@ class Exchange:
         self._begin(now)
         for parcel, name in parcels:
             parcel.path = [name]
-            self._forward_or_hold(parcel)
+            if not self._forward(parcel):
+                self._hold(parcel)
         return self._finish()
 
     def time_passed(self, now: float) -> list[Instruction]:
@@ -324,7 +325,8 @@ class Exchange:
     def joined(self, peer: Peer) -> None:
         """A neighbour is in: it is given all that waits for it."""
         for parcel in self.waiting.claim(lambda parcel: self.routing.next_hop(parcel) is peer):
-            self._forward_or_hold(parcel)
+            if not self._forward(parcel):
+                self._hold(parcel)
 
     def restored(self, peer: Peer) -> None:
         """A way is back: what may have been lost with it is sent again."""
@@ -389,8 +391,8 @@ class Exchange:
             self.received += len(parcel.bodies)
             if len(parcel.trail) > 1 and (stolen := self.routing.learn(parcel.trail)):
                 self._refuse_name(parcel, stolen)
-            else:
-                self._forward_or_hold(parcel)
+            elif len(parcel.trail) > MAX_HOPS or not self._forward(parcel):
+                self._hold(parcel)
         if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
 
@@ -464,10 +466,11 @@ class Exchange:
 
     # Routes
 
-    def _forward_or_hold(self, parcel: Parcel) -> None:
+    def _hold(self, parcel: Parcel) -> None:
+        """Have a parcel wait that can't go on now; refuse one that goes round in a circle."""
         if len(parcel.trail) > MAX_HOPS:
             self._refuse(parcel, Reason.INVALID, f"it went through more than {MAX_HOPS} stations: a loop?")
-        elif not self._forward(parcel) and not parcel.marks & Marks.PROBE:
+        elif not parcel.marks & Marks.PROBE:
             for unwanted in self.waiting.hold(parcel, self._now):
                 self.counts["waiting room full"] += len(unwanted.bodies)
                 self._refuse(unwanted, Reason.QUEUE_FULL, f"too many messages wait at {self.config.me}")

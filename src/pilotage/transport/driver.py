@@ -381,7 +381,8 @@ class Driver:
         now = time.monotonic()
         if results:
             # What the listens sent goes out together with what is said of their messages.
-            self._run(self.exchange.turn((), results, self.mailbox.take(), now))
+            sent = self.mailbox.take() if self.mailbox.count else ()
+            self._run(self.exchange.turn((), results, sent, now))
         if passed:
             self._run(self.exchange.pass_on(passed, now))
 
