@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import selectors
 import socket
 import sys
@@ -135,7 +134,7 @@ def test_any_thread_wakes_it_and_each_call_comes_once_in_its_order(loop: Loop) -
     run_until(loop, lambda: len(came) == 1000)
     thread.join()
     assert came == list(range(1000))
-    assert select.select([loop._bell], [], [], 0)[0] == [], "it would be woken again and again"
+    assert loop._waiting._list.poll(0) == [], "it would be woken again and again"
 
 
 def test_a_closed_loop_wakes_nobody(loop: Loop) -> None:

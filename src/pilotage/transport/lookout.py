@@ -43,6 +43,11 @@ class Lookout:
         """Call whenever there is room to write."""
         self._set(fd, WRITE, (call, given))
 
+    def add_bell(self, fd: int, call: Callable[[], None]) -> None:
+        """Call once for whatever was written to an eventfd by then, which need not be read."""
+        self.calls[fd] = {READ: (call, ())}
+        self._list.register(fd, READ | select.EPOLLET)
+
     def remove_reader(self, fd: int) -> None:
         """Call no more for what comes."""
         self._set(fd, READ, None)

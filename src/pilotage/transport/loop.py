@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import select
 import selectors
@@ -38,8 +39,12 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(self._waiting)
         self.lookout = self._waiting.lookout
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Unlike Python's own this doesn't let go of the interpreter: who wakes the loop has more to send, and all of it
+        # goes out together.
+        self._write = ctypes.PyDLL(None).eventfd_write
+        self._write.argtypes = [ctypes.c_int, ctypes.c_uint64]
         self._wanted: deque[Callable[[], None]] = deque()
-        self.lookout.add_reader(self._bell, self._rung)
+        self.lookout.add_bell(self._bell, self._rung)
 
     def wake_for(self, call: Callable[[], None]) -> None:
         """Call something soon. Any thread.
@@ -48,13 +53,10 @@ class Loop(asyncio.SelectorEventLoop):
             RuntimeError: the loop is closed.
         """
         self._wanted.append(call)
-        try:
-            os.eventfd_write(self._bell, 1)
-        except (OSError, ValueError) as error:
-            raise RuntimeError("the loop is closed") from error
+        if self._write(self._bell, 1) < 0:
+            raise RuntimeError("the loop is closed")
 
     def _rung(self) -> None:
-        os.eventfd_read(self._bell)
         wanted = self._wanted
         for _ in range(len(wanted)):
             wanted.popleft()()
