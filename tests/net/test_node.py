@@ -431,8 +431,16 @@ def test_instances_share_one_loop_thread_and_others_have_their_own(node: MakeNod
     assert first.loop_thread.is_alive()
 
 
-def test_a_node_joins_the_loop_that_runs_in_the_calling_thread() -> None:
+@pytest.mark.parametrize(
+    "new_loop",
+    [asyncio.new_event_loop, pytest.param("uvloop", marks=pytest.mark.only_on("linux", "darwin"))],
+    ids=["asyncio", "uvloop"],
+)
+def test_a_node_joins_the_loop_that_runs_in_the_calling_thread(new_loop: Any) -> None:
     from tornado.ioloop import IOLoop
+
+    if new_loop == "uvloop":
+        from uvloop import new_event_loop as new_loop
 
     got: list[Any] = []
 
@@ -444,7 +452,8 @@ def test_a_node_joins_the_loop_that_runs_in_the_calling_thread() -> None:
                 settlement = await asyncio.wait_for(_settled(cam.send("rig", "K", 1)), 5)
                 assert settlement.outcome is Outcome.DELIVERED
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
     assert got == [(1, threading.current_thread())]
 
 
