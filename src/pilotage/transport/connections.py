@@ -156,13 +156,12 @@ class Connection:
         """
         if self.unsent:
             raise BlockingIOError
-        size = len(frames[0])
-        if len(frames) > 1 or size > JOINED_BYTES:
+        if len(frames) != 1 or len(frames[0]) > JOINED_BYTES:
             self.write_last(frames)
             self.flush()
             return
         # Most are one short frame, which leaves at once.
-        piece = frame_head(size) + frames[0]
+        piece = frame_head(len(frames[0])) + frames[0]
         try:
             sent = self.socket.send(piece)
         except BlockingIOError:

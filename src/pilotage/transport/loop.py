@@ -86,7 +86,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """See asyncio."""
-        if not self.is_closed():
+        if not self.is_closed() and not self.is_running():  # asyncio refuses to close it then
             bell, self._bell = self._bell, -1
             self.lookout.remove_reader(bell)
             os.close(bell)
