@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import selectors
 import socket
 import sys
@@ -166,6 +167,119 @@ def test_a_call_that_fails_is_told_and_the_others_are_called(
     assert str(told[0]["exception"]) == "no"
     loop.lookout.remove_reader(near.fileno())
     loop.lookout.remove_reader(far.fileno())
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit, ValueError])
+def test_whatever_a_call_raises_the_loop_goes_on_as_asyncio_s_does(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], kind: type[BaseException]
+) -> None:
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    near, far = pair
+
+    def fail() -> None:
+        near.recv(1)
+        raise kind
+
+    loop.lookout.add_reader(near.fileno(), fail)
+    far.send(b"x")
+    run_until(loop, lambda: bool(told))
+    assert isinstance(told[0]["exception"], kind)
+    loop.lookout.remove_reader(near.fileno())
+
+
+def test_who_is_woken_beside_one_that_fails_is_woken(loop: Loop) -> None:
+    loop.set_exception_handler(lambda _, context: None)
+    came: list[int] = []
+    loop.wake_for(lambda: int("no"))  # type: ignore[arg-type,return-value]
+    loop.wake_for(lambda: came.append(1))
+    run_until(loop, lambda: came == [1])
+
+
+def test_who_rang_beside_an_interrupt_is_woken_in_the_next_run(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    came: list[int] = []
+
+    def interrupt() -> None:
+        near.recv(1)
+        raise KeyboardInterrupt
+
+    loop.lookout.add_reader(near.fileno(), interrupt)
+    far.send(b"x")
+    loop.wake_for(lambda: came.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    loop.lookout.remove_reader(near.fileno())
+    run_until(loop, lambda: came == [1])
+
+
+def test_a_reader_that_one_of_our_calls_adds_anew_stays(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    other, sender = socket.socketpair()
+    read: list[bytes] = []
+
+    def add() -> None:
+        loop.add_reader(other, lambda: read.append(other.recv(1)))
+
+    def again() -> None:
+        near.recv(1)
+        loop.remove_reader(other)
+        add()
+
+    add()
+    loop.lookout.add_reader(near.fileno(), again)
+    for byte in (b"x", b"y"):
+        sender.send(byte)
+        far.send(byte)
+        run_until(loop, lambda byte=byte: read[-1:] == [byte])  # type: ignore[misc]
+    loop.remove_reader(other)
+    loop.lookout.remove_reader(near.fileno())
+    other.close()
+    sender.close()
+
+
+def test_a_stranger_who_lets_go_too_late_takes_nothing_of_ours_away(loop: Loop) -> None:
+    first, sender = socket.socketpair()
+    fd = first.fileno()
+    loop.add_reader(fd, lambda: None)
+    first.close()
+    ours = sender.dup()
+    if ours.fileno() != fd:
+        os.dup2(ours.fileno(), fd)
+        ours.close()
+        ours = socket.socket(fileno=fd)
+    heard: list[None] = []
+    loop.lookout.add_writer(fd, lambda: (heard.append(None), loop.stop()))
+    loop.remove_reader(fd)
+    loop.call_later(5, loop.stop)
+    loop.run_forever()
+    assert heard
+    loop.lookout.remove_writer(fd)
+    ours.close()
+    sender.close()
+
+
+def test_a_loop_that_gets_no_bell_says_so_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", refuse)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match="Too many"):
+        Loop()
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_list_that_is_closed_lets_go_of_everybody(pair: tuple[socket.socket, socket.socket]) -> None:
+    made = Loop()
+    made.lookout.add_reader(pair[0].fileno(), lambda: None)
+    made.close()
+    made.lookout.add_writer(pair[0].fileno(), lambda: None)
+    made.lookout.remove_reader(pair[0].fileno())
 
 
 def test_how_much_is_still_to_be_told_is_known(loop: Loop) -> None:

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pilotage.transport.forks import keep_free
-from pilotage.transport.loop import Loop
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
@@ -70,7 +69,10 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     all that we do in it.
     """
     if hasattr(select, "epoll"):
-        return Loop()
+        with contextlib.suppress(ImportError, AttributeError):  # a Python or a system that lacks what we need
+            from pilotage.transport.loop import Loop  # noqa: PLC0415
+
+            return Loop()
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415 - it is not everywhere
 

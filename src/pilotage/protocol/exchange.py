@@ -201,7 +201,8 @@ class Exchange:
 
     def _within_rate(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         taken = self._patience.within(arrivals, self._now)
-        self.counts["over the rate"] += len(arrivals) - len(taken)
+        if len(taken) < len(arrivals):
+            self.counts["over the rate"] += len(arrivals) - len(taken)
         return taken
 
     def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:

@@ -68,7 +68,7 @@ class Lookout:
         else:
             calls[kind] = call
         after = sum(calls)
-        if after == before:
+        if after == before or self._list.closed:
             return
         if not before:
             self.calls[fd] = calls

@@ -34,17 +34,23 @@ class Loop(asyncio.SelectorEventLoop):
         lookout: watches our connections.
     """
 
+    _bell = -1
+
     def __init__(self) -> None:
         self._waiting = Waiting(self._failed)
         super().__init__(self._waiting)
         self.lookout = self._waiting.lookout
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        # Unlike Python's own this doesn't let go of the interpreter: who wakes the loop has more to send, and all of it
-        # goes out together.
-        self._write = ctypes.PyDLL(None).eventfd_write
-        self._write.argtypes = [ctypes.c_int, ctypes.c_uint64]
         self._wanted: deque[Callable[[], None]] = deque()
-        self.lookout.add_bell(self._bell, self._rung)
+        try:
+            # Unlike Python's own this doesn't let go of the interpreter: who wakes the loop has more to send, and all
+            # of it goes out together.
+            self._write = ctypes.PyDLL(None).eventfd_write
+            self._write.argtypes = [ctypes.c_int, ctypes.c_uint64]
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.lookout.add_bell(self._bell, self._rung)
+        except BaseException:
+            self.close()
+            raise
 
     def wake_for(self, call: Callable[[], None]) -> None:
         """Call something soon. Any thread.
@@ -52,14 +58,25 @@ class Loop(asyncio.SelectorEventLoop):
         Raises:
             RuntimeError: the loop is closed.
         """
-        self._wanted.append(call)
-        if self._write(self._bell, 1) < 0:
+        if self._bell < 0:
             raise RuntimeError("the loop is closed")
+        self._wanted.append(call)
+        self._write(self._bell, 1)
 
     def _rung(self) -> None:
         wanted = self._wanted
-        for _ in range(len(wanted)):
-            wanted.popleft()()
+        try:
+            for _ in range(len(wanted)):
+                wanted.popleft()()
+        finally:
+            if wanted:  # one has failed: the others must not wait for somebody else to ring
+                self._write(self._bell, 1)
+
+    def run_forever(self) -> None:
+        """See asyncio."""
+        if self._wanted:  # they had rung when an interrupt ended the last run, and nobody heard it
+            self._write(self._bell, 1)
+        super().run_forever()
 
     def call_soon(
         self, callback: Callable[[*_Given], object], *args: *_Given, context: Context | None = None
@@ -86,13 +103,13 @@ class Loop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """See asyncio."""
-        if not self.is_closed() and not self.is_running():  # asyncio refuses to close it then
+        if self._bell >= 0 and not self.is_running():  # asyncio refuses to close it then
             bell, self._bell = self._bell, -1
             self.lookout.remove_reader(bell)
             os.close(bell)
         super().close()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.call_exception_handler({"message": "a call for a connection failed", "exception": error})
 
 
@@ -107,7 +124,7 @@ class Waiting(selectors.BaseSelector):
         is_over: the loop has something to do that this list knows nothing of.
     """
 
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
         self._list = select.epoll()
         self._keys = _Keys()
         self._failed = failed
@@ -116,20 +133,20 @@ class Waiting(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> Ready:
         """Wait until something has happened that the loop watches; tell what has happened to our connections."""
-        found: Ready = []
+        found: list[tuple[int, int]] = []
         self.is_over = False
         until = None if timeout is None else monotonic() + timeout
         while True:
             happened = self._list.poll(timeout)
             self._tell(happened, found)
             if found or self.is_over or not happened:
-                return found
+                return self._ready(found) if found else []
             if until is not None:
                 timeout = until - monotonic()
                 if timeout <= 0:
-                    return found
+                    return []
 
-    def _tell(self, happened: list[tuple[int, int]], found: Ready) -> None:
+    def _tell(self, happened: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
         watch, ours = self.lookout, self.lookout.calls
         watch.untold = len(happened)
         for fd, events in happened:
@@ -137,22 +154,27 @@ class Waiting(selectors.BaseSelector):
             calls = ours.get(fd)
             try:
                 if calls is None:
-                    self._find(fd, events, found)
+                    found.append((fd, events))
                 elif events == READ and READ in calls:  # as it usually is
                     call, given = calls[READ]
                     call(*given)
                 else:
                     watch.tell(fd, events)
-            except Exception as error:  # noqa: BLE001 - the loop tells of it, and goes on
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does: the loop tells of it, and goes on
                 self._failed(error)
 
-    def _find(self, fd: int, events: int, found: Ready) -> None:
-        """Add what the loop itself watches; nothing of what an earlier call has let go of."""
-        key = self._keys.by_fd.get(fd)
-        if key is not None:
-            is_readable, is_writable = bool(events & ~WRITE), bool(events & ~READ)
-            mask = is_readable * selectors.EVENT_READ | is_writable * selectors.EVENT_WRITE
-            found.append((key, key.events & mask))
+    def _ready(self, found: list[tuple[int, int]]) -> Ready:
+        """Give what has happened to what the loop itself watches, as it watches it after all our calls."""
+        ready: Ready = []
+        for fd, events in found:
+            key = self._keys.by_fd.get(fd)
+            if key is not None:
+                is_readable, is_writable = bool(events & ~WRITE), bool(events & ~READ)
+                mask = is_readable * selectors.EVENT_READ | is_writable * selectors.EVENT_WRITE
+                ready.append((key, key.events & mask))
+        return ready
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """See `selectors`."""
@@ -166,8 +188,9 @@ class Waiting(selectors.BaseSelector):
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         """See `selectors`."""
         key = self._keys.by_fd.pop(self._keys[fileobj].fd)
-        with contextlib.suppress(OSError):  # it was closed before
-            self._list.unregister(key.fd)
+        if key.fd not in self.lookout.calls:  # it was closed before, and its number is one of ours by now
+            with contextlib.suppress(OSError):
+                self._list.unregister(key.fd)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
