@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 
-import msgspec
-
 from pilotage.net.listens import (
+    NO_MANNER,
     URGENT,
     Listen,
+    Manner,
     Origin,
     encode_answer,
     ends_later,
@@ -23,7 +23,6 @@ from pilotage.net.listens import (
     finish_many_with,
     finish_with,
     join_results,
-    runs_on_loop,
     wants_batches,
     wants_many,
     wants_origin,
@@ -53,31 +52,6 @@ End = tuple[Settlement, bytes]
 PLAIN: End = (DELIVERED, b"")
 
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
-
-
-class Manner(msgspec.Struct, frozen=True):
-    """How a listen is called.
-
-    Attributes:
-        listen: None where a key has none.
-        on_loop: on the loop's thread.
-        takes_many: with many messages at once.
-        takes_values: with the value and nothing else.
-    """
-
-    listen: Listen | None
-    on_loop: bool = False
-    takes_many: bool = False
-    takes_values: bool = False
-
-    @classmethod
-    def of(cls, listen: Listen, *, gives_values: bool) -> Manner:
-        """Look at what a listen was declared to be."""
-        many = wants_many(listen)
-        return cls(listen, runs_on_loop(listen), many, gives_values and not many and not wants_origin(listen))
-
-
-NONE = Manner(None)
 
 
 class Dispatch:
@@ -169,7 +143,7 @@ class Dispatch:
         """Tell how the listen of a key is called, which may be another one by now."""
         listen = self._listens.get(verb)
         if listen is None:
-            return NONE  # of such keys there may be any number
+            return NO_MANNER  # of such keys there may be any number
         manner = self._manners.get(verb)
         if manner is None or manner.listen is not listen:
             manner = Manner.of(listen, gives_values=self._gives_values)

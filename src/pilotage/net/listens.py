@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.bodies import encode_value
 from pilotage.protocol.errors import DeliveryError, PilotageError, Refused
@@ -110,6 +112,32 @@ def runs_on_loop(listen: Listen) -> bool:
 def wants_batches(listen: Listen) -> bool:
     """Tell whether a listen was declared `takes_batches`."""
     return getattr(listen, "pilotage_takes_batches", False)
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """How a listen is called.
+
+    Attributes:
+        listen: None where a key has none.
+        on_loop: on the loop's thread.
+        takes_many: with many messages at once.
+        takes_values: with the value and nothing else.
+    """
+
+    listen: Listen | None
+    on_loop: bool = False
+    takes_many: bool = False
+    takes_values: bool = False
+
+    @classmethod
+    def of(cls, listen: Listen, *, gives_values: bool) -> Manner:
+        """Look at what a listen was declared to be."""
+        many = wants_many(listen)
+        return cls(listen, runs_on_loop(listen), many, gives_values and not many and not wants_origin(listen))
+
+
+NO_MANNER = Manner(None)
+"""Of a key that has no listen."""
 
 
 def service_of(listens: Mapping[str, Listen], key: str) -> Service:
