@@ -24,6 +24,12 @@ def hang(msg: Message) -> None:
     time.sleep(60)  # a listen that never comes back, not a wait for anything
 
 
+def mark(msg: Message) -> None:
+    """Write into a file whose first byte somebody looks at."""
+    with Path(msg.value).open("r+b") as file:
+        file.write(b"x")
+
+
 @on_loop
 def hang_on_loop(msg: Message) -> None:
     Path(msg.value).touch()
@@ -40,6 +46,7 @@ class ProbedStation(Station):
             "ECHO": answer_value,
             "FAIL": fail,
             "HANG": hang,
+            "MARK": mark,
             "STUCK": hang_on_loop,
         }
         self.listens.update({**listens, "SEND": self.l_send, "PUSH": self.l_push, "WHO": self.l_who})

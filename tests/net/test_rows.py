@@ -80,8 +80,8 @@ def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(
     messenger = node("cam", node("rig", router_port=0))._messenger
     send = messenger.driver.send
 
-    def send_and_see_it_end(*request: Any) -> None:
-        send(*request)
+    def send_and_see_it_end(*request: Any, **how: Any) -> None:
+        send(*request, **how)
         wait_eventually(lambda: not request[0].handle.open_count)
 
     monkeypatch.setattr(messenger.driver, "send", send_and_see_it_end)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import Eventually
 
 if sys.platform.startswith("linux"):
     from pilotage.transport.loop import Loop, Waiting
@@ -371,3 +374,136 @@ def test_nothing_of_it_is_left_open() -> None:
     made.run_until_complete(asyncio.sleep(0))
     made.close()
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+@contextlib.contextmanager
+def running(loop: Loop) -> Iterator[threading.Thread]:
+    """Run a loop in a thread of its own."""
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield thread
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def stands_in(loop: Loop, work: Callable[[], None] = lambda: None) -> None:
+    """Do something in the loop's place, once it waits."""
+    until = time.monotonic() + 10
+    while not loop.stand_in(work):
+        loop.wake_for(lambda: None)
+        assert time.monotonic() < until, "it never waits"
+
+
+def test_any_thread_may_do_something_in_its_place_while_it_waits(loop: Loop) -> None:
+    done: list[int] = []
+    with running(loop) as thread:
+        stands_in(loop, lambda: done.append(threading.get_ident()))
+        assert done == [threading.get_ident()] != [thread.ident]
+
+
+def test_nobody_stands_in_for_a_loop_that_is_at_work_or_does_not_run(loop: Loop) -> None:
+    done: list[None] = []
+    assert not loop.stand_in(lambda: done.append(None)), "it has not begun"
+    at_work, go_on = threading.Event(), threading.Event()
+    with running(loop):
+        loop.call_soon_threadsafe(lambda: (at_work.set(), go_on.wait(10)))
+        assert at_work.wait(10)
+        assert not loop.stand_in(lambda: done.append(None))
+        go_on.set()
+        stands_in(loop)
+        loop._waiting.is_held_up = True
+        assert not loop.stand_in(lambda: done.append(None)), (
+            "who comes again and again would keep it from its work"
+        )
+        loop._waiting.is_held_up = False
+        loop.set_debug(True)
+        assert not loop.stand_in(lambda: done.append(None)), "asyncio would raise"
+        loop.set_debug(False)
+    assert not loop.stand_in(lambda: done.append(None)), "it has ended"
+    loop.close()
+    assert not loop.stand_in(lambda: done.append(None)) and not done
+
+
+def test_the_loop_waits_for_whoever_stands_in_and_nobody_else_comes_before_it(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], eventually: Eventually
+) -> None:
+    near, far = pair
+    happened: list[str] = []
+    loop.lookout.add_reader(near.fileno(), lambda: happened.append(f"heard {near.recv(1)!r}"))
+
+    def hold_up() -> None:
+        far.send(b"x")
+        eventually(lambda: loop._waiting.is_held_up, timeout_s=10)
+        happened.append("stood in")
+
+    with running(loop):
+        second: list[bool] = []
+
+        def work() -> None:
+            hold_up()
+            other = threading.Thread(target=lambda: second.append(loop.stand_in(lambda: None)))
+            other.start()
+            other.join()
+
+        stands_in(loop, work)
+        eventually(lambda: len(happened) == 2, timeout_s=10)
+        assert happened == ["stood in", "heard b'x'"] and second == [False]
+        stands_in(loop)  # it waits again
+        loop.call_soon_threadsafe(loop.lookout.remove_reader, near.fileno())
+
+
+@pytest.mark.parametrize("how", ["call_soon", "call_later"])
+def test_what_who_stands_in_asks_of_the_loop_is_done_at_once(loop: Loop, how: str) -> None:
+    done = threading.Event()
+    ways: dict[str, Callable[[], object]] = {
+        "call_soon": lambda: loop.call_soon(done.set),
+        "call_later": lambda: loop.call_later(0.001, done.set),
+    }
+    with running(loop):
+        stands_in(loop, lambda: (ways[how](), None)[1])
+        assert done.wait(10)
+
+
+def test_what_who_stands_in_raises_reaches_him_and_the_loop_goes_on(loop: Loop) -> None:
+    def fail() -> None:
+        raise LookupError("on purpose")
+
+    done = threading.Event()
+    with running(loop):
+        with pytest.raises(LookupError):
+            stands_in(loop, fail)
+        loop.wake_for(done.set)
+        assert done.wait(10)
+        stands_in(loop)
+
+
+def test_an_interrupt_while_it_waits_leaves_nobody_in_its_seat(loop: Loop) -> None:
+    def interrupt() -> None:
+        stands_in(loop)  # it waits
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    try:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not loop.stand_in(lambda: None), "it doesn't run"
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_nobody_stands_in_for_the_loop_of_a_parent(loop: Loop) -> None:
+    with running(loop):
+        stands_in(loop)
+        pid = os.fork()
+        if not pid:
+            os._exit(loop.stand_in(lambda: None))  # what it sent would go by the parent's connection
+        assert os.waitpid(pid, 0)[1] == 0

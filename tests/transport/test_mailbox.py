@@ -89,3 +89,16 @@ def test_threads_that_send_while_the_loop_takes_lose_nothing() -> None:
     assert all(one.names == one.handle and len(one.bodies) == len(one.names) for one in taken)
     for who in "abc":
         assert [name for name in names if name[0] == who] == [f"{who}{n}" for n in range(each)]
+
+
+def test_a_send_is_taken_by_itself_only_where_nothing_else_lies() -> None:
+    mailbox = Mailbox()
+    first, second = send("a"), send("b")
+    mailbox.leave(first, TERMS)
+    assert mailbox.take_only(second) == [] and mailbox.count == 1
+    assert mailbox.join(TERMS, b"c", "c", "c") is not None
+    assert mailbox.take_only(first) == [first] and first.names == ["a", "c"] and mailbox.count == 0
+    assert mailbox.join(TERMS, b"d", "d", "d") is None and mailbox.take_only(first) == [], "it was taken"
+    mailbox.leave(first)
+    mailbox.leave(second)
+    assert mailbox.take_only(second) == mailbox.take_only(first) == [] and mailbox.take() == [first, second]

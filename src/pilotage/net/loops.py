@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pilotage.transport.forks import keep_free
+from pilotage.transport.lookout import refuse_standing_in
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
@@ -103,7 +104,9 @@ def run_on(loop: IOLoop, thread: threading.Thread, work: Callable[[], None], tim
 
     Raises:
         TimeoutError: the loop does not get to it.
+        MisuseError: called by what a send had Python clear away, which the loop waits for.
     """
+    refuse_standing_in()
     if thread is threading.current_thread():
         work()
         return

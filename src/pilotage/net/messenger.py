@@ -43,6 +43,7 @@ from pilotage.protocol.sends import DeliveryRules, Kept, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
+from pilotage.transport.lookout import refuse_standing_in
 from pilotage.transport.network import ZmqWires
 from pilotage.transport.ports import PassOn, Wires
 
@@ -293,7 +294,9 @@ class Messenger:
         Raises:
             Closed: we were released.
             TimeoutError: the loop doesn't answer.
+            MisuseError: asked by what a send had Python clear away, which the loop waits for.
         """
+        refuse_standing_in()
         if threading.get_ident() == self._loop_thread:
             return question()
         future: Future[T] = Future()

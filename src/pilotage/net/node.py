@@ -33,6 +33,7 @@ from pilotage.protocol.late import load_numpy
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.transport.driver import Places
+from pilotage.transport.lookout import is_standing_in
 
 if TYPE_CHECKING:
     import itertools
@@ -166,6 +167,10 @@ class Net_Node:
 
     def release(self, timeout_s: float = 2.0) -> None:
         """Say goodbye and close. What has not settled by then ends as *refused: interrupted*. May be repeated."""
+        # A finalizer may come in the middle of a send of the same thread, for which the loop waits.
+        if is_standing_in():
+            threading.Thread(target=self.release, args=(timeout_s,), name=f"{self.id}-release").start()
+            return
         if self._released:
             return
         self._released = True

@@ -37,6 +37,11 @@ class OpenSends:
     def __len__(self) -> int:
         return sum(bundle.open_count for bundle in list(self._open.values()))
 
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether there is one bundle at most. Any thread."""
+        return len(self._open) <= 1
+
     def add(self, bundle: Bundle) -> None:
         """Have messages open. Any thread."""
         self._open[id(bundle)] = bundle

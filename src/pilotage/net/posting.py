@@ -183,7 +183,7 @@ class Posting:
         bundle: Bundle = request.handle
         receipt = Receipt(message, bundle, bundle.add(message))
         self.open.add(bundle)
-        driver.send(request, terms)
+        driver.send(request, terms, at_once=self.open.is_alone and not (request.durable or request.frames))
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[:1])
         return receipt

@@ -15,6 +15,7 @@ from pilotage.net.drafting import Draft
 from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import Outcome, Settlement, Stage
+from pilotage.transport.lookout import refuse_standing_in
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ class Receipt(msgspec.Struct, eq=False):
             raise error
 
     def _refuse_loop(self) -> None:
-        if threading.get_ident() == self._bundle.settled_by and self.settlement is None:
+        if self.settlement is not None:
+            return
+        refuse_standing_in()
+        if threading.get_ident() == self._bundle.settled_by:
             raise MisuseError(
                 f"{self.message.id}: waiting on the loop's own thread would last for ever; await it"
             )

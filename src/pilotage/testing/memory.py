@@ -230,6 +230,7 @@ class MemoryDialled(_MemoryWire):
     happened: list[bool] = field(default_factory=list)
     connection: Connection | None = None
     is_refused: bool = False
+    is_plain: bool = False
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions; fewer means that there are no more for now."""

@@ -38,9 +38,11 @@ class ClearDialer(ClearWire):
     Attributes:
         link: what its connection is called by.
         is_refused: False; only a station that wants keys refuses one.
+        is_plain: True, as for all plain sockets.
     """
 
     type = int(zmq.DEALER)
+    is_plain = True
 
     def __init__(
         self, name: str, host: str, port: int, card: Card, told: Sequence[bytes], me: str, rules: SocketRules

@@ -1,6 +1,7 @@
 """The driver: carries stimuli to an exchange, and its instructions out.
 
-It owns the only thread that touches sockets (the loop's). Other threads leave their wishes in its mailbox.
+Who is in the loop's seat touches sockets, which is the loop's thread. Others leave their wishes in its mailbox; only a
+message with nothing before it is sent by its own thread, in the loop's place.
 Law of this room: a turn reads what is there, within a bound, and comes back for the rest.
 """
 
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,7 +43,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
-from pilotage.transport.lookout import waker
+from pilotage.transport.lookout import stand_in, waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 from pilotage.transport.workers import HELP_AFTER_S
@@ -118,11 +120,13 @@ class Driver:
         self._places = places
         self._loop: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
         self._wake_for = waker(self._loop)
+        self._stand_in = stand_in(self._loop)
         self.mailbox = Mailbox()
         self._results: deque[Handled] = deque()
         self._persisted: deque[list[Place]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._ended: list[tuple[Any, Settlement]] = []
+        self._put_off: list[Instruction] = []
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
         self._awake = False
         self._is_gathering = self._has_gathered = False
@@ -140,10 +144,44 @@ class Driver:
 
     # From any thread
 
-    def send(self, request: Pending, terms: object = None) -> None:
-        """Leave a send in the mailbox; see `Mailbox.leave`."""
+    def send(self, request: Pending, terms: object = None, *, at_once: bool = False) -> None:
+        """Leave a send in the mailbox; see `Mailbox.leave`.
+
+        Args:
+            request: what to send.
+            terms: by which others may join it.
+            at_once: nothing is before it: if the loop rests, it is sent by this thread. To wake the loop's would not
+                be enough, for that needs the interpreter, which whoever computes lets go of every 5 ms only.
+        """
         self.mailbox.leave(request, terms)
-        self.wake()
+        may = at_once and not self._awake and self._may_stand_in()
+        if not (may and self._stand_in(partial(self._send_at_once, request))):
+            self.wake()
+
+    def _may_stand_in(self) -> bool:
+        """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
+        dialer, thread = self.dialer, threading.get_ident()
+        may = thread not in (self._thread, threading.main_thread().ident)
+        return may and self.listener is None and dialer is not None and dialer.is_plain
+
+    def _send_at_once(self, request: Pending) -> None:
+        """Send a message in the loop's place; what else comes of it is somebody else's code, and put off."""
+        try:
+            # Since we looked, another one may have come, or another link.
+            if not self._closed and self._may_stand_in():
+                alone = self.mailbox.take_only(request)
+                for instruction in self.exchange.turn((), (), alone, time.monotonic()):
+                    if isinstance(instruction, Transmit):
+                        self._transmit(instruction.batch)
+                    else:
+                        self._put_off.append(instruction)
+        except Exception as error:  # noqa: BLE001 - the loop logs it
+            self.counts["turns failed"] += 1
+            text = f"{self.exchange.config.me}: a turn in the loop's place failed"
+            self._calls.append(partial(log.error, text, exc_info=error))
+        is_left = self.mailbox.count or self._put_off or self._calls or self._backlog
+        if is_left or self.exchange.wake_at() < self._alarm_at:
+            self._wake()
 
     def wake(self) -> None:
         """Have the mailbox emptied. Whoever sends without a pause gives way to the loop now and then.
@@ -263,6 +301,9 @@ class Driver:
             return
         now = time.monotonic()
         try:
+            if self._put_off:  # it is older than all that this turn brings
+                put_off, self._put_off = self._put_off, []
+                self._run(put_off)
             self._work(now)
         except Exception:
             self.counts["turns failed"] += 1

@@ -362,7 +362,10 @@ class LockedDialer(Endpoint):
 
     Attributes:
         is_refused: the station did not let our key in.
+        is_plain: False: ZeroMQ's sockets belong to one thread.
     """
+
+    is_plain = False
 
     def __init__(
         self,

@@ -11,11 +11,35 @@ from __future__ import annotations
 
 import asyncio
 import select
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from pilotage.protocol.errors import MisuseError
+
 READ, WRITE = 1, 4
 """EPOLLIN and EPOLLOUT."""
+
+standing_in: set[int] = set()
+"""The threads that do something in a loop's place."""
+
+
+def is_standing_in() -> bool:
+    """Tell whether the calling thread does something in a loop's place."""
+    return threading.get_ident() in standing_in
+
+
+def refuse_standing_in() -> None:
+    """See that nobody waits for a loop in whose place he is: code that Python calls in the middle of a send.
+
+    Raises:
+        MisuseError: he would wait for ever.
+    """
+    if is_standing_in():
+        raise MisuseError(
+            "this was called while a send of the same thread was under way, as Python calls finalizers: it can't wait "
+            "for the network there; do so from a thread of its own"
+        )
 
 
 class Lookout:
@@ -135,3 +159,8 @@ def lookout(loop: asyncio.AbstractEventLoop) -> Lookout | asyncio.AbstractEventL
 def waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], object]:
     """Give what has a loop call something soon, from any thread; raises RuntimeError once it is closed."""
     return getattr(loop, "wake_for", loop.call_soon_threadsafe)
+
+
+def stand_in(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], bool]:
+    """Give what does something in a loop's place while it waits (see `loop`); a loop that isn't ours lets nobody."""
+    return getattr(loop, "stand_in", lambda work: False)

@@ -4,7 +4,10 @@ For each thing that happens, asyncio's loop makes the round of all that it knows
 our connections, and who wakes us, is told by the list itself, which then waits on; the loop makes its round when there
 is something for it.
 
-Law of this room: whatever was asked of the loop is done in its next round, and that begins at once.
+While it waits it leaves its seat to others: who has the seat does what the loop's thread would do.
+
+Laws of this room: whatever was asked of the loop is done in its next round, and that begins at once; the loop runs in
+its seat.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import ctypes
 import os
 import select
 import selectors
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from time import monotonic
 from typing import Any, TypeVarTuple
 
-from pilotage.transport.lookout import READ, WRITE, Lookout
+from pilotage.transport.lookout import READ, WRITE, Lookout, standing_in
 
 _Given = TypeVarTuple("_Given")
 Ready = list[tuple[selectors.SelectorKey, int]]
@@ -41,6 +45,7 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(self._waiting)
         self.lookout = self._waiting.lookout
         self._wanted: deque[Callable[[], None]] = deque()
+        self._pid = os.getpid()
         try:
             # Unlike Python's own this doesn't let go of the interpreter: who wakes the loop has more to send, and all
             # of it goes out together.
@@ -62,6 +67,32 @@ class Loop(asyncio.SelectorEventLoop):
             raise RuntimeError("the loop is closed")
         self._wanted.append(call)
         self._write(self._bell, 1)
+
+    def stand_in(self, work: Callable[[], None]) -> bool:
+        """Do something in the loop's place, while it has nothing to do. Any thread.
+
+        Args:
+            work: may do what a call of the loop may, but for what takes long or is somebody else's code.
+
+        Returns:
+            False where the loop doesn't wait, or would go on, or didn't know that anybody asks: nothing was done then.
+        """
+        waiting = self._waiting
+        waiting.is_wanted = True
+        # A fork's child has the seat, but not the loop; in its debug mode asyncio lets no other thread come near.
+        may = not waiting.is_held_up and os.getpid() == self._pid and not self.get_debug()
+        if not may or not waiting.seat.acquire(blocking=False):
+            return False
+        thread = threading.get_ident()
+        standing_in.add(thread)
+        try:
+            work()
+            if waiting.is_over:  # something was asked of the loop, which doesn't know yet
+                self._write(self._bell, 1)
+        finally:
+            standing_in.discard(thread)
+            waiting.seat.release()
+        return True
 
     def _rung(self) -> None:
         wanted = self._wanted
@@ -122,6 +153,9 @@ class Waiting(selectors.BaseSelector):
     Attributes:
         lookout: watches connections on the same list.
         is_over: the loop has something to do that this list knows nothing of.
+        seat: who has it does the loop's work; free only while this list waits.
+        is_wanted: somebody has asked for the seat, so that it is left at all.
+        is_held_up: the loop would go on, and somebody has its seat.
     """
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:
@@ -129,7 +163,9 @@ class Waiting(selectors.BaseSelector):
         self._keys = _Keys()
         self._failed = failed
         self.lookout = Lookout(self._list)
-        self.is_over = False
+        self.is_over = self.is_wanted = self.is_held_up = False
+        self.seat = threading.Lock()
+        self.seat.acquire()
 
     def select(self, timeout: float | None = None) -> Ready:
         """Wait until something has happened that the loop watches; tell what has happened to our connections."""
@@ -137,7 +173,7 @@ class Waiting(selectors.BaseSelector):
         self.is_over = False
         until = None if timeout is None else monotonic() + timeout
         while True:
-            happened = self._list.poll(timeout)
+            happened = self._rest(timeout) if self.is_wanted and timeout != 0 else self._list.poll(timeout)
             self._tell(happened, found)
             if found or self.is_over or not happened:
                 return self._ready(found) if found else []
@@ -145,6 +181,18 @@ class Waiting(selectors.BaseSelector):
                 timeout = until - monotonic()
                 if timeout <= 0:
                     return []
+
+    def _rest(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Wait, out of the seat."""
+        seat = self.seat
+        try:
+            seat.release()
+            return self._list.poll(timeout)
+        finally:
+            if not seat.acquire(blocking=False):
+                self.is_held_up = True
+                seat.acquire()
+                self.is_held_up = False
 
     def _tell(self, happened: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
         watch, ours = self.lookout, self.lookout.calls

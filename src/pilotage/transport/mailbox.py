@@ -72,6 +72,14 @@ class Mailbox:
             sends, self._sends, self._last, self.count = self._sends, [], None, 0
             return sends
 
+    def take_only(self, send: Pending) -> list[Pending]:
+        """Take a send if it is all that was left; else nothing."""
+        with self._lock:
+            if len(self._sends) != 1 or self._sends[0] is not send:
+                return []
+            sends, self._sends, self._last, self.count = self._sends, [], None, 0
+            return sends
+
     def close(self) -> None:
         """Have nothing added any more to what lies here, for nobody will take it."""
         with self._lock:

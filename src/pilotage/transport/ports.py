@@ -106,10 +106,17 @@ class ListeningWire(Wire, Protocol):
 
 
 class DialledWire(Wire, Protocol):
-    """A socket that dialled; `is_refused` once the other end has not let our key in."""
+    """A socket that dialled.
+
+    Attributes:
+        link: what it is called by.
+        is_refused: the other end has not let our key in.
+        is_plain: whoever is in the loop's seat may send by it, from any thread.
+    """
 
     link: Link
     is_refused: bool
+    is_plain: bool
 
     def changes(self) -> list[bool]:
         """Give what has happened to the connection: True for up, False for down."""
