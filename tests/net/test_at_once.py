@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import sys
 import threading
@@ -15,11 +16,15 @@ import numpy as np
 import pytest
 
 from pilotage import Net_Node, Outcome, Receipt
+from pilotage.net.dispatch import Dispatch
+from pilotage.net.drafting import Drafting
+from pilotage.net.notes import NoteLog
 from pilotage.net.open_sends import OpenSends
+from pilotage.protocol.bodies import encode_value
 from pilotage.protocol.errors import MisuseError
-from pilotage.protocol.records import MAX_HOPS
-from pilotage.protocol.sends import FOREVER, Pending
-from pilotage.transport.driver import Driver
+from pilotage.protocol.records import MAX_HOPS, Parcel
+from pilotage.protocol.sends import FOREVER
+from pilotage.transport.driver import Driver, Wishes
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode, StartStation
 from tests.net.parts import ProbedStation
@@ -40,6 +45,21 @@ def in_thread(work: Callable[[], Any]) -> Any:
     thread.start()
     thread.join()
     return got[0]
+
+
+def parcel_of(verb: str) -> Parcel:
+    """A parcel of one message with a key, from nobody in particular."""
+    return Parcel(
+        ["cam"],
+        ["rig"],
+        1,
+        1,
+        1,
+        0,
+        verb,
+        0,
+        [encode_value(Drafting("rig").draft("cam", verb, 7, True, None))[0]],
+    )
 
 
 def rest(node: Net_Node, eventually: Eventually) -> None:
@@ -66,13 +86,14 @@ def know_of(node: Net_Node, alarm_at: float, eventually: Eventually) -> None:
 def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The threads that have sent in the loop's place."""
     threads: list[int] = []
-    send = Driver._send_at_once
+    see_to = Driver._see_to
 
-    def noted(driver: Driver, request: Pending) -> None:
-        threads.append(threading.get_ident())
-        send(driver, request)
+    def noted(driver: Driver, take: Callable[[], Wishes]) -> None:
+        if not driver._results:  # else it tells how listens ended
+            threads.append(threading.get_ident())
+        see_to(driver, take)
 
-    monkeypatch.setattr(Driver, "_send_at_once", noted)
+    monkeypatch.setattr(Driver, "_see_to", noted)
     return threads
 
 
@@ -280,6 +301,55 @@ def test_nobody_waits_for_the_loop_in_whose_place_he_is(
     driver = driver_of(cam)
     eventually(lambda: driver._stand_in(cam.release))
     eventually(lambda: driver._closed)
+
+
+def test_who_has_called_the_last_listen_tells_of_it_himself(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    rig = node("rig", router_port=0)
+    called: list[int] = []
+    cam = node("cam", rig, listens={"K": lambda value: (called.append(threading.get_ident()), value)[1]})
+    told: list[int] = []
+    see_to = Driver._see_to
+
+    def noted(driver: Driver, take: Callable[[], Wishes]) -> None:
+        told.extend([threading.get_ident()] * len(driver._results))
+        see_to(driver, take)
+
+    monkeypatch.setattr(Driver, "_see_to", noted)
+
+    def is_told() -> bool:
+        rest(cam, eventually)
+        return rig.send("cam", "K", 7).result(5) == 7 and bool(told)
+
+    eventually(is_told)
+    assert told[-1] == called[-1] != driver_of(cam)._thread
+
+
+def test_only_the_last_one_is_told_so_where_no_other_waits_for_the_thread() -> None:
+    told: list[bool] = []
+    dispatch = Dispatch(
+        "cam",
+        {"K": lambda value: None},
+        lambda results, is_last=False: told.append(is_last),
+        NoteLog(logging.getLogger("cam")),
+        gives_values=True,
+        expands=False,
+        max_workers=1,
+    )
+    dispatch._work([parcel_of("K"), parcel_of("K")])
+    dispatch._workers.unserved.append(object())  # type: ignore[arg-type]
+    dispatch._work([parcel_of("K")])
+    assert told == [False, True, False], "what ends together is told together"
+
+
+def test_nothing_is_told_of_listens_that_end_later(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = driver_of(node("cam", node("rig", router_port=0)))
+    woken: list[None] = []
+    monkeypatch.setattr(driver, "_wake", lambda: woken.append(None))
+    monkeypatch.setattr(driver, "_stand_in", lambda work: woken.append(None))
+    driver.handled_all([], at_once=True)
+    assert not woken
 
 
 def test_threads_that_stand_in_for_one_loop_lose_and_mix_up_nothing(node: MakeNode, sends: list[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
+from typing import Protocol
 
 from pilotage.net.listens import (
     NO_MANNER,
@@ -54,6 +55,13 @@ PLAIN: End = (DELIVERED, b"")
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
+class Finished(Protocol):
+    """Is told how listens ended."""
+
+    def __call__(self, results: list[Handled], is_last: bool = False, /) -> None:
+        """On any thread, which has no more listens to call now if these are the last."""
+
+
 class Dispatch:
     """Calls the listens of one messenger.
 
@@ -74,7 +82,7 @@ class Dispatch:
         self,
         name: str,
         listens: Mapping[str, Listen],
-        finished: Callable[[list[Handled]], None],
+        finished: Finished,
         notes: NoteLog,
         *,
         gives_values: bool,
@@ -161,7 +169,8 @@ class Dispatch:
             self._listen_to_many(manner.listen, parcels)
             return
         for parcel in parcels:
-            self._finished(self._listen_to(parcel, self._finished))
+            results = self._listen_to(parcel, self._finished)
+            self._finished(results, parcel is parcels[-1] and not self._workers.unserved)
 
     def _listen_to_many(self, listen: Listen, parcels: list[Parcel]) -> None:
         """Give a listen all these messages; what can't be read is refused by itself."""

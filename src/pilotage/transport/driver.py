@@ -72,6 +72,10 @@ he would have it again before the loop, woken on another core, could take it. Wi
 asked to."""
 
 
+Wishes = tuple[Sequence[Handled], Sequence[Pending]]
+"""What other threads have left: how listens ended, and what is to be sent."""
+
+
 class Places(msgspec.Struct, frozen=True):
     """Where a driver listens and dials.
 
@@ -154,9 +158,12 @@ class Driver:
                 be enough, for that needs the interpreter, which whoever computes lets go of every 5 ms only.
         """
         self.mailbox.leave(request, terms)
-        may = at_once and not self._awake and self._may_stand_in()
-        if not (may and self._stand_in(partial(self._send_at_once, request))):
+        if not (at_once and self._stands_in(lambda: ((), self.mailbox.take_only(request)))):
             self.wake()
+
+    def _stands_in(self, take: Callable[[], Wishes]) -> bool:
+        """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
+        return not self._awake and self._may_stand_in() and self._stand_in(partial(self._see_to, take))
 
     def _may_stand_in(self) -> bool:
         """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
@@ -164,13 +171,12 @@ class Driver:
         may = thread not in (self._thread, threading.main_thread().ident)
         return may and self.listener is None and dialer is not None and dialer.is_plain
 
-    def _send_at_once(self, request: Pending) -> None:
-        """Send a message in the loop's place; what else comes of it is somebody else's code, and put off."""
+    def _see_to(self, take: Callable[[], Wishes]) -> None:
+        """Send what comes of something, in the loop's place; all else may be somebody else's code, and is put off."""
         try:
-            # Since we looked, another one may have come, or another link.
+            # Since we looked, another send may have come, or another link.
             if not self._closed and self._may_stand_in():
-                alone = self.mailbox.take_only(request)
-                for instruction in self.exchange.turn((), (), alone, time.monotonic()):
+                for instruction in self.exchange.turn((), *take(), time.monotonic()):
                     if isinstance(instruction, Transmit):
                         self._transmit(instruction.batch)
                     else:
@@ -179,7 +185,7 @@ class Driver:
             self.counts["turns failed"] += 1
             text = f"{self.exchange.config.me}: a turn in the loop's place failed"
             self._calls.append(partial(log.error, text, exc_info=error))
-        is_left = self.mailbox.count or self._put_off or self._calls or self._backlog
+        is_left = self.mailbox.count or self._results or self._put_off or self._calls or self._backlog
         if is_left or self.exchange.wake_at() < self._alarm_at:
             self._wake()
 
@@ -199,10 +205,21 @@ class Driver:
         self._persisted.append(places)
         self._wake()
 
-    def handled_all(self, results: list[Handled]) -> None:
-        """Leave the ends of many listens in the mailbox."""
+    def handled_all(self, results: list[Handled], *, at_once: bool = False) -> None:
+        """Leave the ends of many listens in the mailbox.
+
+        Args:
+            results: how they ended.
+            at_once: whoever has called them has no more to call: if the loop rests, he tells of them by himself.
+        """
+        if not results:
+            return
         self._results.extend(results)
-        self._wake()
+        if not (at_once and self._stands_in(lambda: (self._take_results(), ()))):
+            self._wake()
+
+    def _take_results(self) -> Sequence[Handled]:
+        return [self._results.popleft() for _ in range(len(self._results))] if self._results else ()
 
     def call(self, work: Callable[[], None]) -> None:
         """Have something done on the loop's thread."""
@@ -331,7 +348,7 @@ class Driver:
         arrivals = self.listener.drain(self._most) if self.listener is not None else []
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
-        results = [self._results.popleft() for _ in range(len(self._results))] if self._results else ()
+        results = self._take_results() if self._results else ()
         requests = self.mailbox.take() if self.mailbox.count else ()
         exchange = self.exchange
         unread = exchange.unread
