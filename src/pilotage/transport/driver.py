@@ -1,7 +1,7 @@
 """The driver: carries stimuli to an exchange, and its instructions out.
 
-Who is in the loop's seat touches sockets, which is the loop's thread. Others leave their wishes in its mailbox; only a
-message with nothing before it is sent by its own thread, in the loop's place.
+Who is in the loop's seat touches sockets, which is the loop's thread. Others leave their wishes in its mailbox; only
+what is alone, a message or the end of a listen, is sent by its own thread, in the loop's place.
 Law of this room: a turn reads what is there, within a bound, and comes back for the rest.
 """
 
