@@ -56,15 +56,16 @@ class Mailbox:
         """
         with self._lock:
             last = self._last
-            if last is None or self._terms != terms or len(last.bodies) >= MAX_RUN:
+            if last is None or self._terms != terms:
                 return None
+            bodies, handle = last.bodies, last.handle
             size = self._size = (last.size if self._size is None else self._size) + len(body)
-            if size > MAX_RUN_BYTES:
+            if len(bodies) >= MAX_RUN or size > MAX_RUN_BYTES:
                 return None
-            last.bodies.append(body)
+            bodies.append(body)
             last.names.append(name)
             self.count += 1
-            return last.handle, last.handle.add(message)
+            return handle, handle.add(message)
 
     def take(self) -> list[Pending]:
         """Take all that was left."""
