@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy.typing as npt
 
 from pilotage.net.listens import Origin
@@ -13,7 +14,7 @@ from pilotage.protocol.coverage import Holding
 from pilotage.protocol.errors import StoreError
 
 
-class TrialRow(NamedTuple):
+class TrialRow(msgspec.Struct, frozen=True, gc=False):
     """One message of trial data: whose it is, its columns, which message it was, and its number."""
 
     pilot: str

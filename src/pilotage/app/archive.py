@@ -82,16 +82,16 @@ class FolderArchive:
         received = time.time()
         entries = [
             TrialData(
-                pilot,
-                subject,
-                trial_num,
-                values,
-                _id(origin),
-                Stamp(received, _sent(origin)),
-                source,
-                row_num,
+                row.pilot,
+                row.subject,
+                row.trial_num,
+                row.values,
+                _id(row.origin),
+                Stamp(received, _sent(row.origin)),
+                row.source,
+                row.row_num,
             )
-            for pilot, subject, trial_num, values, origin, source, row_num in rows
+            for row in rows
         ]
         future: Future[list[Exception | None]] = Future()
         try:

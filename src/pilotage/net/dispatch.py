@@ -178,10 +178,11 @@ class Dispatch:
         tokens: list[Token] = []
         unread: list[Handled] = []
         for parcel in parcels:
+            trail = tuple(parcel.trail)
             for at in range(len(parcel.bodies)):
                 token = _token(parcel, at)
                 try:
-                    given.append(self._given_of_many(parcel, at))
+                    given.append(self._given_of_many(parcel, at, trail))
                 except PilotageError as error:
                     unread.append(Handled(token, failure(error)))
                 else:
@@ -199,14 +200,13 @@ class Dispatch:
         if unread:
             self._finished(unread)
 
-    def _given_of_many(self, parcel: Parcel, at: int) -> tuple[object, Origin]:
+    def _given_of_many(self, parcel: Parcel, at: int, trail: tuple[str, ...]) -> tuple[object, Origin]:
         """Give one of many messages with its origin: a value needs no message made around it."""
         if self._gives_values and not self._notes.tells_all and not parcel.marks & Marks.JSON:
             content = read_content(parcel.bodies[at], parcel.frames)
             stamp = content.timestamp
-            if not content.extra and isinstance(stamp, str | None):
-                origin = Origin(parcel.boot, parcel.flow, parcel.seq + at, stamp, tuple(parcel.trail))
-                return content.value, origin
+            if not content.extra and (type(stamp) is str or stamp is None):
+                return content.value, Origin(parcel.boot, parcel.flow, parcel.seq + at, stamp, trail)
         message = self._message(parcel, at)
         if self._notes.tells_all:
             self._notes.passing("RECEIVED", message)

@@ -192,7 +192,7 @@ def _taken_from(journal: Journal) -> list[Kept]:
 def _as_entry(kept: Kept) -> Entry:
     """Write a send down; its deadline by the clock on the wall, which goes on when we don't."""
     deadline = None if kept.deadline == FOREVER else time.time() + kept.deadline - time.monotonic()
-    frames = tuple(bytes(frame) for frame in kept.frames)
+    frames = tuple(map(bytes, kept.frames)) if kept.frames else ()
     return Entry(*kept.place, kept.path, kept.verb, kept.name, kept.marks, kept.body, frames, deadline)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -64,7 +64,7 @@ def takes_batches(listen: Marked) -> Marked:
     return listen
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """Where a message came from; (boot, flow, seq) tells it from all others, also after restarts.
 
     Attributes:

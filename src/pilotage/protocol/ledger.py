@@ -133,9 +133,8 @@ def row_digest(number: int | None, data: bytes) -> bytes:
         number: Its running number; None if its sender numbers nothing.
         data: Its canonical bytes.
     """
-    state = hashlib.blake2b(b"-;" if number is None else b"%d;" % number, digest_size=_DIGEST_SIZE)
-    state.update(data)
-    return state.digest()
+    head = b"-;" if number is None else b"%d;" % number
+    return hashlib.blake2b(head + data, digest_size=_DIGEST_SIZE).digest()
 
 
 @dataclass(frozen=True, slots=True)

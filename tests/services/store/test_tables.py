@@ -2,7 +2,6 @@ import sqlite3
 
 import pytest
 
-from pilotage.services.store import Stamp
 from pilotage.services.store.schema import TABLES
 from pilotage.services.store.tables import ROWS_A_CALL, TableWriter, insert_rows
 from pilotage.services.store.values import to_text
@@ -48,12 +47,24 @@ def test_a_trial_is_merged_with_what_is_stored_of_it_also_after_later_ones(conne
         tables = TableWriter(connection)
         tables.reload()
         for number in numbers:
-            tables.add_message(message(number, **{column: number}), {column: number}, Stamp(1.0, None))
+            tables.add_message(message(number, **{column: number}))
             tables.write()
     found = connection.execute("SELECT trial_num, occurrence, columns FROM trial_rows ORDER BY trial_num")
     assert found.fetchall() == [
         *((number, 0, f'{{"choice":{number},"correct":{number}}}') for number in (3, 5, 7)),
         (8, 0, '{"correct":8}'),
+    ]
+
+
+def test_a_message_without_a_time_leaves_the_last_one(connection):
+    tables = TableWriter(connection)
+    tables.reload()
+    for at in (1.0, None):
+        fields = message(1, x=at)
+        tables.add_message((*fields[:6], at, *fields[7:]))
+        tables.write()
+    assert connection.execute("SELECT first_received, last_received FROM trial_rows").fetchall() == [
+        (1.0, 1.0)
     ]
 
 
@@ -71,7 +82,7 @@ def test_messages_that_make_a_trial_alone_and_others_of_one_transaction_come_out
         tables.reload()
         for start in range(0, len(sent), at_once):
             for number, values in sent[start : start + at_once]:
-                tables.add_message(message(number, **values), values, Stamp(1.0, None))
+                tables.add_message(message(number, **values))
             tables.write()
         rows = connection.execute("SELECT * FROM trial_rows ORDER BY trial_num, occurrence").fetchall()
         found.append((rows, connection.execute("SELECT * FROM trial_columns ORDER BY 1").fetchall()))

@@ -15,7 +15,7 @@ from pilotage.protocol.coverage import Holding
 from pilotage.protocol.ledger import Kind, LedgerKey, RowTally, Tally, row_digest
 from pilotage.protocol.ranges import join, ranges_of, size
 from pilotage.services.store.numbers import stored_row
-from pilotage.services.store.values import from_text, restore
+from pilotage.services.store.values import columns_from_text, value_from_text
 
 TRIALS = "trials"
 
@@ -130,11 +130,14 @@ def _trial_rows(connection: sqlite3.Connection) -> Iterator[tuple[LedgerKey, int
 
 
 _PLAIN_TABLES: dict[str, tuple[str, Callable[..., list[object]]]] = {
-    "events": ('SELECT pilot, name, "values" FROM events', lambda name, values: [name, _read(values)]),
+    "events": (
+        'SELECT pilot, name, "values" FROM events',
+        lambda name, values: [name, columns_from_text(values)],
+    ),
     "states": ("SELECT pilot, state FROM states", lambda state: [state]),
     "parameters": (
         "SELECT pilot, name, value, source FROM parameters",
-        lambda name, value, source: [name, _read(value), source],
+        lambda name, value, source: [name, value_from_text(value), source],
     ),
 }
 
@@ -146,7 +149,3 @@ def _all_rows(connection: sqlite3.Connection) -> Iterator[tuple[LedgerKey, int |
             for pilot, *fields in rows:
                 digest = row_digest(None, canonical(content(*fields)))
                 yield LedgerKey(pilot, Kind.TABLE, table), None, digest
-
-
-def _read(text: str) -> object:
-    return restore(from_text(text))

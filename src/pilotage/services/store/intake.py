@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pilotage.protocol.errors import Closed, StoreError
 from pilotage.services.store.packing import Job, describe
+from pilotage.services.store.trouble import cut
 
 
 class QueueFull(StoreError):
@@ -75,15 +76,13 @@ class Intake:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or not self._open, timeout_s)
-            batch: list[Job] = []
-            size = 0
-            while (
-                self._jobs
-                and len(batch) < max_items
-                and (not batch or size + self._jobs[0].size <= max_bytes)
-            ):
-                batch.append(self._jobs.popleft())
-                size += batch[-1].size
+            if len(self._jobs) <= max_items and self._bytes <= max_bytes:  # all, as nearly always
+                batch = list(self._jobs)
+                self._jobs.clear()
+            else:
+                batch = next(cut(self._jobs, max_items, max_bytes), [])
+                for _ in batch:
+                    self._jobs.popleft()
             self._taken += len(batch)
             return batch
 

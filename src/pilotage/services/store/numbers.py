@@ -12,7 +12,8 @@ from enum import Enum, auto
 from pilotage.protocol.canonical import canonical
 from pilotage.protocol.ledger import row_digest
 from pilotage.services.store.entries import StreamItems, TrialData
-from pilotage.services.store.values import from_text, restore
+from pilotage.services.store.runs import Fields, Run
+from pilotage.services.store.values import columns_from_text
 
 Sender = tuple[str, str]
 """Pilot and source."""
@@ -70,6 +71,16 @@ class RowNumbers:
             self._last[sender] = max(entry.row_num, self._highest(sender))
             self._fresh.setdefault(sender, {})[entry.row_num] = digest
 
+    def are_next(self, run: Run) -> bool:
+        """Tell whether all rows of a run are beyond those that are stored; see `place`."""
+        return not run.numbers or run.numbers[0] > self._highest(run.sender)
+
+    def note_run(self, run: Run) -> None:
+        """Take note of rows that the running transaction stores."""
+        if run.numbers:
+            self._last[run.sender] = run.numbers[-1]
+            self._fresh.setdefault(run.sender, {}).update(zip(run.numbers, run.digests, strict=True))
+
     def written(self) -> None:
         """Take note that all rows are in their table."""
         self._fresh.clear()
@@ -96,7 +107,14 @@ class RowNumbers:
 
 def stored_row(subject: str, trial_num: int | None, values: str) -> bytes:
     """Give the canonical bytes of a row of `data_messages`, the same as those of the row that was sent."""
-    return canonical([subject, trial_num, restore(from_text(values))])
+    return canonical([subject, trial_num, columns_from_text(values)])
+
+
+def unnumbered(fields: Fields) -> tuple[Fields, bytes]:
+    """Give a row of `data_messages` without its number, and its digest."""
+    _, subject, trial_num, values, source, _, *stamps = fields
+    without = (*fields[:4], source, None, *stamps)
+    return without, row_digest(None, stored_row(subject, trial_num, values))
 
 
 @dataclass(slots=True)

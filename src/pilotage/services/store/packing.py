@@ -6,8 +6,9 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -17,15 +18,16 @@ from pilotage.protocol.ledger import row_digest
 from pilotage.services.store import entries
 from pilotage.services.store.entries import Entry, MessageId
 from pilotage.services.store.forms import Block, block_of
+from pilotage.services.store.runs import END_OF_NUMBERS, Fields, Run, all_ascii, can_be_stored, run_of
 from pilotage.services.store.tables import stamp_fields
-from pilotage.services.store.values import TAG, plain, to_text
+from pilotage.services.store.values import are_names, columns_to_text, named_to_text, plain, to_text
 
 Done = Callable[[StoreError | None], object]
 """Told once an entry is on the disk (None), or why it isn't."""
 
 _OVERHEAD = 512
-_2_63, _2_64 = 2**63, 2**64
-_PLAIN = frozenset({str, bool, int, float})
+_CANT = (PilotageError, ValueError, TypeError, OverflowError, RecursionError)
+"""What it raises where an entry can't be stored."""
 
 
 class Group:
@@ -34,14 +36,18 @@ class Group:
     Args:
         count: How many.
         done: Called once all have ended: for each, None or its error.
+
+    Attributes:
+        run: All of them, if they are one.
     """
 
-    __slots__ = ("_done", "_ends", "_left")
+    __slots__ = ("_done", "_ends", "_left", "run")
 
     def __init__(self, count: int, done: Callable[[list[StoreError | None]], object]) -> None:
         self._ends: list[StoreError | None] = [None] * count
         self._left = count
         self._done = done
+        self.run: Run | None = None
 
     def stored(self, count: int) -> None:
         """So many more of them are on the disk."""
@@ -63,7 +69,6 @@ class Job(msgspec.Struct, gc=False):
         group: With which others, which are told together.
         at: Its place among them.
         fields: The columns of its row, if it has one.
-        values: A trial's values as JSON can say them.
         digest: For the ledger: a row's digest, or the canonical bytes of timestamps.
         block: A stream's items.
         content: What stands for them in the ledger, made here, for it takes time that the writer hasn't.
@@ -75,8 +80,7 @@ class Job(msgspec.Struct, gc=False):
     entry: Entry
     group: Group
     at: int
-    fields: tuple[Any, ...] = ()
-    values: Mapping[str, Any] | None = None
+    fields: Fields = ()
     digest: bytes = b""
     block: Block | None = None
     content: Content = (b"", b"")
@@ -101,10 +105,19 @@ def pack(entry: Entry, group: Group, at: int = 0) -> Job:
             _check(entry)
             _pack(job)
             job.size += len(job.digest) + sum(len(field) for field in job.fields if isinstance(field, str))
-    except (PilotageError, ValueError, TypeError, OverflowError, RecursionError) as cause:
+    except _CANT as cause:
         job.failure = StoreError(f"{describe(entry)} can't be stored: {cause}")
         job.failure.__cause__ = cause
     return job
+
+
+def pack_all(entries: Sequence[Entry], group: Group) -> list[Job]:
+    """Pack entries that are submitted together, as a run if they are one; see `pack`."""
+    run = run_of(entries)
+    if run is not None:
+        with suppress(*_CANT):  # whose row it is shows when each is packed by itself
+            return _pack_run(run, group)
+    return [pack(entry, group, at) for at, entry in enumerate(entries)]
 
 
 def describe(entry: Entry) -> str:
@@ -137,42 +150,58 @@ def _check(entry: Entry) -> None:
 
 
 def _check_number(what: str, number: object) -> None:
-    if number is not None and not (type(number) is int and 0 <= number < _2_63):
+    if number is not None and not (type(number) is int and 0 <= number < END_OF_NUMBERS):
         raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
 
 
 def _check_id(message: MessageId) -> None:
-    boot, flow, seq = message.boot, message.flow, message.seq
-    is_whole = type(boot) is type(flow) is type(seq) is int
-    if not (is_whole and 0 <= boot < _2_64 and 0 <= flow < _2_63 and 0 <= seq < _2_63):
-        raise StoreError(
-            f"message id {(boot, flow, seq)} has a part out of range (boot 64 bit, flow and seq 63 bit)"
-        )
+    if not can_be_stored(message):
+        told = message.boot, message.flow, message.seq
+        raise StoreError(f"message id {told} has a part out of range (boot 64 bit, flow and seq 63 bit)")
 
 
 def _pack_trial(job: Job, entry: entries.TrialData) -> None:
     """Check and pack a row, of which there are many."""
-    subject, trial, number = entry.subject or "", entry.trial_num, entry.row_num
     if entry.message is not None:
         _check_id(entry.message)
-    _check_number("trial_num", trial)
-    if number is not None:
-        _check_number("row_num", number)
-    is_text = type(entry.pilot) is type(subject) is type(entry.source) is str
-    if not (is_text and (entry.pilot + subject + entry.source).isascii()):
-        for one in (entry.pilot, subject, entry.source):
-            _check_text(one)
-    job.values, text = _as_text(entry.values)
-    job.fields = (entry.pilot, subject, trial, text, entry.source, number, *stamp_fields(entry.stamp))
-    job.digest = row_digest(number, canonical((subject, trial, entry.values)))
-    job.size += len(text)
+    _check_number("trial_num", entry.trial_num)
+    _check_number("row_num", entry.row_num)
+    texts = (entry.pilot, entry.subject or "", entry.source)
+    if not all_ascii(texts):
+        for text in texts:
+            _check_text(text)
+    job.fields, job.digest = _row(entry, *columns_to_text(entry.values))
+    job.size += len(job.fields[3])
+
+
+def _pack_run(run: Run, group: Group) -> list[Job]:
+    """Pack the rows of a run, which nothing but their values can speak against any more."""
+    jobs = []
+    for at, row in enumerate(run.rows):
+        if not run.names.issuperset(row.values):
+            if not are_names(row.values):
+                raise StoreError("a column's name is no text")
+            run.names.update(row.values)
+        fields, digest = _row(row, *named_to_text(row.values))
+        run.fields.append(fields)
+        run.digests.append(digest)
+        jobs.append(Job(row, group, at, fields, digest, size=_OVERHEAD + len(fields[3]), message=row.message))
+    group.run = run
+    return jobs
+
+
+def _row(row: entries.TrialData, text: str, is_finite: bool) -> tuple[Fields, bytes]:
+    """Give a row's fields, and its digest for the ledger."""
+    subject, trial, number = row.subject or "", row.trial_num, row.row_num
+    digest = row_digest(number, canonical((subject, trial, row.values), is_finite=is_finite))
+    return (row.pilot, subject, trial, text, row.source, number, *stamp_fields(row.stamp)), digest
 
 
 def _pack(job: Job) -> None:
     entry = job.entry
     match entry:
         case entries.Event():
-            job.fields = (entry.pilot, entry.name, to_text(_mapping(entry.values)))
+            job.fields = (entry.pilot, entry.name, columns_to_text(entry.values)[0])
             job.digest = row_digest(None, canonical([entry.name, entry.values]))
         case entries.State():
             job.fields = (entry.pilot, entry.state)
@@ -208,25 +237,3 @@ def _check_text(text: object) -> None:
         raise StoreError(f"{text!r} is no text")
     if not text.isascii():
         text.encode()
-
-
-def _as_text(values: Mapping[str, object]) -> tuple[Mapping[str, Any], str]:
-    """Give values as JSON can say them, and their text; nearly always they are so already."""
-    if type(values) is dict and _PLAIN.issuperset(map(type, values.values())):
-        text = to_text(values)
-        # Where there is no null, no number was one that JSON can't say.
-        if "null" not in text and TAG not in values:
-            return values.copy(), text
-    found = _mapping(values)
-    return found, to_text(found)
-
-
-def _mapping(values: Mapping[str, object]) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise StoreError(f"values are a {type(values).__name__}, not a mapping of names to values")
-    found: dict[str, Any] = {}
-    for name, value in cast("Mapping[object, object]", values).items():
-        if not isinstance(name, str):
-            raise StoreError("a column's name is no text")
-        found[name] = plain(value)
-    return found

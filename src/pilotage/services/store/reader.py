@@ -22,11 +22,14 @@ from pilotage.services.store import schema
 from pilotage.services.store.forms import Array
 from pilotage.services.store.holdings import holdings, read_tallies
 from pilotage.services.store.streams import StreamRow, read_tail, stream_rows
-from pilotage.services.store.values import from_text, restore
+from pilotage.services.store.values import columns_from_text, value_from_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+_IN_JSON = {"values": columns_from_text, "value": value_from_text}
+"""Columns of tables that hold JSON, and how it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,32 +114,30 @@ class SessionReader:
         titles = [f"values.{name}" if name in fixed else name for name in names]
         records = []
         for *head, text in rows:
-            values = restore(from_text(text))
+            values = columns_from_text(text)
             records.append([*head, *(values.get(name) for name in names)])
         table = _frame([*fixed, *titles], records)
         return table.astype({"complete": bool})
 
     def messages(self, pilot: str | None = None) -> pd.DataFrame:
         """Give DATA messages as they came, of one pilot or of all, in the order in which they were stored."""
-        return self._table("data_messages", pilot, ("values",))
+        return self._table("data_messages", pilot)
 
     def events(self) -> pd.DataFrame:
         """Give all events in the order in which they were stored."""
-        return self._table("events", None, ("values",))
+        return self._table("events", None)
 
     def states(self) -> pd.DataFrame:
         """Give all states in the order in which they were stored."""
-        return self._table("states", None, ())
+        return self._table("states", None)
 
     def parameters(self) -> pd.DataFrame:
         """Give all parameters in the order in which they were stored."""
-        return self._table("parameters", None, ("value",))
+        return self._table("parameters", None)
 
     def provenance(self) -> dict[str, Any]:
         """Give versions, prefs, the hash of the task's code and whatever else was noted."""
-        return {
-            key: restore(from_text(text)) for key, text in self._rows("SELECT key, value FROM provenance")
-        }
+        return {key: value_from_text(text) for key, text in self._rows("SELECT key, value FROM provenance")}
 
     def ledger(self) -> dict[LedgerKey, Mark]:
         """Give counts and digests of everything that is committed."""
@@ -257,13 +258,14 @@ class SessionReader:
         what = f"stream {name!r} of {pilot!r}" if not mine else f"segment {segment} of stream {name!r}"
         raise StoreError(f"{str(self._folder)!r} holds no {what}; its streams: {known}")
 
-    def _table(self, table: str, pilot: str | None, json_columns: Sequence[str]) -> pd.DataFrame:
+    def _table(self, table: str, pilot: str | None) -> pd.DataFrame:
         where, arguments = ("", ()) if pilot is None else (" WHERE pilot = ?", (pilot,))
         titles = [row[1] for row in self._rows(f"PRAGMA table_info({table})")]
         rows = [list(row) for row in self._rows(f"SELECT * FROM {table}{where} ORDER BY id", arguments)]
-        for at in (titles.index(name) for name in json_columns):
-            for row in rows:
-                row[at] = restore(from_text(row[at]))
+        for title, read in _IN_JSON.items():
+            for row in rows if title in titles else ():
+                at = titles.index(title)
+                row[at] = read(row[at])
         return _frame(titles, rows)
 
     def _count(self, source: str) -> int:

@@ -37,10 +37,14 @@ class SeenFlow:
 
     def holds(self, seq: int) -> bool:
         """Say whether a number is stored."""
-        if not self.lasts or seq > self.lasts[-1]:  # new, as nearly always
+        if self.is_below(seq):  # as nearly always
             return False
         at = bisect_right(self.firsts, seq) - 1
         return at >= 0 and seq <= self.lasts[at]
+
+    def is_below(self, seq: int) -> bool:
+        """Say whether all that is stored is below a number."""
+        return not self.lasts or seq > self.lasts[-1]
 
     def add(self, first: int, last: int) -> None:
         """Note the numbers first … last as stored."""

@@ -34,7 +34,7 @@ from pilotage.services.store.folder import (
 from pilotage.services.store.holdings import holdings, read_tallies, row_digests
 from pilotage.services.store.intake import Intake
 from pilotage.services.store.lock import WriterLock, refuse_network_folder
-from pilotage.services.store.packing import Done, Group, Job, describe, pack
+from pilotage.services.store.packing import Done, Group, Job, describe, pack, pack_all
 from pilotage.services.store.seen import Seen, SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.trouble import Abandoned, DiskTrouble, Trouble, cut
@@ -247,8 +247,7 @@ class SessionStore:
             Closed: The store was closed; likewise.
         """
         group = Group(len(entries), done)
-        jobs = [pack(entry, group, at) for at, entry in enumerate(entries)]
-        self._intake.put(jobs, self._config.submit_timeout_s)
+        self._intake.put(pack_all(entries, group), self._config.submit_timeout_s)
 
     def seen(self) -> dict[tuple[int, int], Seen]:
         """Give which messages are committed, for each (boot, flow).

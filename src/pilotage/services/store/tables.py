@@ -6,18 +6,22 @@ from it. A finished trial is never overwritten: what would change one of its val
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Any
 
 from pilotage.protocol.ranges import ranges_of
 from pilotage.services.store.entries import Stamp
+from pilotage.services.store.runs import Fields, Run
 from pilotage.services.store.schema import VIEW_COLUMNS, view_statements
 from pilotage.services.store.values import from_text, to_text
 
 TRIAL_END = "TRIAL_END"
-ROWS_A_CALL = (128, 16, 1)
+ROWS_A_CALL = (1024, 128, 16, 1)
 """Rows in one statement: few different statements, so that sqlite3 keeps them all prepared."""
 
 _ROW_KEYS = frozenset({TRIAL_END, "pilot", "subject", "trial_num"})
@@ -62,7 +66,7 @@ class TableWriter:
         self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERTS}
         self._trials: dict[tuple[TrialKey, int], _Row] = {}
         self._latest: dict[TrialKey, _Row] = {}
-        self._alone: dict[TrialKey, tuple[int, Mapping[str, Any], Stamp | None]] = {}
+        self._alone: defaultdict[tuple[str, str], dict[int, int]] = defaultdict(dict)
         self._shown: set[str] = set()
         self._columns: set[str] = set()
         self._highest: dict[tuple[str, str], int] = {}
@@ -80,26 +84,35 @@ class TableWriter:
         """Gather one row for a table; the fields in the order of its statement."""
         self._rows[table].append(fields)
 
-    def add_message(
-        self, fields: tuple[Any, ...], values: Mapping[str, Any], stamp: Stamp | None, *, late: bool = False
-    ) -> None:
+    def add_run(self, run: Run) -> None:
+        """Gather messages of trial data; where each of them begins a trial, in one step."""
+        pilot, _, subject = *run.sender, run.subject
+        trials, messages = run.trials, self._rows["data_messages"]
+        ascend = all(map(lt, trials, trials[1:]))
+        if ascend and _ROW_KEYS.isdisjoint(run.names) and self._is_new((pilot, subject, trials[0])):
+            self._highest[pilot, subject] = trials[-1]
+            self._alone[pilot, subject].update(zip(trials, itertools.count(len(messages)), strict=False))
+            self._shown |= run.names
+            messages += run.fields
+        else:
+            for fields in run.fields:
+                self.add_message(fields)
+
+    def add_message(self, fields: Fields, *, late: bool = False) -> None:
         """Gather a message of trial data, and merge its columns into its trial's row.
 
         Args:
             fields: For `data_messages`.
-            values: The columns.
-            stamp: When the message came.
             late: It was sent before others that are stored already: it changes none of their values.
         """
         messages = self._rows["data_messages"]
         if fields[2] is not None:
-            key = fields[:3]
+            key, values = fields[:3], from_text(fields[3])
             if _ROW_KEYS.isdisjoint(values) and self._is_new(key):
-                self._alone[key] = (len(messages), values, stamp)
-                if not self._columns.issuperset(values):
-                    self._shown.update(values)
+                self._alone[key[:2]][key[2]] = len(messages)
+                self._shown.update(values)
             else:
-                self._merge(key, values, stamp, late=late)
+                self._merge(key, values, fields[6], late=late)
         messages.append(fields)
 
     def _is_new(self, key: TrialKey) -> bool:
@@ -110,7 +123,7 @@ class TableWriter:
         self._highest[whose] = key[2]
         return True
 
-    def _merge(self, key: TrialKey, values: Mapping[str, Any], stamp: Stamp | None, *, late: bool) -> None:
+    def _merge(self, key: TrialKey, values: Mapping[str, Any], received: float | None, *, late: bool) -> None:
         columns = {name: value for name, value in values.items() if name not in _ROW_KEYS}
         row = self._latest.get(key) or self._row_of_first(key) or self._stored(key)
         if row is None or (row.complete and not late and _conflicts(row.columns, columns)):
@@ -118,18 +131,17 @@ class TableWriter:
         else:
             row.columns = {**columns, **row.columns} if late else {**row.columns, **columns}
         row.complete = row.complete or TRIAL_END in values
-        row.last = stamp.received if stamp else row.last
+        row.last = row.last if received is None else received
         row.first = row.last if row.first is None else row.first
         self._latest[key] = self._trials[key, row.occurrence] = row
 
     def _row_of_first(self, key: TrialKey) -> _Row | None:
         """Make a row of the one message of a trial, for there is a second one."""
-        first = self._alone.pop(key, None)
-        if first is None:
+        place = self._alone[key[:2]].pop(key[2], None)
+        if place is None:
             return None
-        _, values, stamp = first
-        received = stamp.received if stamp else None
-        return _Row(key, 0, False, received, received, values)
+        fields = self._rows["data_messages"][place]
+        return _Row(key, 0, False, fields[6], fields[6], from_text(fields[3]))
 
     def write(self) -> None:
         """Put everything gathered into the running transaction."""
@@ -160,14 +172,14 @@ class TableWriter:
 
     def _write_alone(self) -> None:
         """Copy the messages that make a trial by themselves into its row, within the database."""
-        if not self._alone:
+        places = [place for trials in self._alone.values() for place in trials.values()]
+        if not places:
             return
         last = self._connection.execute("SELECT max(id) FROM data_messages").fetchone()[0]
         count = len(self._rows["data_messages"])
         first = last + 1 - count
-        is_whole = len(self._alone) == count  # all of them, as nearly always
-        places = ((0, count - 1),) if is_whole else ranges_of(place for place, _, _ in self._alone.values())
-        for begin, end in places:
+        is_whole = len(places) == count  # all of them, as nearly always
+        for begin, end in ((0, count - 1),) if is_whole else ranges_of(sorted(places)):
             self._connection.execute(_COPY, (first + begin, first + end))
 
     def _stored(self, key: TrialKey) -> _Row | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pilotage.protocol.errors import StoreError
@@ -62,7 +62,7 @@ def is_disk_trouble(cause: BaseException) -> bool:
     return isinstance(cause, sqlite3.Error) and code is not None and code & 0xFF in _DISK_CODES
 
 
-def cut(jobs: Sequence[Job], max_items: int, max_bytes: int) -> Iterator[list[Job]]:
+def cut(jobs: Iterable[Job], max_items: int, max_bytes: int) -> Iterator[list[Job]]:
     """Cut jobs into batches, each bounded in entries and bytes; one larger entry makes a batch by itself."""
     batch: list[Job] = []
     size = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ TAG = "$"
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder()
 _PLAIN = frozenset({str, bool, type(None)})
+_TEXT, _SAID = frozenset({str}), frozenset({str, bool, int, float})
 _HUGE = math.inf
 _MOST, _LEAST = 2**63 - 1, -(2**63)
 
@@ -38,6 +39,42 @@ def to_text(value: object) -> str:
         raise StoreError(f"a value can't be written as JSON ({cause}): send plain values") from cause
 
 
+def columns_to_text(values: Mapping[str, object]) -> tuple[str, bool]:
+    """Write a row's columns as JSON text; see `named_to_text`.
+
+    Raises:
+        StoreError: They are no mapping of names to values, or one of these can't be stored.
+    """
+    if not isinstance(values, Mapping):
+        raise StoreError(f"values are a {type(values).__name__}, not a mapping of names to values")
+    if type(values) is dict and are_names(values):
+        return named_to_text(values)
+    if not all(isinstance(name, str) for name in values):
+        raise StoreError("a column's name is no text")
+    return named_to_text({str(name): value for name, value in values.items()})
+
+
+def are_names(names: Iterable[object]) -> bool:
+    """Tell whether all of them are text, and nothing that only behaves like it."""
+    return _TEXT.issuperset(map(type, names))
+
+
+def named_to_text(values: Mapping[str, object]) -> tuple[str, bool]:
+    """Write the values of a plain dictionary as JSON text, after a look at their names.
+
+    Returns:
+        The text, and whether all values are texts and finite numbers, as nearly always.
+
+    Raises:
+        StoreError: One of them can't be stored.
+    """
+    if _SAID.issuperset(map(type, values.values())):
+        text = to_text(values)
+        if "null" not in text:  # so no number was one that JSON can't say
+            return text, True
+    return to_text({name: plain(value) for name, value in values.items()}), False
+
+
 def from_text(text: str | bytes) -> Any:
     """Read what `to_text` wrote, tags still in place.
 
@@ -50,6 +87,27 @@ def from_text(text: str | bytes) -> Any:
         raise StoreError(
             f"the session holds text that is no JSON ({cause}): it was changed from outside"
         ) from cause
+
+
+def value_from_text(text: str | bytes) -> Any:
+    """Read a value back as it was given to `plain`.
+
+    Raises:
+        StoreError: The session's file was changed by something else.
+    """
+    return restore(from_text(text))
+
+
+def columns_from_text(text: str | bytes) -> dict[str, Any]:
+    """Read back what `columns_to_text` wrote: whatever their names, the columns themselves are no tag.
+
+    Raises:
+        StoreError: The session's file was changed by something else.
+    """
+    columns = from_text(text)
+    if not isinstance(columns, dict):
+        raise StoreError("the session holds columns without names: it was changed from outside")
+    return {name: restore(value) for name, value in columns.items()}
 
 
 def plain(value: object) -> Any:

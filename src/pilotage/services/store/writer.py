@@ -7,14 +7,14 @@ by `DiskTrouble`, so that it can be tried again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from pilotage.protocol.errors import StoreError
 from pilotage.protocol.ledger import Kind, Ledger, LedgerKey
@@ -28,8 +28,9 @@ from pilotage.services.store.entries import (
     TrialData,
 )
 from pilotage.services.store.holdings import TRIALS, read_tallies, write_tallies
-from pilotage.services.store.numbers import Place, RowNumbers, StreamNumbers
-from pilotage.services.store.packing import Job, describe, pack
+from pilotage.services.store.numbers import Place, RowNumbers, StreamNumbers, unnumbered
+from pilotage.services.store.packing import Group, Job, describe
+from pilotage.services.store.runs import Run
 from pilotage.services.store.seen import SeenTable
 from pilotage.services.store.streams import StreamWriter
 from pilotage.services.store.tables import TableWriter
@@ -118,7 +119,9 @@ class BatchWriter:
         self._stale = True
         self._digests.clear()
         self._connection.execute("BEGIN IMMEDIATE")
-        outcomes = [self._add(job, before) for job in batch]
+        outcomes: list[Outcome] = []
+        for group, jobs in itertools.groupby(batch, attrgetter("group")):
+            outcomes += self._add_group(group, list(jobs), before)
         self._tables.write()
         self._rows.written()
         self._streams.write()
@@ -132,6 +135,27 @@ class BatchWriter:
         self._stale = False
         self._count(before)
         return outcomes
+
+    def _add_group(self, group: Group, jobs: list[Job], counts: Counts) -> list[Outcome]:
+        """Take in jobs that were submitted together, all that came of them."""
+        run = group.run
+        if run is not None and len(run.fields) == len(jobs) and self._add_run(run):
+            counts.rows += len(jobs)
+            counts.bytes += sum([job.size for job in jobs])
+            return [None] * len(jobs)
+        return [self._add(job, counts) for job in jobs]
+
+    def _add_run(self, run: Run) -> bool:
+        """Take in a run, if all that is stored is before it."""
+        flow = self._seen.flow(run.first.boot, run.first.flow)
+        if not (flow.is_below(run.first.seq) and self._rows.are_next(run)):
+            return False
+        self._rows.note_run(run)
+        self._tables.add_run(run)
+        pilot, source = run.sender
+        self._digests[pilot, TRIALS, source] += run.digests
+        flow.add(run.first.seq, run.last_seq)
+        return True
 
     def _add(self, job: Job, counts: Counts) -> Outcome:
         if job.failure is not None:
@@ -174,7 +198,8 @@ class BatchWriter:
 
     def _store_trial(self, job: Job, entry: TrialData) -> bool:
         """Store a row; tell whether it was not there yet."""
-        place = self._rows.place(entry, job.digest)
+        fields, digest = job.fields, job.digest
+        place = self._rows.place(entry, digest)
         if place is Place.STORED:
             return False
         if place is Place.TAKEN:
@@ -182,11 +207,11 @@ class BatchWriter:
                 "%s: row %s of %r from %r came with other content than the one that is stored; kept without a number",
                 self._folder, entry.row_num, entry.pilot, entry.source,
             )  # fmt: skip
-            job = pack(replace(entry, row_num=None), job.group, job.at)
+            fields, digest = unnumbered(fields)
         else:
-            self._rows.note(entry, job.digest)
-        self._tables.add_message(job.fields, job.values or {}, entry.stamp, late=place is Place.LATE)
-        self._digests[entry.pilot, TRIALS, entry.source].append(job.digest)
+            self._rows.note(entry, digest)
+        self._tables.add_message(fields, late=place is Place.LATE)
+        self._digests[entry.pilot, TRIALS, entry.source].append(digest)
         return True
 
     def _store_row(self, job: Job, pilot: str, table: str) -> None:
