@@ -126,6 +126,7 @@ def test_only_who_has_left_a_lot_gives_way_to_the_loop(
     waits: list[float] = []
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
     monkeypatch.setattr("pilotage.transport.driver.time", clock)
+    driver.wake()
     assert cam.send("rig", "K").wait_settled(5).outcome == "delivered" and waits == []
     entered, released = threading.Event(), threading.Event()
     driver.call(lambda: entered.set() or released.wait(10))

@@ -91,10 +91,10 @@ class Posting:
         """
         draft = self.drafting.draft(to, key, value, repeat, flags)
         body, frames = encode_value(draft)
-        name, key, driver = draft[0], str(key), self._driver or self._running
+        name, key, driver = draft[0], str(key), self._running
         # What is sent in a row goes together: only the first one makes all the work.
         terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
-        joined = None if terms is None else driver.join(terms, body, name, draft)
+        joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
         if joined is None:
             ordered = repeat and NOREPEAT not in draft[6]
             bundle = Bundle(key, self._settled_by)
@@ -103,6 +103,7 @@ class Posting:
         bundle, at = joined
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
+        driver.wake()
         receipt = Receipt(draft, bundle, at)
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[at : at + 1])

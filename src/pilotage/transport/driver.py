@@ -158,22 +158,8 @@ class Driver:
                 be enough, for that needs the interpreter, which whoever computes lets go of every 5 ms only.
         """
         self.mailbox.leave(request, terms)
-        if at_once and self._stands_in(lambda: ((), self.mailbox.take_only(request))):
-            return
-        self._wake()
-        count = self.mailbox.count
-        if count and count % MAX_RUN == 0:
-            self._give_way()
-
-    def join(self, terms: object, body: bytes, name: str, message: Any) -> tuple[Any, int] | None:
-        """Add a message to what was left in the mailbox last; see `Mailbox.join`."""
-        joined = self.mailbox.join(terms, body, name, message)
-        if joined is not None:
-            if not self._awake:
-                self._wake()
-            if joined[1] == MAX_RUN - 1:
-                self._give_way()
-        return joined
+        if not (at_once and self._stands_in(lambda: ((), self.mailbox.take_only(request)))):
+            self.wake()
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
         """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
@@ -203,9 +189,15 @@ class Driver:
         if is_left or self.exchange.wake_at() < self._alarm_at:
             self._wake()
 
-    def _give_way(self) -> None:
-        """Have whoever sends without a pause let the loop run: he would keep the interpreter, 5 ms at a time."""
-        if threading.get_ident() != self._thread:
+    def wake(self) -> None:
+        """Have the mailbox emptied. Whoever sends without a pause gives way to the loop now and then.
+
+        He would keep the interpreter to himself, 5 ms at a time.
+        """
+        if not self._awake:
+            self._wake()
+        count = self.mailbox.count
+        if count and count % MAX_RUN == 0 and threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
     def persisted(self, places: list[Place]) -> None:

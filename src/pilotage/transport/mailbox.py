@@ -56,16 +56,15 @@ class Mailbox:
         """
         with self._lock:
             last = self._last
-            if last is None or self._terms != terms:
+            if last is None or self._terms != terms or len(last.bodies) >= MAX_RUN:
                 return None
-            bodies, handle = last.bodies, last.handle
             size = self._size = (last.size if self._size is None else self._size) + len(body)
-            if len(bodies) >= MAX_RUN or size > MAX_RUN_BYTES:
+            if size > MAX_RUN_BYTES:
                 return None
-            bodies.append(body)
+            last.bodies.append(body)
             last.names.append(name)
             self.count += 1
-            return handle, handle.add(message)
+            return last.handle, last.handle.add(message)
 
     def take(self) -> list[Pending]:
         """Take all that was left."""
