@@ -68,6 +68,17 @@ def test_only_those_who_watch_a_message_are_told() -> None:
     assert bundle._watchers == {}, "nobody is told twice"
 
 
+def test_what_has_ended_by_now_is_open_no_more(sends: OpenSends) -> None:
+    bundle, _ = bundle_of("a", "b")
+    sends.add(bundle)
+    sends.settle([(bundle[:1], DELIVERED)])
+    sends.add(bundle)
+    assert sends._open and len(sends) == 1
+    sends.settle([(bundle, DELIVERED)])
+    sends.add(bundle)  # whoever joined it has slept meanwhile
+    assert sends._open == {} and len(sends) == 0
+
+
 def test_threads_that_wait_for_different_messages_are_woken_by_theirs() -> None:
     _, receipts = bundle_of(*"ab")
     ended: list[str] = []

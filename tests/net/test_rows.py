@@ -118,8 +118,9 @@ def test_what_joins_a_send_that_was_confirmed_before_it_went_is_open(node: MakeN
     assert receipt.wait_settled(5).outcome == "delivered" and messenger.unsettled() == {}
 
 
+@pytest.mark.parametrize(("keys", "size"), [("K", 1), ("KL", 1), ("K", 4000)])
 def test_only_who_has_left_a_lot_gives_way_to_the_loop(
-    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch, keys: str, size: int
 ) -> None:
     cam = node("cam", node("rig", listens={"K": lambda value: None}, router_port=0))
     driver = cam._messenger.driver
@@ -131,10 +132,20 @@ def test_only_who_has_left_a_lot_gives_way_to_the_loop(
     entered, released = threading.Event(), threading.Event()
     driver.call(lambda: entered.set() or released.wait(10))
     assert entered.wait(5)
-    for _ in range(MAX_RUN):
-        cam.send("rig", "K")
+    for at in range(2 * MAX_RUN):
+        assert len(waits) == at // MAX_RUN
+        cam.send("rig", keys[at // 2 % len(keys)], "x" * size)
     released.set()
-    assert len(waits) == 1
+    assert len(waits) == 2
+
+
+def test_nothing_is_kept_of_long_rows_that_have_ended(node: MakeNode) -> None:
+    cam = node("cam", node("rig", listens={"K": lambda value: None}, router_port=0))
+    for _ in range(20):
+        receipts = [cam.send("rig", "K", value) for value in range(2 * MAX_RUN)]
+        for receipt in receipts:
+            assert receipt.wait_settled(10).outcome == "delivered"
+    assert cam._messenger.posting.open._open == {}
 
 
 def test_a_long_row_is_cut_and_each_message_has_its_own_end(node: MakeNode) -> None:

@@ -43,8 +43,10 @@ class OpenSends:
         return len(self._open) <= 1
 
     def add(self, bundle: Bundle) -> None:
-        """Have messages open. Any thread."""
+        """Have messages open, if they are: they may have ended by now. Any thread."""
         self._open[id(bundle)] = bundle
+        if not bundle.open_count:
+            self._open.pop(id(bundle), None)
 
     def settle(self, ended: Iterable[tuple[Bundle | Part, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
