@@ -34,7 +34,7 @@ def _stop(value: object) -> Any:
 _encode = msgspec.msgpack.Encoder(enc_hook=_stop, order="deterministic").encode
 
 
-def canonical(value: object, *, is_finite: bool = False) -> bytes:
+def canonical(value: object, *, has_no_nan: bool = False) -> bytes:
     """Give bytes that are equal exactly for equal values.
 
     Tuples equal lists, a mapping's order doesn't matter, NumPy scalars and 0-d arrays equal the Python number
@@ -44,7 +44,7 @@ def canonical(value: object, *, is_finite: bool = False) -> bytes:
     Args:
         value: None, bool, int, float, complex, str, bytes, datetimes, NumPy arrays, and lists, tuples or
             mappings of these.
-        is_finite: No number in it is a NaN, as whoever knows it may say: nobody looks for one then.
+        has_no_nan: Whoever knows that may say so: nobody looks for one then.
 
     Returns:
         Self-delimiting bytes: no concatenation of two values equals another's.
@@ -56,7 +56,7 @@ def canonical(value: object, *, is_finite: bool = False) -> bytes:
         said = _encode(value)
     except (_Unusual, TypeError, OverflowError, UnicodeEncodeError):
         return _encode(_sayable(value))
-    if is_finite:
+    if has_no_nan:
         return said
     # These begin a NaN, of which there are many, and a few other things, which come out the same.
     return _encode(_sayable(value)) if b"\xcb\x7f" in said or b"\xcb\xff" in said else said

@@ -7,10 +7,12 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,18 +151,20 @@ def test_other_entries_and_single_ones_make_no_run() -> None:
     assert run_of([row(0)]) is None
     assert run_of([]) is None
     assert run_of([row(0), Event("rig", "e", {}, MessageId(7, 1, 1))]) is None
-    assert run_of([row(at, pilot="ríg") for at in range(2)]) is None
+    assert run_of([row(at, pilot="ríg") for at in range(2)]) is not None
+    assert run_of([row(at, pilot="\udc80") for at in range(2)]) is None
     assert run_of([row(at, message=MessageId(2**64, 1, at)) for at in range(2)]) is None
+    assert run_of([row(at, message=MessageId(7, -1, at)) for at in range(2)]) is None
     assert run_of([row(at, message=MessageId(7, 1, 2**63 - 1 + at)) for at in range(2)]) is None
 
 
-@pytest.mark.parametrize("values", [{"x": object()}, {1: 2}])
-def test_one_that_cant_be_packed_is_refused_alone(tmp_path: Path, values: dict[Any, Any]) -> None:
-    rows = [row(0), row(1, values=values), row(2)]
+@pytest.mark.parametrize("odd", [{"values": {"x": object()}}, {"values": {1: 2}}, {"pilot": ["rig"]}])
+def test_one_that_cant_be_packed_is_refused_alone(tmp_path: Path, odd: dict[str, Any]) -> None:
+    rows = [row(0), row(1, **odd), row(2)]
     with SessionStore.create(tmp_path, "s", {}) as store:
         first, second, third = put(store, rows)
         assert first is third is None
-        assert "trial 1 of pilot 'rig'" in str(second)
+        assert "trial 1 of pilot" in str(second)
     assert [fields[3] for fields in content(tmp_path / "s")["data_messages"]] == [0, 2]
 
 
@@ -217,6 +221,21 @@ def test_a_run_that_two_commits_part_is_stored_as_if_they_had_not(tmp_path: Path
     assert [fields[9] for fields in held["data_messages"]] == list(range(7))
 
 
+@pytest.mark.parametrize("key", [(1, (2, "x")), np.datetime64("2026-01-01"), 1j, b"k", math.nan, None])
+def test_what_is_kept_without_its_number_can_be_read_and_compared_again(tmp_path: Path, key: object) -> None:
+    values = {"x": {key: 3}}
+    with SessionStore.create(tmp_path, "s", {}) as store:
+        assert put(store, [row(0)]) == [None]
+        for flow in (2, 3):  # another row under its number, twice
+            assert put(store, [row(0, values=values, message=MessageId(7, flow, 0))]) == [None]
+        assert put(store, [row(1, values=values, message=MessageId(7, 4, 0))]) == [None]
+        assert put(store, [row(1, values=values, message=MessageId(7, 5, 0))]) == [None]
+        assert store.statistics().duplicates == 1
+        (holding,) = store.holdings()
+        assert holding.mark == store.ledger()[holding.key]
+    assert [fields[9] for fields in content(tmp_path / "s")["data_messages"]] == [0, None, None, 1]
+
+
 def test_nan_is_the_same_whoever_says_it(tmp_path: Path) -> None:
     def mark(name: str, nan: float) -> object:
         with SessionStore.create(tmp_path, name, {}) as store:
@@ -264,11 +283,13 @@ def test_trials_in_any_order_and_with_ends_are_merged_as_ever(tmp_path: Path) ->
     ]
     late = [row(8, trial_num=3, values={"y": 1}), row(9, trial_num=9, values={"y": 2})]
     with SessionStore.create(tmp_path, "s", {}) as store:
-        for rows in (mixed, ends, late):
+        whole = [row(at, trial_num=at, values={"x": at, "TRIAL_END": True}) for at in (10, 11)]
+        for rows in (mixed, ends, late, whole):
             assert put(store, rows) == [None] * len(rows)
     found = content(tmp_path / "s")["trial_rows"]
     assert [(trial, complete, columns) for _, _, trial, _, complete, *_, columns in found] == [
         (1, 1, '{"x":1}'), (2, 1, '{"x":2}'), (3, 1, '{"x":0,"y":1}'), (4, 1, "{}"), (9, 0, '{"y":2}'),
+        (10, 1, '{"x":10}'), (11, 1, '{"x":11}'),
     ]  # fmt: skip
 
 
@@ -278,11 +299,20 @@ class Name(str):
     __slots__ = ()
 
 
+class Letter(str, Enum):  # noqa: UP042 - a StrEnum says its text
+    """Names that say something else of themselves."""
+
+    X = "x"
+
+
 def test_names_that_behave_like_text_are_text(tmp_path: Path) -> None:
-    odd = {Name("x"): 1, "y": 2}
     with SessionStore.create(tmp_path, "s", {}) as store:
-        assert put(store, [row(0, values=odd), row(1, values=odd)]) == [None, None]
-        assert put(store, [row(2, values=MappingProxyType(odd))]) == [None]
+        for at, odd in enumerate(({Name("x"): 1, "y": 2}, {Letter.X: 1, "y": 2})):
+            first = 5 * at
+            assert put(store, [row(first, values=odd), row(first + 1, values=odd)]) == [None, None]
+            assert put(store, [row(first + 2, values=MappingProxyType(odd))]) == [None]
+        (holding,) = store.holdings()
+        assert holding.mark == store.ledger()[holding.key]
     assert {fields[7] for fields in content(tmp_path / "s")["data_messages"]} == {'{"x":1,"y":2}'}
 
 

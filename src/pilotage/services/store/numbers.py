@@ -118,7 +118,7 @@ def unnumbered(fields: Fields) -> tuple[Fields, bytes]:
 
 
 @dataclass(slots=True)
-class _Run:
+class _Stretch:
     position: int
     count: int
     source: str
@@ -143,8 +143,8 @@ class StreamNumbers:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._runs: dict[tuple[str, str], _Run] = {}
-        self._changed: dict[tuple[str, str, int], _Run] = {}
+        self._runs: dict[tuple[str, str], _Stretch] = {}
+        self._changed: dict[tuple[str, str, int], _Stretch] = {}
 
     def reload(self) -> None:
         """Forget what isn't committed."""
@@ -156,7 +156,7 @@ class StreamNumbers:
         key = (entry.pilot, entry.stream)
         run = self._runs.get(key) or self._stored(key)
         if run.count and not run.goes_on_with(entry.source, entry.first):
-            run = _Run(run.end, 0, entry.source, entry.first)
+            run = _Stretch(run.end, 0, entry.source, entry.first)
         if not run.count:
             run.source, run.first = entry.source, entry.first
         run.count += count
@@ -170,10 +170,10 @@ class StreamNumbers:
         )
         self._changed.clear()
 
-    def _stored(self, key: tuple[str, str]) -> _Run:
+    def _stored(self, key: tuple[str, str]) -> _Stretch:
         found = self._connection.execute(
             "SELECT position, count, source, first FROM stream_numbers WHERE pilot = ? AND name = ? "
             "ORDER BY position DESC LIMIT 1",
             key,
         ).fetchone()
-        return _Run(*found) if found else _Run(0, 0, "", None)
+        return _Stretch(*found) if found else _Stretch(0, 0, "", None)

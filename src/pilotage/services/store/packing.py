@@ -6,9 +6,9 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -16,11 +16,12 @@ from pilotage.protocol.canonical import Content, canonical, canonical_items, can
 from pilotage.protocol.errors import PilotageError, StoreError
 from pilotage.protocol.ledger import row_digest
 from pilotage.services.store import entries
-from pilotage.services.store.entries import Entry, MessageId
+from pilotage.services.store.entries import Entry, MessageId, TrialData
 from pilotage.services.store.forms import Block, block_of
-from pilotage.services.store.runs import END_OF_NUMBERS, Fields, Run, all_ascii, can_be_stored, run_of
+from pilotage.services.store.limits import are_numbers, is_id, is_text
+from pilotage.services.store.runs import TEXT, Fields, Run, run_of
 from pilotage.services.store.tables import stamp_fields
-from pilotage.services.store.values import are_names, columns_to_text, named_to_text, plain, to_text
+from pilotage.services.store.values import are_names, columns_to_text, named, plain, to_text
 
 Done = Callable[[StoreError | None], object]
 """Told once an entry is on the disk (None), or why it isn't."""
@@ -31,7 +32,7 @@ _CANT = (PilotageError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class Group:
-    """Entries that were submitted together, and how they have ended. For the store's thread alone.
+    """Entries that were submitted together, and how they have ended. For the store's thread, once they are submitted.
 
     Args:
         count: How many.
@@ -99,7 +100,7 @@ def pack(entry: Entry, group: Group, at: int = 0) -> Job:
     job = Job(entry, group, at)
     try:
         job.message = getattr(entry, "message", None)
-        if type(entry) is entries.TrialData:
+        if type(entry) is TrialData:
             _pack_trial(job, entry)
         else:
             _check(entry)
@@ -113,17 +114,17 @@ def pack(entry: Entry, group: Group, at: int = 0) -> Job:
 
 def pack_all(entries: Sequence[Entry], group: Group) -> list[Job]:
     """Pack entries that are submitted together, as a run if they are one; see `pack`."""
-    run = run_of(entries)
-    if run is not None:
-        with suppress(*_CANT):  # whose row it is shows when each is packed by itself
-            return _pack_run(run, group)
+    with suppress(*_CANT):  # whose row it is shows when each is packed by itself
+        run = run_of(entries)
+        if run is not None:
+            return _pack_run(run, cast("Sequence[TrialData]", entries), group)
     return [pack(entry, group, at) for at, entry in enumerate(entries)]
 
 
 def describe(entry: Entry) -> str:
     """Name an entry for an error's text."""
     match entry:
-        case entries.TrialData():
+        case TrialData():
             return f"trial {entry.trial_num} of pilot {entry.pilot!r} (subject {entry.subject!r})"
         case entries.Event():
             return f"event {entry.name!r} of pilot {entry.pilot!r}"
@@ -150,50 +151,51 @@ def _check(entry: Entry) -> None:
 
 
 def _check_number(what: str, number: object) -> None:
-    if number is not None and not (type(number) is int and 0 <= number < END_OF_NUMBERS):
+    if number is not None and not are_numbers((number,)):
         raise StoreError(f"{what} {number!r} is no integer from 0 to 2**63 - 1")
 
 
 def _check_id(message: MessageId) -> None:
-    if not can_be_stored(message):
+    if not is_id(message):
         told = message.boot, message.flow, message.seq
         raise StoreError(f"message id {told} has a part out of range (boot 64 bit, flow and seq 63 bit)")
 
 
-def _pack_trial(job: Job, entry: entries.TrialData) -> None:
+def _pack_trial(job: Job, entry: TrialData) -> None:
     """Check and pack a row, of which there are many."""
     if entry.message is not None:
         _check_id(entry.message)
     _check_number("trial_num", entry.trial_num)
     _check_number("row_num", entry.row_num)
-    texts = (entry.pilot, entry.subject or "", entry.source)
-    if not all_ascii(texts):
-        for text in texts:
-            _check_text(text)
-    job.fields, job.digest = _row(entry, *columns_to_text(entry.values))
-    job.size += len(job.fields[3])
+    for text in (entry.pilot, entry.subject or "", entry.source):
+        _check_text(text)
+    job.fields, job.digest = _row(entry, named(entry.values))
+    job.size += len(job.fields[TEXT])
 
 
-def _pack_run(run: Run, group: Group) -> list[Job]:
+def _pack_run(run: Run, rows: Sequence[TrialData], group: Group) -> list[Job]:
     """Pack the rows of a run, which nothing but their values can speak against any more."""
     jobs = []
-    for at, row in enumerate(run.rows):
+    for at, row in enumerate(rows):
         if not run.names.issuperset(row.values):
             if not are_names(row.values):
                 raise StoreError("a column's name is no text")
             run.names.update(row.values)
-        fields, digest = _row(row, *named_to_text(row.values))
+        fields, digest = _row(row, row.values)
         run.fields.append(fields)
         run.digests.append(digest)
-        jobs.append(Job(row, group, at, fields, digest, size=_OVERHEAD + len(fields[3]), message=row.message))
+        jobs.append(
+            Job(row, group, at, fields, digest, size=_OVERHEAD + len(fields[TEXT]), message=row.message)
+        )
     group.run = run
     return jobs
 
 
-def _row(row: entries.TrialData, text: str, is_finite: bool) -> tuple[Fields, bytes]:
+def _row(row: TrialData, values: Mapping[str, object]) -> tuple[Fields, bytes]:
     """Give a row's fields, and its digest for the ledger."""
     subject, trial, number = row.subject or "", row.trial_num, row.row_num
-    digest = row_digest(number, canonical((subject, trial, row.values), is_finite=is_finite))
+    text, has_no_nan = columns_to_text(values)
+    digest = row_digest(number, canonical((subject, trial, values), has_no_nan=has_no_nan))
     return (row.pilot, subject, trial, text, row.source, number, *stamp_fields(row.stamp)), digest
 
 
@@ -201,8 +203,9 @@ def _pack(job: Job) -> None:
     entry = job.entry
     match entry:
         case entries.Event():
-            job.fields = (entry.pilot, entry.name, columns_to_text(entry.values)[0])
-            job.digest = row_digest(None, canonical([entry.name, entry.values]))
+            values = named(entry.values)
+            job.fields = (entry.pilot, entry.name, columns_to_text(values)[0])
+            job.digest = row_digest(None, canonical([entry.name, values]))
         case entries.State():
             job.fields = (entry.pilot, entry.state)
             job.digest = row_digest(None, canonical([entry.state]))
@@ -233,7 +236,5 @@ def _check_texts(entry: Entry, job: Job) -> None:
 
 
 def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise StoreError(f"{text!r} is no text")
-    if not text.isascii():
-        text.encode()
+    if not is_text(text):
+        raise StoreError(f"{text!r} is no text that can be stored")

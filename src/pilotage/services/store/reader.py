@@ -262,10 +262,10 @@ class SessionReader:
         where, arguments = ("", ()) if pilot is None else (" WHERE pilot = ?", (pilot,))
         titles = [row[1] for row in self._rows(f"PRAGMA table_info({table})")]
         rows = [list(row) for row in self._rows(f"SELECT * FROM {table}{where} ORDER BY id", arguments)]
-        for title, read in _IN_JSON.items():
-            for row in rows if title in titles else ():
-                at = titles.index(title)
-                row[at] = read(row[at])
+        for at, title in enumerate(titles):
+            if title in _IN_JSON:
+                for row in rows:
+                    row[at] = _IN_JSON[title](row[at])
         return _frame(titles, rows)
 
     def _count(self, source: str) -> int:

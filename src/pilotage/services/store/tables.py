@@ -16,7 +16,7 @@ from typing import Any
 
 from pilotage.protocol.ranges import ranges_of
 from pilotage.services.store.entries import Stamp
-from pilotage.services.store.runs import Fields, Run
+from pilotage.services.store.runs import RECEIVED, TEXT, TRIAL, Fields, Run
 from pilotage.services.store.schema import VIEW_COLUMNS, view_statements
 from pilotage.services.store.values import from_text, to_text
 
@@ -86,7 +86,7 @@ class TableWriter:
 
     def add_run(self, run: Run) -> None:
         """Gather messages of trial data; where each of them begins a trial, in one step."""
-        pilot, _, subject = *run.sender, run.subject
+        pilot, subject = run.sender[0], run.subject
         trials, messages = run.trials, self._rows["data_messages"]
         ascend = all(map(lt, trials, trials[1:]))
         if ascend and _ROW_KEYS.isdisjoint(run.names) and self._is_new((pilot, subject, trials[0])):
@@ -106,13 +106,13 @@ class TableWriter:
             late: It was sent before others that are stored already: it changes none of their values.
         """
         messages = self._rows["data_messages"]
-        if fields[2] is not None:
-            key, values = fields[:3], from_text(fields[3])
+        if fields[TRIAL] is not None:
+            key, values = fields[:3], from_text(fields[TEXT])
             if _ROW_KEYS.isdisjoint(values) and self._is_new(key):
                 self._alone[key[:2]][key[2]] = len(messages)
                 self._shown.update(values)
             else:
-                self._merge(key, values, fields[6], late=late)
+                self._merge(key, values, fields[RECEIVED], late=late)
         messages.append(fields)
 
     def _is_new(self, key: TrialKey) -> bool:
@@ -141,7 +141,7 @@ class TableWriter:
         if place is None:
             return None
         fields = self._rows["data_messages"][place]
-        return _Row(key, 0, False, fields[6], fields[6], from_text(fields[3]))
+        return _Row(key, 0, False, fields[RECEIVED], fields[RECEIVED], from_text(fields[TEXT]))
 
     def write(self) -> None:
         """Put everything gathered into the running transaction."""

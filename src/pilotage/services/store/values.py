@@ -39,19 +39,19 @@ def to_text(value: object) -> str:
         raise StoreError(f"a value can't be written as JSON ({cause}): send plain values") from cause
 
 
-def columns_to_text(values: Mapping[str, object]) -> tuple[str, bool]:
-    """Write a row's columns as JSON text; see `named_to_text`.
+def named(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Give columns as a dictionary whose names are plain text; nearly always they are that already.
 
     Raises:
-        StoreError: They are no mapping of names to values, or one of these can't be stored.
+        StoreError: They are no mapping of names to values.
     """
+    if type(values) is dict and are_names(values):
+        return values
     if not isinstance(values, Mapping):
         raise StoreError(f"values are a {type(values).__name__}, not a mapping of names to values")
-    if type(values) is dict and are_names(values):
-        return named_to_text(values)
     if not all(isinstance(name, str) for name in values):
         raise StoreError("a column's name is no text")
-    return named_to_text({str(name): value for name, value in values.items()})
+    return {str.__str__(name): value for name, value in values.items()}
 
 
 def are_names(names: Iterable[object]) -> bool:
@@ -59,11 +59,11 @@ def are_names(names: Iterable[object]) -> bool:
     return _TEXT.issuperset(map(type, names))
 
 
-def named_to_text(values: Mapping[str, object]) -> tuple[str, bool]:
-    """Write the values of a plain dictionary as JSON text, after a look at their names.
+def columns_to_text(values: Mapping[str, object]) -> tuple[str, bool]:
+    """Write columns as JSON text: a dictionary whose names are plain text (`named`).
 
     Returns:
-        The text, and whether all values are texts and finite numbers, as nearly always.
+        The text, and whether it is known that there is no NaN in them, as nearly always.
 
     Raises:
         StoreError: One of them can't be stored.
@@ -165,7 +165,7 @@ def _plain_mapping(value: Mapping[Any, object]) -> dict[str, Any]:
 
 
 def _plain_numpy(value: np.generic | np.ndarray[Any, Any]) -> Any:
-    if value.dtype.hasobject or value.dtype.names is not None:
+    if value.dtype.hasobject or value.dtype.names is not None or not value.dtype.itemsize:
         raise StoreError(f"an array of dtype {value.dtype} can't be stored: use numbers, booleans or text")
     if isinstance(value, np.generic) and value.dtype.kind in "biufUS" and value.dtype.itemsize <= 8:
         return plain(value.item())
@@ -174,6 +174,13 @@ def _plain_numpy(value: np.generic | np.ndarray[Any, Any]) -> Any:
     array = np.asarray(value)
     packed = base64.b64encode(array.tobytes()).decode()
     return {TAG: "array", "dtype": array.dtype.str, "shape": list(array.shape), "base64": packed}
+
+
+def _as_key(value: Any) -> Any:
+    """Give what stands for a mapping's key: tuples had become lists, and numpy's scalars arrays."""
+    if isinstance(value, list):
+        return tuple([_as_key(item) for item in value])
+    return value[()] if isinstance(value, np.ndarray) and not value.shape else value
 
 
 def _plain_other(value: object) -> Any:
@@ -199,7 +206,7 @@ def _restore_tagged(value: dict[str, Any]) -> Any:
         real, imaginary = value["value"]
         return complex(restore(real), restore(imaginary))
     if kind == "mapping":
-        return {restore(key): restore(item) for key, item in value["items"]}
+        return {_as_key(restore(key)): restore(item) for key, item in value["items"]}
     readers: dict[str, Callable[[str], Any]] = {
         "int": int,
         "float": float,

@@ -137,7 +137,7 @@ class BatchWriter:
         return outcomes
 
     def _add_group(self, group: Group, jobs: list[Job], counts: Counts) -> list[Outcome]:
-        """Take in jobs that were submitted together, all that came of them."""
+        """Take in what a batch holds of the jobs of a group, which may be all."""
         run = group.run
         if run is not None and len(run.fields) == len(jobs) and self._add_run(run):
             counts.rows += len(jobs)
