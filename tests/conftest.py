@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 T = TypeVar("T")
@@ -33,6 +34,14 @@ def wait_eventually(predicate: Callable[[], T], timeout_s: float = 5.0, interval
             name = getattr(predicate, "__qualname__", repr(predicate))
             raise AssertionError(f"{name} was still {value!r} after {timeout_s} s")
         time.sleep(interval_s)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether it runs; one that has ended and that nobody has asked about yet, a zombie, does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it has ended between the two questions
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from pilotage import Net_Node
-from tests.conftest import Eventually
+from tests.conftest import Eventually, is_alive
 
 METHODS = ["fork", "forkserver", "spawn"] if os.name != "nt" else ["spawn"]
 
@@ -76,11 +76,6 @@ def test_stations_end_within_a_second_of_their_parents_kill(
             for station in stations:
                 if is_alive(station):
                     station.kill()
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Tell whether it runs; one that nobody has asked about yet, a zombie, does not."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_two_nodes_in_two_processes(root: Path) -> None:

@@ -14,6 +14,7 @@ from pilotage.agents.terminal import Terminal
 from pilotage.app.archive import FolderArchives
 from pilotage.services.store import SessionReader
 from tests.cli.processes import AgentProcess
+from tests.conftest import is_alive
 from tests.system.lab import (
     declare_tick,
     folders_of_the_preferences,
@@ -106,9 +107,7 @@ def test_a_pilot_that_dies_leaves_safe_outputs_and_no_station_and_its_next_life_
     began = time.monotonic()
     pilot.process.kill()
     wait_for(lambda: float(lamp.read_text() or 1) == 0, EXIT_WITHIN_S + BUSY_S)
-    gone = wait_for(
-        lambda: not station.is_running() or station.status() == psutil.STATUS_ZOMBIE, EXIT_WITHIN_S + BUSY_S
-    )
+    gone = wait_for(lambda: not is_alive(station), EXIT_WITHIN_S + BUSY_S)
     assert gone and time.monotonic() - began < EXIT_WITHIN_S + BUSY_S
     wait_for(lambda: terminal.roster.snapshot()[NAME]["link"] == "gone")
 
