@@ -15,7 +15,7 @@ os.environ["AUTOPILOT_NO_PREFS_MANAGER"] = "1"
 from autopilot.networking import Net_Node, Station
 
 from .bulk import Arrays, BulkArrivals
-from .roles import Addresses, Pipeline, Role, Sending, payload, serve
+from .roles import Addresses, Counting, Pipeline, Role, Sending, payload, serve
 
 STATION, SENDER, RECEIVER = "station", "sender", "receiver"
 MEETING_TIMEOUT_S = 20.0
@@ -54,7 +54,7 @@ class Router:
         self._station.join(5)
 
 
-class Receiver:
+class Receiver(Counting):
     """Count DATA, which the node confirms by itself, check arrays, and answer each PING with a PONG."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -76,13 +76,6 @@ class Receiver:
         if value["n"] != HELLO:
             self._data(value)
         self._node.send(SENDER, "PONG", value["n"])
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Release the node."""

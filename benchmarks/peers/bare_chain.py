@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from .common import Peer, main, role_commands
-from .roles import Addresses, Arrivals, Sending, allow_many_sockets, payload
+from .roles import Addresses, Arrivals, Counting, Sending, allow_many_sockets, payload
 
 PEER = Peer(
     "bare_chain",
@@ -155,7 +155,7 @@ def dial(path: str) -> Connection:
     return Connection(plain)
 
 
-class Receiver:
+class Receiver(Counting):
     """A loop that reads, and a worker that handles and says how many."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -183,13 +183,6 @@ class Receiver:
         with self._lock:
             self._arrivals.note(value["n"])
         return int(value["n"])
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Leave it to the end of the process."""

@@ -22,7 +22,7 @@ from benchmarks.modes import FRAME_BYTES
 
 from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
-from .roles import Addresses, Pipeline, Sending
+from .roles import Addresses, Counting, Pipeline, Sending
 
 MEETING_TIMEOUT_S = 20.0
 CREDIT_EVERY = 8
@@ -94,7 +94,7 @@ def open_inlet(lsl: Any, name: str) -> Any:
     return inlet
 
 
-class Receiver:
+class Receiver(Counting):
     """Pull frames into one buffer, check each there, and say every so often how many came."""
 
     def __init__(self, _addresses: Addresses) -> None:
@@ -118,12 +118,6 @@ class Receiver:
             if stamps[0] >= FLUSH or uncredited >= CREDIT_EVERY:
                 self._credits.push_sample([float(uncredited)])
                 uncredited = 0
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        return self._arrivals.report()
 
     def close(self) -> None:
         """Leave it to the end of the process."""

@@ -20,7 +20,7 @@ import msgspec
 from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
 from .nats_jetstream import ANSWER_TIMEOUT_S, Loop, Server, connect, what_is_missing
-from .roles import GRACE_S, TICK_S, Addresses, Schedule, payload
+from .roles import GRACE_S, TICK_S, Addresses, Counting, Schedule, payload
 
 PEER = Peer(
     "nats_core",
@@ -41,7 +41,7 @@ class Router(Server):
     settings = ""
 
 
-class Receiver:
+class Receiver(Counting):
     """Decode each message and publish its number to where it came from."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -81,12 +81,6 @@ class Receiver:
     async def _flush(self, message: Any) -> None:
         count, self._uncredited = self._uncredited, 0
         await self._connection.publish(message.reply, b"%d" % count)
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        return self._arrivals.report()
 
     def close(self) -> None:
         """Leave it to the end of the process."""

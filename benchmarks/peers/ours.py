@@ -25,7 +25,7 @@ from pilotage.net.streams import Stream
 
 from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
-from .roles import Addresses, Pipeline, Sending, allow_many_sockets, payload
+from .roles import Addresses, Counting, Pipeline, Sending, allow_many_sockets, payload
 
 PEER = Peer(
     "ours",
@@ -70,7 +70,7 @@ class Router:
         self._station.release()
 
 
-class Receiver:
+class Receiver(Counting):
     """Count what comes, check arrays, and answer each ECHO with its number."""
 
     direct = False
@@ -101,13 +101,6 @@ class Receiver:
         with self._lock:
             for item in items if isinstance(items, list) else [items]:
                 self._arrivals.note_array(item["n"], item["array"])
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Release the node."""

@@ -26,7 +26,7 @@ from pilotage.net.listens import Origin, takes_many
 from . import ours
 from .common import Peer, main, role_commands
 from .ours import MEETING_TIMEOUT_S, RECEIVER, STATION, Router
-from .roles import Addresses, Arrivals, payload
+from .roles import Addresses, Arrivals, Counting, payload
 
 PEER = Peer(
     "ours_durable",
@@ -38,7 +38,7 @@ SETTLE_TIMEOUT_S = 10.0
 OWNERS = frozenset(("pilot", "subject", "trial_num", "session"))
 
 
-class Receiver:
+class Receiver(Counting):
     """Store DATA as the Terminal does, and count each row once it is committed."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -69,13 +69,6 @@ class Receiver:
 
     def _echo(self, value: Any) -> int:
         return int(value["n"])
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what was stored; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Release the node and close the store."""

@@ -33,7 +33,7 @@ from . import ours
 from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
 from .ours import Router
-from .roles import Addresses
+from .roles import Addresses, Counting
 
 PEER = Peer(
     "ours_store",
@@ -75,7 +75,7 @@ def beside_the_disk(stored_mb_per_s: float, seconds: float) -> dict[str, float]:
     }
 
 
-class Receiver:
+class Receiver(Counting):
     """Store what streams in as the Terminal does, and count each frame once it is committed."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -99,13 +99,6 @@ class Receiver:
         with self._lock:
             for item in items if future.exception() is None else ():
                 self._arrivals.note_array(item["n"], item["array"])
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what was stored; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Release the node and close the store."""

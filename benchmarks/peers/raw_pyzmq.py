@@ -18,7 +18,7 @@ import zmq
 
 from .bulk import Arrays, BulkArrivals
 from .common import Peer, main, role_commands
-from .roles import Addresses, Pipeline, Sending, allow_many_sockets, payload
+from .roles import Addresses, Counting, Pipeline, Sending, allow_many_sockets, payload
 
 PEER = Peer(
     "raw_pyzmq",
@@ -89,7 +89,7 @@ class Router:
         """Leave it to the end of the process: the proxy holds its sockets."""
 
 
-class Receiver:
+class Receiver(Counting):
     """Decode each message and send its number back; of arrays, tell every so often how many came."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -120,12 +120,6 @@ class Receiver:
                 send(sender, SNDMORE)
                 send(b"%d" % uncredited, 0)
                 uncredited = 0
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        return self._arrivals.report()
 
     def close(self) -> None:
         """Leave it to the end of the process: the thread holds the socket."""

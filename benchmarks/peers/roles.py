@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 Addresses = dict[str, Any]
@@ -113,6 +114,20 @@ class Arrivals:
         }
         self._begin()
         return counts
+
+
+class Counting:
+    """A receiver: it is asked what has arrived, and nothing else. Its arrivals may have a lock."""
+
+    _arrivals: Any
+    _lock: Any = nullcontext()
+
+    def request(self, what: str) -> dict[str, int]:
+        """Return what arrived (`count`)."""
+        if what != "count":
+            raise ValueError(f"the receiver can't {what}")
+        with self._lock:
+            return self._arrivals.report()
 
 
 class Pipeline:

@@ -21,7 +21,7 @@ from typing import Any
 
 from .bulk import POOL, Arrays, BulkArrivals
 from .common import Peer, main, role_commands
-from .roles import Addresses, Pipeline, Sending, payload
+from .roles import Addresses, Counting, Pipeline, Sending, payload
 
 ME = "sender"
 MEETING_TIMEOUT_S = 20.0
@@ -93,7 +93,7 @@ class Router:
         """Leave it to the end of the process."""
 
 
-class Receiver:
+class Receiver(Counting):
     """Take each message in Zenoh's own thread, and put its number to its sender's key."""
 
     def __init__(self, addresses: Addresses) -> None:
@@ -150,13 +150,6 @@ class Receiver:
             return 0
         count, self._uncredited = self._uncredited, 0
         return count
-
-    def request(self, what: str) -> dict[str, int]:
-        """Return what arrived; the only thing a receiver is asked (`count`)."""
-        if what != "count":
-            raise ValueError(f"the receiver can't {what}")
-        with self._lock:
-            return self._arrivals.report()
 
     def close(self) -> None:
         """Leave it to the end of the process."""
