@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -51,23 +52,33 @@ def demo(
     if check is not None:
         _conclude(check.resolve(), time.monotonic(), as_json)
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Also SIGINT: a shell starts what runs in its background without it.
-        signal.signal(number, _interrupt)
+    check_interrupts = heed_signals()
     began = time.monotonic()
     place = (folder or Path(tempfile.mkdtemp(prefix="pilotage-demo-"))).resolve()
     plan = prepare(place, video, signal_file, sounds, _column(column), rate_hz)
-    _run(place, plan, seconds, as_json)
+    _run(place, plan, seconds, as_json, check_interrupts)
     _conclude(place, began, as_json)
 
 
-def _run(place: Path, plan: Plan, seconds: float, as_json: bool) -> None:
-    from pilotage.app.demo.script import Demo
+def _run(
+    place: Path, plan: Plan, seconds: float, as_json: bool, check_interrupts: Callable[[], None]
+) -> None:
+    from pilotage.app.demo.script import Demo, Progress, Watchers
     from pilotage.cli.rehearsal_view import make_view
 
     with make_view(quiet=as_json, seconds=seconds) as view:
         view.step(f"everything lies in {place}")
-        Demo(place, plan, seconds, view.watchers()).run()
+        told = view.watchers()
+
+        def step(text: str) -> None:
+            check_interrupts()
+            told.step(text)
+
+        def progress(now: Progress) -> None:
+            check_interrupts()
+            told.progress(now)
+
+        Demo(place, plan, seconds, Watchers(step, progress)).run()
         view.step("now everything that is stored is compared with its source")
 
 
@@ -99,7 +110,25 @@ def _check_packages() -> None:
         raise MachineError(f"the demo needs {', '.join(missing)}: pip install 'pilotage[demo]'")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Have a signal end the demo, and with it the processes that it started; the next signal changes nothing."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def heed_signals() -> Callable[[], None]:
+    """Have a signal end the demo, and with it the processes that it started; the next one changes nothing.
+
+    Returns:
+        What raises KeyboardInterrupt if a signal has come: Python throws away what is raised while it collects garbage
+        or calls a weak reference's callback, and the demo would go on.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        came.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also SIGINT: a shell starts what runs in its background without it.
+        signal.signal(number, interrupt)
+    return check
