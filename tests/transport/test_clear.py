@@ -298,16 +298,31 @@ def test_one_who_has_gone_already_is_still_marked_with_where_he_came_from(eventu
         listener.close()
 
 
+def _is_hung_up(one: socket.socket) -> bool:
+    """Tell whether the other side has ended a connection, by reading all that came before."""
+    one.setblocking(False)
+    try:
+        while one.recv(4096):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
 def test_only_so_many_originals_wait_for_one_name(ends: Ends, eventually: Eventually) -> None:
     hub = ends.listening("hub")
     opening = GREETING + ready_command("DEALER", (), "rig") + b"\x00\x01x"
     with contextlib.ExitStack() as stack:
+        dialled: list[socket.socket] = []
         for _ in range(clear_listener.MAX_WAITING + 5):
-            one = socket.create_connection(("127.0.0.1", hub.port), timeout=5)
-            stack.enter_context(one)
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", hub.port), timeout=5))
             one.sendall(opening)
+            dialled.append(one)
         listener = listener_of(hub)
-        eventually(lambda: not listener._strangers and len(listener._connections) == 1)
+        eventually(lambda: sum(map(_is_hung_up, dialled)) == 4)
+        assert not listener._strangers and len(listener._connections) == 1
         assert [len(waiting) for waiting in listener._waiting.values()] == [clear_listener.MAX_WAITING]
     eventually(lambda: not listener._connections and not listener._waiting)
 
