@@ -65,7 +65,7 @@ def parcel_of(verb: str) -> Parcel:
 def rest(node: Net_Node, eventually: Eventually) -> None:
     """Wait until a node's loop waits."""
     driver = driver_of(node)
-    eventually(lambda: not driver._awake and driver._stand_in(lambda: None))
+    eventually(lambda: not driver.is_awake and driver._stand_in(lambda: None))
 
 
 def know_of(node: Net_Node, alarm_at: float, eventually: Eventually) -> None:

@@ -18,9 +18,11 @@ from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement,
 
 
 def bundle_of(*names: str) -> tuple[Bundle, list[Receipt]]:
-    bundle = Bundle("K")
     messages = [Message(id=name, to="rig", sender="cam", key="K") for name in names]
-    return bundle, [Receipt(message, bundle, bundle.add(message)) for message in messages]
+    bundle = Bundle("K", messages[0])
+    for message in messages[1:]:
+        bundle.append(message)
+    return bundle, [Receipt(message, bundle, at) for at, message in enumerate(messages)]
 
 
 @pytest.fixture
@@ -142,7 +144,8 @@ def test_a_bundle_that_is_over_may_still_grow(sends: OpenSends) -> None:
     sends.add(bundle)
     sends.confirm("a", None)
     later = Message(id="b", to="rig", sender="cam", key="K")
-    second = Receipt(later, bundle, bundle.add(later))
+    bundle.append(later)
+    second = Receipt(later, bundle, 1)
     assert (first.is_settled, second.is_settled, second.message) == (True, False, later)
     other, (third,) = bundle_of("c")
     sends.add(other)
@@ -151,11 +154,11 @@ def test_a_bundle_that_is_over_may_still_grow(sends: OpenSends) -> None:
 
 
 def test_what_has_ended_is_not_held_for_what_has_not() -> None:
-    bundle = Bundle("K")
     told = [Message(id=name, to="rig", sender="cam", key="K") for name in "abc"]
     gone = [weakref.ref(message) for message in told]
-    for message in told:
-        bundle.add(message)
+    bundle = Bundle("K", told[0])
+    for message in told[1:]:
+        bundle.append(message)
     del told, message
     bundle[1:].settle(DELIVERED)
     gc.collect()

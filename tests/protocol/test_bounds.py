@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from tests.protocol.builders import envelope, parcel
 
 from pilotage.net.files import MAX_FILE_BYTES
 from pilotage.protocol.arrays import ArrayForm, encode_array
-from pilotage.protocol.bodies import MAX_BODY_BYTES, decode_value, encode_value
+from pilotage.protocol.bodies import MAX_BODY_BYTES, decode_value, encode_value, read_content
 from pilotage.protocol.bounds import MAX_CONTAINERS, MAX_ITEMS, check_msgpack
 from pilotage.protocol.errors import InvalidMessage, MalformedFrame, PeerError
 from pilotage.protocol.message import Message
@@ -56,12 +57,22 @@ BOMBS = {
 }
 
 
+def content(value: bytes) -> bytes:
+    """Give a message's body that holds an encoded value."""
+    return b"\x98" + b"\xa3n_0\xa1n\xa1S" + value + b"\xc0\x05\x80\x80"
+
+
+def test_a_body_made_for_these_tests_is_one() -> None:
+    assert read_content(content(b"\x93\x01\x02\x03")).value == [1, 2, 3]
+
+
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_body_that_would_grow_is_refused_at_once(name: str) -> None:
+@pytest.mark.parametrize("read", [decode_value, lambda bomb: read_content(content(bomb))])
+def test_a_body_that_would_grow_is_refused_at_once(name: str, read: Callable[[bytes], object]) -> None:
     tracemalloc.start()
     began = time.process_time()
     with pytest.raises(PeerError):
-        decode_value(BOMBS[name])
+        read(BOMBS[name])
     took, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * MIB and took < 30, (peak, took)

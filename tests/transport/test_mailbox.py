@@ -11,16 +11,8 @@ from pilotage.transport.mailbox import Mailbox
 TERMS = ("rig", "K")
 
 
-class Growing(list[str]):
-    """A handle that takes further messages."""
-
-    def add(self, message: str) -> int:
-        self.append(message)
-        return len(self) - 1
-
-
 def send(name: str, body: bytes = b"body") -> Pending:
-    return Pending(("rig",), "K", [body], 0, Growing([name]), [name])
+    return Pending(("rig",), "K", [body], 0, [name], [name])
 
 
 def test_what_shares_the_terms_of_the_last_one_goes_with_it() -> None:

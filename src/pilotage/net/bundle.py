@@ -7,7 +7,7 @@ what nobody watches costs nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -38,19 +38,22 @@ class Bundle:
 
     Args:
         key: theirs.
+        first: the first of them.
         settled_by: the thread that will end them.
 
     Attributes:
         entries: what each of them is, while it is open, and then its end.
+        append: takes in one more; one thread at a time.
         ended: how many have ended.
     """
 
-    __slots__ = ("_reached", "_watchers", "ended", "entries", "key", "settled_by")
+    __slots__ = ("_reached", "_watchers", "append", "ended", "entries", "key", "settled_by")
 
-    def __init__(self, key: str, settled_by: int = 0) -> None:
+    def __init__(self, key: str, first: Message | Draft, settled_by: int = 0) -> None:
         self.key = key
         self.settled_by = settled_by
-        self.entries: list[Message | Draft | Settlement] = []
+        self.entries: list[Message | Draft | Settlement] = [first]
+        self.append: Callable[[Message | Draft], None] = self.entries.append
         self.ended = 0
         self._reached: bytearray | None = None
         self._watchers: dict[int, Watcher] = {}
@@ -64,12 +67,6 @@ class Bundle:
     def open_count(self) -> int:
         """Count those that have not ended."""
         return len(self.entries) - self.ended
-
-    def add(self, message: Message | Draft) -> int:
-        """Take in one more, and tell which it is. One thread at a time."""
-        at = len(self.entries)
-        self.entries.append(message)
-        return at
 
     def end_of(self, at: int) -> Settlement | None:
         """Give the end of one, if it has ended."""

@@ -50,8 +50,6 @@ TOLD_AFTER_S = 0.002
 End = tuple[Settlement, bytes]
 """How a message has ended, and its listen's answer, encoded."""
 
-PLAIN: End = (DELIVERED, b"")
-
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
@@ -224,14 +222,20 @@ class Dispatch:
             parcel: what has come.
             tell: is told now and then how messages have ended so far; None for never.
         """
-        call = self._way_to_call(parcel)
-        if len(parcel.bodies) == 1:
-            end = self._end_of(call, parcel, 0)
-            return [] if end is None else [Handled((parcel.boot, parcel.flow, parcel.seq), *end)]
-        ends = _Ends(parcel)
+        call, ends = self._way_to_call(parcel), _Ends(parcel)
         tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(len(parcel.bodies)):
-            ends.add(self._end_of(call, parcel, at))
+            try:
+                result = call(at)
+                if result is None:
+                    ends.plain += 1
+                else:
+                    ends.add(self._end_of(result, parcel, at))
+            except (Exception, SystemExit) as error:  # noqa: BLE001
+                # Law 4: whatever a listen does, it ends as one refused message.
+                if parcel.verb in self._listens and not isinstance(error, PilotageError):
+                    self._notes.listen_failed(self._name, parcel.verb, error)
+                ends.add((failure(error), b""))
             if tell is not None and (now := time.monotonic()) > tell_at:
                 tell_at = now + TOLD_AFTER_S
                 tell(ends.take())
@@ -252,20 +256,12 @@ class Dispatch:
 
         return call
 
-    def _end_of(self, call: Callable[[int], object], parcel: Parcel, at: int) -> End | None:
-        try:
-            result = call(at)
-            if result is None:
-                return PLAIN
-            if not ends_later(result):
-                return DELIVERED, encode_answer(result)
-            token = _token(parcel, at)
-            finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            # Law 4: whatever a listen does, it ends as one refused message.
-            if parcel.verb in self._listens and not isinstance(error, PilotageError):
-                self._notes.listen_failed(self._name, parcel.verb, error)
-            return failure(error), b""
+    def _end_of(self, result: object, parcel: Parcel, at: int) -> End | None:
+        """Give the end that a listen's result is; None where that comes later."""
+        if not ends_later(result):
+            return DELIVERED, encode_answer(result)
+        token = _token(parcel, at)
+        finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
         return None
 
     def _message(self, parcel: Parcel, at: int) -> Message:
@@ -361,22 +357,25 @@ def _token(parcel: Parcel, at: int) -> Token:
 
 
 class _Ends:
-    """How the messages of a parcel have ended so far; plain deliveries that follow each other are told as one."""
+    """How the messages of a parcel have ended so far; plain deliveries that follow each other are told as one.
+
+    Attributes:
+        plain: the last so many were delivered, and nothing else is to be said of them.
+    """
+
+    __slots__ = ("_at", "_parcel", "_told", "plain")
 
     def __init__(self, parcel: Parcel) -> None:
+        self.plain = 0
         self._parcel = parcel
         self._told: list[Handled] = []
         self._at = 0
-        self._plain = 0
 
     def add(self, end: End | None) -> None:
         """Note the end of the next message; None for one that ends later."""
-        if end is PLAIN:
-            self._plain += 1
-        else:
-            self._join()
-            if end is not None:
-                self._told.append(Handled(_token(self._parcel, self._at), *end))
+        self._join()
+        if end is not None:
+            self._told.append(Handled(_token(self._parcel, self._at), *end))
         self._at += 1
 
     def take(self) -> list[Handled]:
@@ -386,10 +385,10 @@ class _Ends:
         return told
 
     def _join(self) -> None:
-        if self._plain:
-            first = _token(self._parcel, self._at - self._plain)
-            self._told.append(Handled(first, messages=self._plain))
-            self._plain = 0
+        if self.plain:
+            self._told.append(Handled(_token(self._parcel, self._at), messages=self.plain))
+            self._at += self.plain
+            self.plain = 0
 
 
 def _joined(tokens: list[Token], ends: list[Settlement]) -> list[Handled]:

@@ -18,6 +18,7 @@ from pilotage.protocol.bodies import decode_body, encode_body, encode_value
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.instructions import Level, Note
 from pilotage.protocol.message import Message
+from pilotage.protocol.records import MAX_RUN
 from pilotage.protocol.sends import Kept, Pending
 from pilotage.transport.driver import Driver
 
@@ -91,19 +92,21 @@ class Posting:
         """
         draft = self.drafting.draft(to, key, value, repeat, flags)
         body, frames = encode_value(draft)
-        name, key, driver = draft[0], str(key), self._running
+        name, key, driver = draft[0], str(key), self._driver or self._running
         # What is sent in a row goes together: only the first one makes all the work.
         terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
-        joined = driver.mailbox.join(terms, body, name, draft) if terms is not None else None
+        mailbox = driver.mailbox
+        joined = mailbox.join(terms, body, name, draft) if terms is not None else None
         if joined is None:
             ordered = repeat and NOREPEAT not in draft[6]
-            bundle = Bundle(key, self._settled_by)
+            bundle = Bundle(key, draft, self._settled_by)
             request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
             return self._launch(driver, request, draft, durable, deadline_s, terms=terms)
         bundle, at = joined
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
-        driver.wake()
+        if not (driver.is_awake and mailbox.count % MAX_RUN):
+            driver.wake()
         receipt = Receipt(draft, bundle, at)
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[at : at + 1])
@@ -139,7 +142,7 @@ class Posting:
             raise InvalidMessage(f"{message!r} needs id, to, sender and key")
         body, frames = encode_body(message, hand_over=hand_over)
         name, tries = str(message.id), max(1, message.ttl)
-        bundle = Bundle(str(message.key), self._settled_by)
+        bundle = Bundle(str(message.key), message, self._settled_by)
         request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
         return self._launch(self._running, request, message, durable, deadline_s, kept)
 
@@ -152,8 +155,7 @@ class Posting:
             text = f"{kept.name} of the journal can't be read here: {error}"
             self._notes.write(Note(Level.WARNING, text))
             message = Message(id=kept.name, to=kept.path[-1], sender=self._name, key=kept.verb)
-        bundle = Bundle(str(message.key), self._settled_by)
-        bundle.add(message)
+        bundle = Bundle(str(message.key), message, self._settled_by)
         bundle.reach(0, 1, ACCEPTED)
         self.open.add(bundle)
         return bundle
@@ -181,7 +183,7 @@ class Posting:
             request.kept = kept and self._has_journal
             request.deadline_s = deadline_s
         bundle: Bundle = request.handle
-        receipt = Receipt(message, bundle, bundle.add(message))
+        receipt = Receipt(message, bundle, 0)
         self.open.add(bundle)
         driver.send(request, terms, at_once=self.open.is_alone and not (request.durable or request.frames))
         if self._driver is None or self._notes.tells_all:

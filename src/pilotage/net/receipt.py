@@ -35,13 +35,13 @@ class Receipt(msgspec.Struct, eq=False):
     @classmethod
     def alone(cls, message: Message, settled_by: int = 0) -> Receipt:
         """Make one for a message that goes by itself."""
-        bundle = Bundle(str(message.key), settled_by)
-        return cls(message, bundle, bundle.add(message))
+        return cls(message, Bundle(str(message.key), message, settled_by), 0)
 
     @property
     def settlement(self) -> Settlement | None:
         """Its end, or None while it is open."""
-        return self._bundle.end_of(self._at)
+        entry = self._bundle.entries[self._at]
+        return entry if type(entry) is Settlement else None
 
     @property
     def stage(self) -> Stage:

@@ -110,6 +110,7 @@ class Driver:
         loop: tornado's, on whose thread everything happens.
 
     Attributes:
+        is_awake: the loop has a turn before it, which empties the mailbox.
         locked_out: why the station up the tree and we have no lock in common; "" if we have, or don't know yet.
     """
 
@@ -132,7 +133,7 @@ class Driver:
         self._ended: list[tuple[Any, Settlement]] = []
         self._put_off: list[Instruction] = []
         self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
-        self._awake = False
+        self.is_awake = False
         self._is_gathering = self._has_gathered = False
         self._most = FEW_ARRIVALS
         self._is_flooded = False
@@ -163,7 +164,7 @@ class Driver:
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
         """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
-        return not self._awake and self._may_stand_in() and self._stand_in(partial(self._see_to, take))
+        return not self.is_awake and self._may_stand_in() and self._stand_in(partial(self._see_to, take))
 
     def _may_stand_in(self) -> bool:
         """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
@@ -194,7 +195,7 @@ class Driver:
 
         He would keep the interpreter to himself, 5 ms at a time.
         """
-        if not self._awake:
+        if not self.is_awake:
             self._wake()
         count = self.mailbox.count
         if count and count % MAX_RUN == 0 and threading.get_ident() != self._thread:
@@ -227,16 +228,16 @@ class Driver:
         self._wake()
 
     def _wake(self) -> None:
-        if self._awake:
+        if self.is_awake:
             return
-        self._awake = True
+        self.is_awake = True
         try:
             if threading.get_ident() == self._thread:
                 self._loop.call_soon(self._turn)
             else:
                 self._wake_for(self._turn)
         except RuntimeError:
-            self._awake = False  # the loop is closed: whoever closed it has settled what was open
+            self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
 
     # On the loop's thread
 
@@ -313,7 +314,7 @@ class Driver:
 
     def _turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
-        self._awake = False
+        self.is_awake = False
         if self._closed:
             return
         now = time.monotonic()
@@ -385,8 +386,8 @@ class Driver:
             self._most, due = UNREAD_A_TURN, min(due, ended + UNREAD_PAUSE_S)
         else:
             self._most, due = self._most_after(ended - now), now
-        if due <= now and not self._awake:
-            self._awake = True
+        if due <= now and not self.is_awake:
+            self.is_awake = True
             self._loop.call_soon(self._turn)
         elif due < self._alarm_at or self._alarm_at <= now:
             if self._alarm is not None:
@@ -495,8 +496,8 @@ class Driver:
     def _call_later(self, work: Callable[[], None]) -> None:
         """Do something in the next turn: the exchange is busy with this one."""
         self._calls.append(work)
-        if not self._awake:
-            self._awake = True
+        if not self.is_awake:
+            self.is_awake = True
             self._loop.call_soon(self._turn)
 
     # Dialling

@@ -49,22 +49,25 @@ class Mailbox:
             terms: see `leave`.
             body: its encoded body; it has no frames.
             name: its id.
-            message: what the send's handle is given to `add`.
+            message: what is appended to the send's handle.
 
         Returns:
             The send's handle, and which of its messages this is; None where it must be left by itself.
         """
         with self._lock:
             last = self._last
-            if last is None or self._terms != terms or len(last.bodies) >= MAX_RUN:
+            if last is None or self._terms != terms:
                 return None
+            bodies, handle = last.bodies, last.handle
+            at = len(bodies)
             size = self._size = (last.size if self._size is None else self._size) + len(body)
-            if size > MAX_RUN_BYTES:
+            if at >= MAX_RUN or size > MAX_RUN_BYTES:
                 return None
-            last.bodies.append(body)
+            bodies.append(body)
             last.names.append(name)
+            handle.append(message)
             self.count += 1
-            return last.handle, last.handle.add(message)
+            return handle, at
 
     def take(self) -> list[Pending]:
         """Take all that was left."""
