@@ -25,6 +25,7 @@ from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.records import MAX_HOPS, Parcel
 from pilotage.protocol.sends import FOREVER
 from pilotage.transport.driver import Driver, Wishes
+from pilotage.transport.lookout import waker
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode, StartStation
 from tests.net.parts import ProbedStation
@@ -97,8 +98,13 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return threads
 
 
+@pytest.mark.parametrize("run", [in_thread, lambda work: work()], ids=["a thread", "the main thread"])
 def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
-    node: MakeNode, start: StartStation, tmp_path: Path, eventually: Eventually
+    node: MakeNode,
+    start: StartStation,
+    tmp_path: Path,
+    eventually: Eventually,
+    run: Callable[[Callable[[], bool]], bool],
 ) -> None:
     station = start(ProbedStation("S"))
     cam = node("cam", station)
@@ -114,13 +120,29 @@ def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
             until = time.monotonic() + WITHIN_S
             while seen[0] != ord("x") and time.monotonic() < until:
                 pass
+            is_seen, interval_s = seen[0] == ord("x"), sys.getswitchinterval()
             sys.setswitchinterval(before)
-            return seen[0] == ord("x")
+            return is_seen and interval_s == 1000
 
     try:
-        assert in_thread(send_and_compute)
+        assert run(send_and_compute)
     finally:
         sys.setswitchinterval(before)
+
+
+def test_a_loop_that_is_closed_leaves_nobody_in_haste(node: MakeNode, eventually: Eventually) -> None:
+    cam = node("cam", node("rig", router_port=0))
+    rest(cam, eventually)
+    driver, before = driver_of(cam), sys.getswitchinterval()
+
+    def refuse(call: object) -> None:
+        raise RuntimeError("the loop is closed")
+
+    driver._wake_for = refuse
+    cam.send("rig", "K", 1)
+    assert sys.getswitchinterval() == before
+    driver._wake_for = waker(driver._loop)
+    cam.send("rig", "K", 2)
 
 
 def test_only_what_is_alone_goes_so_and_never_from_the_main_thread(

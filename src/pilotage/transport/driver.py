@@ -43,6 +43,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
+from pilotage.transport.haste import calm_down, hasten
 from pilotage.transport.lookout import stand_in, waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
@@ -155,12 +156,17 @@ class Driver:
         Args:
             request: what to send.
             terms: by which others may join it.
-            at_once: nothing is before it: if the loop rests, it is sent by this thread. To wake the loop's would not
-                be enough, for that needs the interpreter, which whoever computes lets go of every 5 ms only.
+            at_once: nothing is before it: if the loop rests, it is sent by this thread, where that may. To wake the
+                loop's would not be enough, for that needs the interpreter, which whoever computes lets go of every
+                5 ms only; sooner where he is asked to.
         """
         self.mailbox.leave(request, terms)
-        if not (at_once and self._stands_in(lambda: ((), self.mailbox.take_only(request)))):
-            self.wake()
+        if at_once:
+            if self._stands_in(lambda: ((), self.mailbox.take_only(request))):
+                return
+            if threading.get_ident() != self._thread:
+                hasten()
+        self.wake()
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
         """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
@@ -238,6 +244,7 @@ class Driver:
                 self._wake_for(self._turn)
         except RuntimeError:
             self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
+            calm_down()
 
     # On the loop's thread
 
@@ -315,6 +322,7 @@ class Driver:
     def _turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self.is_awake = False
+        calm_down()
         if self._closed:
             return
         now = time.monotonic()
