@@ -176,8 +176,12 @@ class Receiver(Counting):
     def _work(self) -> None:
         while True:
             whose, body = self._jobs.get()
-            numbers = [self._listen(decode(one)) for one in decode(body)]
+            numbers = [self._listen(self._value_of(one)) for one in decode(body)]
             self._connection.socket.sendall(frame(encode(numbers), whose))
+
+    def _value_of(self, message: bytes) -> dict[str, Any]:
+        value: dict[str, Any] = decode(message)
+        return value
 
     def _listen(self, value: dict[str, Any]) -> int:
         with self._lock:
@@ -228,9 +232,12 @@ class Sender(Sending):
         self._path = addresses["path"]
         self._loop = Loop()
         self._ended: SimpleQueue[int] = SimpleQueue()
-        self._lane = Lane(self._path, self._loop, lambda numbers: self._ended.put(len(numbers)))
+        self._lane = Lane(self._path, self._loop, self._settle)
         self._lanes: list[Lane] = []
         start(self._loop.run)
+
+    def _settle(self, numbers: list[int]) -> None:
+        self._ended.put(len(numbers))
 
     def _send(self, n: int) -> None:
         self._lane.leave(encode(payload(n)))
