@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import mmap
 import sys
@@ -98,13 +99,19 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return threads
 
 
-@pytest.mark.parametrize("run", [in_thread, lambda work: work()], ids=["a thread", "the main thread"])
+@pytest.mark.parametrize(
+    ("run", "by_itself"),
+    [(in_thread, True), (lambda work: work(), False)],
+    ids=["a thread", "the main thread"],
+)
 def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
     node: MakeNode,
     start: StartStation,
     tmp_path: Path,
+    sends: list[int],
     eventually: Eventually,
     run: Callable[[Callable[[], bool]], bool],
+    by_itself: bool,
 ) -> None:
     station = start(ProbedStation("S"))
     cam = node("cam", station)
@@ -125,12 +132,14 @@ def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
             return is_seen and interval_s == 1000
 
     try:
-        assert run(send_and_compute)
+        assert run(send_and_compute) and bool(sends) is by_itself
     finally:
         sys.setswitchinterval(before)
 
 
-def test_a_loop_that_is_closed_leaves_nobody_in_haste(node: MakeNode, eventually: Eventually) -> None:
+def test_a_loop_that_is_closed_or_stopped_leaves_nobody_in_haste(
+    node: MakeNode, eventually: Eventually
+) -> None:
     cam = node("cam", node("rig", router_port=0))
     rest(cam, eventually)
     driver, before = driver_of(cam), sys.getswitchinterval()
@@ -141,8 +150,14 @@ def test_a_loop_that_is_closed_leaves_nobody_in_haste(node: MakeNode, eventually
     driver._wake_for = refuse
     cam.send("rig", "K", 1)
     assert sys.getswitchinterval() == before
-    driver._wake_for = waker(driver._loop)
+    loop = driver._loop
+    driver._wake_for = lambda call: None
+    driver._loop = asyncio.new_event_loop()
     cam.send("rig", "K", 2)
+    assert sys.getswitchinterval() == before, "nobody runs it"
+    driver._loop.close()
+    driver._loop, driver._wake_for, driver.is_awake = loop, waker(loop), False
+    cam.send("rig", "K", 3)
 
 
 def test_only_what_is_alone_goes_so_and_never_from_the_main_thread(

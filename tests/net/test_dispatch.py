@@ -62,4 +62,5 @@ def test_each_ends_as_its_listen_did_and_what_ends_plainly_in_a_row_is_told_as_o
 def test_ends_of_slow_listens_are_told_while_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "TOLD_AFTER_S", -1.0)
     told = told_of(VALUES)
-    assert [[end.token[2] for end in ends] for ends in told] == [[1], [2], [3], [4], [5], [6], [7], [8], []]
+    assert [[end.token[2] for end in ends] for ends in told] == [[1], [2], [3], [4], [5], [6], [7], [8]]
+    assert [[end.token[2] for end in ends] for ends in told_of(VALUES[:1])] == [[1]]

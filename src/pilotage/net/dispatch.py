@@ -223,8 +223,8 @@ class Dispatch:
             tell: is told now and then how messages have ended so far; None for never.
         """
         call, ends = self._way_to_call(parcel), _Ends(parcel)
-        tell_at = time.monotonic() + TOLD_AFTER_S
-        for at in range(len(parcel.bodies)):
+        tell_at, last = time.monotonic() + TOLD_AFTER_S, len(parcel.bodies) - 1
+        for at in range(last + 1):
             try:
                 result = call(at)
                 if result is None:
@@ -236,7 +236,7 @@ class Dispatch:
                 if parcel.verb in self._listens and not isinstance(error, PilotageError):
                     self._notes.listen_failed(self._name, parcel.verb, error)
                 ends.add((failure(error), b""))
-            if tell is not None and (now := time.monotonic()) > tell_at:
+            if tell is not None and (now := time.monotonic()) > tell_at and at < last:
                 tell_at = now + TOLD_AFTER_S
                 tell(ends.take())
         return ends.take()

@@ -236,14 +236,7 @@ def read_content(body: Frame, frames: Sequence[Frame] = ()) -> Content:
         MalformedFrame: no such body.
         MalformedArray: an array whose description and bytes don't agree.
     """
-    content: Content
-    if not frames and len(body) <= UNCHECKED_BYTES:
-        try:
-            return _content_decoder.decode(body)  # as it usually is
-        except (_HasArrays, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            content = _decode(_content_decoder, body, frames)
-    else:
-        content = _decode(_content_decoder, body, frames)
+    content: Content = _decode(_content_decoder, body, frames)
     return content
 
 

@@ -164,7 +164,7 @@ class Driver:
         if at_once:
             if self._stands_in(lambda: ((), self.mailbox.take_only(request))):
                 return
-            if threading.get_ident() != self._thread:
+            if threading.get_ident() != self._thread and self._loop.is_running():
                 hasten()
         self.wake()
 

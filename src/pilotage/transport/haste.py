@@ -1,30 +1,49 @@
 """The interpreter, of which threads take turns: who computes lets go of it only after the switch interval, 5 ms.
 
 A loop that has a message to send must not wait so long. Until it has the interpreter, the interval is shorter.
-Law of this room: the interval is the user's; he has it back as it was, unless he has changed it meanwhile.
+Laws of this room: the interval is the user's; he has it back as it was, unless he has changed it meanwhile. Whatever
+comes between, whoever calms down next mends it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 
-HASTE_S = 0.0002
-"""How long a thread keeps the interpreter at most, while another one is in haste."""
-
-_usual_s: list[float] = []
-
-
-def hasten() -> None:
-    """Have the next thread that wants the interpreter get it soon. Any thread, before it wakes the other one."""
-    usual_s = sys.getswitchinterval()
-    if usual_s > HASTE_S:
-        sys.setswitchinterval(HASTE_S)
-        _usual_s.append(usual_s)
+HASTE_S = 211e-6
+"""How long a thread keeps the interpreter at most, while another one is in haste. Nobody else has just that value."""
+ROUNDED_S = 2e-6
+"""Python keeps whole microseconds."""
 
 
-def calm_down() -> None:
-    """Have everything as it was. Any thread, which has the interpreter."""
-    while _usual_s:
-        usual_s = _usual_s.pop()
-        if round(sys.getswitchinterval() / HASTE_S, 3) == 1:
-            sys.setswitchinterval(usual_s)
+class Interval:
+    """The switch interval of this process.
+
+    Args:
+        get: tells what it is, in seconds.
+        put: changes it.
+    """
+
+    def __init__(self, get: Callable[[], float], put: Callable[[float], None]) -> None:
+        self._get = get
+        self._put = put
+        self._usual_s = get()
+
+    def hasten(self) -> None:
+        """Have the next thread that wants the interpreter get it soon. Any thread, before it wakes the other one."""
+        now_s = self._get()
+        if now_s > HASTE_S + ROUNDED_S:
+            self._usual_s = now_s  # first: whoever is interrupted here has changed nothing
+            self._put(HASTE_S)
+
+    def calm_down(self) -> None:
+        """Have everything as it was. Any thread, which has the interpreter."""
+        if -ROUNDED_S < self._get() - HASTE_S < ROUNDED_S:
+            self._put(self._usual_s)
+
+
+_ours = Interval(sys.getswitchinterval, sys.setswitchinterval)
+hasten, calm_down = _ours.hasten, _ours.calm_down
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=calm_down)
