@@ -54,11 +54,15 @@ def start(run: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def dial(port: int) -> socket.socket:
-    """Connect to the router."""
-    plain = socket.create_connection((LOOPBACK, port))
+def at_once(plain: socket.socket) -> socket.socket:
+    """Have a connection send what is short without waiting for more."""
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return plain
+
+
+def dial(port: int) -> socket.socket:
+    """Connect to the router."""
+    return at_once(socket.create_connection((LOOPBACK, port)))
 
 
 class Frames:
@@ -89,7 +93,7 @@ class Router:
         start(self._run)
 
     def _run(self) -> None:
-        (receiver, _), (sender, _) = self._listener.accept(), self._listener.accept()
+        receiver, sender = (at_once(self._listener.accept()[0]) for _ in range(2))
         start(lambda: self._back(receiver, sender))
         frames = Frames(sender)
         while True:
@@ -127,7 +131,7 @@ class Receiver(Counting):
                 with self._lock:
                     self._arrivals.note_array(number, frame)
                 untold += 1
-            if not frame or untold >= TOLD_EVERY:
+            if untold and (not frame or untold >= TOLD_EVERY):
                 self._socket.sendall(COUNT.pack(untold))
                 untold = 0
 
