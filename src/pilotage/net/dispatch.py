@@ -50,6 +50,8 @@ TOLD_AFTER_S = 0.002
 End = tuple[Settlement, bytes]
 """How a message has ended, and its listen's answer, encoded."""
 
+PLAIN: End = (DELIVERED, b"")
+
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
 
@@ -222,20 +224,18 @@ class Dispatch:
             parcel: what has come.
             tell: is told now and then how messages have ended so far; None for never.
         """
-        call, ends = self._way_to_call(parcel), _Ends(parcel)
-        tell_at, last = time.monotonic() + TOLD_AFTER_S, len(parcel.bodies) - 1
+        call, last = self._way_to_call(parcel), len(parcel.bodies) - 1
+        if not last:
+            end = self._end_of(call, parcel, 0)
+            return [] if end is None else [Handled((parcel.boot, parcel.flow, parcel.seq), *end)]
+        ends = _Ends(parcel)
+        tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(last + 1):
-            try:
-                result = call(at)
-                if result is None:
-                    ends.plain += 1
-                else:
-                    ends.add(self._end_of(result, parcel, at))
-            except (Exception, SystemExit) as error:  # noqa: BLE001
-                # Law 4: whatever a listen does, it ends as one refused message.
-                if parcel.verb in self._listens and not isinstance(error, PilotageError):
-                    self._notes.listen_failed(self._name, parcel.verb, error)
-                ends.add((failure(error), b""))
+            end = self._end_of(call, parcel, at)
+            if end is PLAIN:
+                ends.plain += 1
+            else:
+                ends.add(end)
             if tell is not None and (now := time.monotonic()) > tell_at and at < last:
                 tell_at = now + TOLD_AFTER_S
                 tell(ends.take())
@@ -256,12 +256,21 @@ class Dispatch:
 
         return call
 
-    def _end_of(self, result: object, parcel: Parcel, at: int) -> End | None:
-        """Give the end that a listen's result is; None where that comes later."""
-        if not ends_later(result):
-            return DELIVERED, encode_answer(result)
-        token = _token(parcel, at)
-        finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
+    def _end_of(self, call: Callable[[int], object], parcel: Parcel, at: int) -> End | None:
+        """Call the listen for one message; give its end, None where that comes later."""
+        try:
+            result = call(at)
+            if result is None:
+                return PLAIN
+            if not ends_later(result):
+                return DELIVERED, encode_answer(result)
+            token = _token(parcel, at)
+            finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            # Law 4: whatever a listen does, it ends as one refused message.
+            if parcel.verb in self._listens and not isinstance(error, PilotageError):
+                self._notes.listen_failed(self._name, parcel.verb, error)
+            return failure(error), b""
         return None
 
     def _message(self, parcel: Parcel, at: int) -> Message:

@@ -43,7 +43,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
-from pilotage.transport.haste import calm_down, hasten
+from pilotage.transport.haste import interval
 from pilotage.transport.lookout import stand_in, waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
@@ -164,9 +164,14 @@ class Driver:
         if at_once:
             if self._stands_in(lambda: ((), self.mailbox.take_only(request))):
                 return
-            if threading.get_ident() != self._thread and self._loop.is_running():
-                hasten()
+            self._hasten()
         self.wake()
+
+    def _hasten(self) -> None:
+        """Have the loop's thread get the interpreter soon, where another one runs that may compute on."""
+        now = time.monotonic()
+        if now > interval.next_at and threading.get_ident() != self._thread and self._loop.is_running():
+            interval.hasten(now)
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
         """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
@@ -244,7 +249,7 @@ class Driver:
                 self._wake_for(self._turn)
         except RuntimeError:
             self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
-            calm_down()
+            interval.calm_down()
 
     # On the loop's thread
 
@@ -322,7 +327,8 @@ class Driver:
     def _turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self.is_awake = False
-        calm_down()
+        if interval.is_short:
+            interval.calm_down()
         if self._closed:
             return
         now = time.monotonic()
@@ -379,6 +385,7 @@ class Driver:
             self._send_backlog()
         if is_time:
             self._run(exchange.time_passed(now))
+            interval.calm_down()
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""

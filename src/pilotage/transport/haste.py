@@ -15,6 +15,8 @@ HASTE_S = 211e-6
 """How long a thread keeps the interpreter at most, while another one is in haste. Nobody else has just that value."""
 ROUNDED_S = 2e-6
 """Python keeps whole microseconds."""
+AGAIN_AFTER_S = 0.005
+"""Who sends again so soon has computed for less than the interval usually is. Who waits for each answer pays nothing."""
 
 
 class Interval:
@@ -23,27 +25,36 @@ class Interval:
     Args:
         get: tells what it is, in seconds.
         put: changes it.
+
+    Attributes:
+        next_at: before that nobody need be in haste again.
+        is_short: it was made so, and nobody has calmed down since.
     """
 
     def __init__(self, get: Callable[[], float], put: Callable[[float], None]) -> None:
         self._get = get
         self._put = put
         self._usual_s = get()
+        self.next_at = 0.0
+        self.is_short = False
 
-    def hasten(self) -> None:
+    def hasten(self, now: float) -> None:
         """Have the next thread that wants the interpreter get it soon. Any thread, before it wakes the other one."""
-        now_s = self._get()
-        if now_s > HASTE_S + ROUNDED_S:
-            self._usual_s = now_s  # first: whoever is interrupted here has changed nothing
+        self.next_at = now + AGAIN_AFTER_S
+        usual_s = self._get()
+        if usual_s > HASTE_S + ROUNDED_S:
+            self._usual_s = usual_s  # first: whoever is interrupted here has changed nothing
             self._put(HASTE_S)
+            self.is_short = True
 
     def calm_down(self) -> None:
         """Have everything as it was. Any thread, which has the interpreter."""
+        self.is_short = False
         if -ROUNDED_S < self._get() - HASTE_S < ROUNDED_S:
             self._put(self._usual_s)
 
 
-_ours = Interval(sys.getswitchinterval, sys.setswitchinterval)
-hasten, calm_down = _ours.hasten, _ours.calm_down
+interval = Interval(sys.getswitchinterval, sys.setswitchinterval)
+"""That of this process."""
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=calm_down)
+    os.register_at_fork(after_in_child=interval.calm_down)
