@@ -26,6 +26,7 @@ from pilotage.protocol.errors import MisuseError
 from pilotage.protocol.records import MAX_HOPS, Parcel
 from pilotage.protocol.sends import FOREVER
 from pilotage.transport.driver import Driver, Wishes
+from pilotage.transport.haste import interval
 from pilotage.transport.lookout import waker
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode, StartStation
@@ -123,6 +124,7 @@ def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
     def send_and_compute() -> bool:
         with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 1) as seen:
             sys.setswitchinterval(1000)  # no other thread of this process gets the interpreter
+            interval.next_at = 0.0
             cam.send("S", "MARK", str(file))
             until = time.monotonic() + WITHIN_S
             while seen[0] != ord("x") and time.monotonic() < until:
@@ -148,16 +150,30 @@ def test_a_loop_that_is_closed_or_stopped_leaves_nobody_in_haste(
         raise RuntimeError("the loop is closed")
 
     driver._wake_for = refuse
+    interval.next_at = 0.0
     cam.send("rig", "K", 1)
+    assert interval.next_at > 0.0
     assert sys.getswitchinterval() == before
     loop = driver._loop
     driver._wake_for = lambda call: None
     driver._loop = asyncio.new_event_loop()
+    interval.next_at = 0.0
     cam.send("rig", "K", 2)
     assert sys.getswitchinterval() == before, "nobody runs it"
     driver._loop.close()
     driver._loop, driver._wake_for, driver.is_awake = loop, waker(loop), False
     cam.send("rig", "K", 3)
+
+
+def test_nobody_is_in_haste_again_and_again(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    cam = node("cam", node("rig", router_port=0, listens={"K": lambda value: None}))
+    asked: list[float] = []
+    monkeypatch.setattr(interval, "hasten", asked.append)
+    interval.next_at = 0.0
+    assert cam.send("rig", "K", 1).wait_settled(5).outcome is Outcome.DELIVERED and len(asked) == 1
+    interval.next_at = FOREVER
+    assert cam.send("rig", "K", 2).wait_settled(5).outcome is Outcome.DELIVERED and len(asked) == 1
+    interval.next_at = 0.0
 
 
 def test_only_what_is_alone_goes_so_and_never_from_the_main_thread(

@@ -16,7 +16,7 @@ HASTE_S = 211e-6
 ROUNDED_S = 2e-6
 """Python keeps whole microseconds."""
 AGAIN_AFTER_S = 0.005
-"""Who sends again so soon has computed for less than the interval usually is. Who waits for each answer pays nothing."""
+"""Who sends again sooner has computed for less than the interval usually is; who waits for answers pays nothing."""
 
 
 class Interval:
