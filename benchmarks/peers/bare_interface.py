@@ -1,6 +1,7 @@
 """The bare chain with what the documented interface asks of each message. No peer, but a limit.
 
     python -m benchmarks.peers.bare_interface --mode acked --seconds 3
+    python -m benchmarks.peers.bare_interface --mode fanin --seconds 3
 
 Each message has an id, a time and the fields of a `Message` on the wire, and a receipt by which its sender sees how it
 ended. What our chain takes more than that is taken by what it promises: order, once, resends, flow control, silence.
@@ -24,7 +25,7 @@ from .roles import Addresses, payload
 PEER = Peer(
     "bare_interface",
     lambda: role_commands("bare_interface", "router", "receiver", "sender"),
-    modes=("acked",),
+    modes=("acked", "rtt", "fanin"),
     promise="handled, if nothing fails",
     missing=bare_chain.PEER.missing,
 )
@@ -73,15 +74,29 @@ class Sender(bare_chain.Sender):
         self._open: deque[Receipt] = deque()
         self._ends: list[str] = []
         self._settled = 0
+        self._by_number: dict[int, Receipt] = {}
         super().__init__(addresses)
 
-    def _send(self, n: int) -> None:
+    def _draft(self, n: int) -> tuple[Any, ...]:
         name = f"sender_{next(self._numbers)}"
-        message = (name, "sender", "receiver", payload(n), datetime.now(), TTL, NONE, NONE)
+        return name, "sender", "receiver", payload(n), datetime.now(), TTL, NONE, NONE
+
+    def _send(self, n: int) -> None:
+        message = self._draft(n)
         body, ends = encode(message), self._ends
         self._open.append(Receipt(message, ends, len(ends)))
         ends.append(OPEN)
         self._lane.leave(body)
+
+    def _send_from(self, lane: int, n: int) -> None:
+        message = self._draft(n)
+        self._by_number[n] = Receipt(message, [OPEN], 0)
+        self._lanes[lane].leave(encode(message))
+
+    def _confirm(self, numbers: list[int]) -> None:
+        for n in numbers:
+            self._by_number.pop(n).ends[0] = DELIVERED
+        super()._confirm(numbers)
 
     def _settle(self, numbers: list[int]) -> None:
         count = len(numbers)
