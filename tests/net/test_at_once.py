@@ -165,6 +165,19 @@ def test_a_loop_that_is_closed_or_stopped_leaves_nobody_in_haste(
     cam.send("rig", "K", 3)
 
 
+def test_who_goes_on_sending_is_in_no_haste(node: MakeNode, gate: Gate, eventually: Eventually) -> None:
+    cam = node("cam", node("rig", router_port=0, listens={"K": gate}))
+    rest(cam, eventually)
+    driver, before = driver_of(cam), sys.getswitchinterval()
+    driver._loop.call_soon_threadsafe(gate.opened.wait, 5)  # it has no turn meanwhile
+    interval.next_at = 0.0
+    cam.send("rig", "K", 1)
+    assert sys.getswitchinterval() < before
+    cam.send("rig", "K", 2)
+    assert sys.getswitchinterval() == before
+    gate.opened.set()
+
+
 def test_nobody_is_in_haste_again_and_again(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     cam = node("cam", node("rig", router_port=0, listens={"K": lambda value: None}))
     asked: list[float] = []

@@ -21,6 +21,7 @@ from pilotage.protocol.message import Message
 from pilotage.protocol.records import MAX_RUN
 from pilotage.protocol.sends import Kept, Pending
 from pilotage.transport.driver import Driver
+from pilotage.transport.haste import interval
 
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
@@ -105,6 +106,8 @@ class Posting:
         bundle, at = joined
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
+        if interval.is_short:
+            interval.calm_down()  # who goes on sending has all of it gathered
         if not (driver.is_awake and mailbox.count % MAX_RUN):
             driver.wake()
         receipt = Receipt(draft, bundle, at)
