@@ -181,12 +181,12 @@ def test_who_goes_on_sending_is_in_no_haste(node: MakeNode, gate: Gate, eventual
 def test_nobody_is_in_haste_again_and_again(node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     cam = node("cam", node("rig", router_port=0, listens={"K": lambda value: None}))
     asked: list[float] = []
-    monkeypatch.setattr(interval, "hasten", asked.append)
+    monkeypatch.setattr(interval, "hasten", lambda: asked.append(interval.next_at))
     interval.next_at = 0.0
     assert cam.send("rig", "K", 1).wait_settled(5).outcome is Outcome.DELIVERED and len(asked) == 1
     interval.next_at = FOREVER
     assert cam.send("rig", "K", 2).wait_settled(5).outcome is Outcome.DELIVERED and len(asked) == 1
-    interval.next_at = 0.0
+    assert asked[0] < interval.next_at < FOREVER, "and who goes on doesn't wait for it for ever"
 
 
 def test_only_what_is_alone_goes_so_and_never_from_the_main_thread(

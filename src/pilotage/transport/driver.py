@@ -43,7 +43,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
-from pilotage.transport.haste import interval
+from pilotage.transport.haste import AGAIN_AFTER_S, interval
 from pilotage.transport.lookout import stand_in, waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
@@ -169,9 +169,10 @@ class Driver:
 
     def _hasten(self) -> None:
         """Have the loop's thread get the interpreter soon, where another one runs that may compute on."""
-        now = time.monotonic()
-        if now > interval.next_at and threading.get_ident() != self._thread and self._loop.is_running():
-            interval.hasten(now)
+        now, due = time.monotonic(), interval.next_at
+        interval.next_at = now + AGAIN_AFTER_S  # who sends again and again is in no haste at all
+        if now > due and threading.get_ident() != self._thread and self._loop.is_running():
+            interval.hasten()
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
         """Have the calling thread see to something in the loop's place, if it may and the loop rests."""

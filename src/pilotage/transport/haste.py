@@ -38,9 +38,8 @@ class Interval:
         self.next_at = 0.0
         self.is_short = False
 
-    def hasten(self, now: float) -> None:
+    def hasten(self) -> None:
         """Have the next thread that wants the interpreter get it soon. Any thread, before it wakes the other one."""
-        self.next_at = now + AGAIN_AFTER_S
         usual_s = self._get()
         if usual_s > HASTE_S + ROUNDED_S:
             self._usual_s = usual_s  # first: whoever is interrupted here has changed nothing
