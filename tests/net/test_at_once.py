@@ -139,30 +139,26 @@ def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
         sys.setswitchinterval(before)
 
 
-def test_a_loop_that_is_closed_or_stopped_leaves_nobody_in_haste(
-    node: MakeNode, eventually: Eventually
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "stopped"])
+def test_a_loop_that_takes_no_turn_any_more_leaves_nobody_in_haste(
+    node: MakeNode, eventually: Eventually, is_closed: bool
 ) -> None:
     cam = node("cam", node("rig", router_port=0))
     rest(cam, eventually)
     driver, before = driver_of(cam), sys.getswitchinterval()
+    loop, stopped = driver._loop, asyncio.new_event_loop()
 
-    def refuse(call: object) -> None:
-        raise RuntimeError("the loop is closed")
+    def wake(call: object) -> None:
+        if is_closed:
+            raise RuntimeError("the loop is closed")
 
-    driver._wake_for = refuse
-    interval.next_at = 0.0
+    driver._wake_for, interval.next_at = wake, 0.0
+    driver._loop = loop if is_closed else stopped
     cam.send("rig", "K", 1)
-    assert interval.next_at > 0.0
-    assert sys.getswitchinterval() == before
-    loop = driver._loop
-    driver._wake_for = lambda call: None
-    driver._loop = asyncio.new_event_loop()
-    interval.next_at = 0.0
-    cam.send("rig", "K", 2)
-    assert sys.getswitchinterval() == before, "nobody runs it"
-    driver._loop.close()
+    assert sys.getswitchinterval() == before and interval.next_at > 0.0
     driver._loop, driver._wake_for, driver.is_awake = loop, waker(loop), False
-    cam.send("rig", "K", 3)
+    stopped.close()
+    cam.send("rig", "K", 2)
 
 
 def test_who_goes_on_sending_is_in_no_haste(node: MakeNode, gate: Gate, eventually: Eventually) -> None:
