@@ -31,7 +31,7 @@ PEER = Peer(
     "ours",
     lambda: role_commands("ours", "router", "receiver", "sender"),
     modes=(
-        *("acked", "rtt", "durable", "loaded", "fanin", "scale", "scale_10"),
+        *("acked", "rtt", "durable", "loaded", "fanin", "scale", "scale_10", "scale_fast"),
         *("chunks", "frames", "idle_station"),
     ),
     promise="handled, in memory",

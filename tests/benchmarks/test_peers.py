@@ -16,7 +16,7 @@ from tests.benchmarks import bad_network
 from tests.conftest import wait_eventually
 
 FAST = [("raw_pyzmq", "acked"), ("raw_pyzmq", "chunks"), ("ours", "acked"), ("ours", "chunks")]
-LONG = {"scale", "scale_10", "idle_station", "idle_pilot", "loaded"}
+LONG = {"scale", "scale_10", "scale_fast", "idle_station", "idle_pilot", "loaded"}
 LOSING = {("autopilot_051", mode) for mode in ("fanin", "chunks")}
 ALL = [
     (name, mode)
