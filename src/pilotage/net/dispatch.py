@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 from typing import Protocol
 
+from pilotage.net.ends import PLAIN, End, Ends, joined, token_of
 from pilotage.net.listens import (
     NO_MANNER,
     URGENT,
@@ -46,11 +47,6 @@ MANY = 256
 """Messages that a `takes_many` listen is given at once, about."""
 TOLD_AFTER_S = 0.002
 """How long the ends of a run's first messages may wait for those of the others."""
-
-End = tuple[Settlement, bytes]
-"""How a message has ended, and its listen's answer, encoded."""
-
-PLAIN: End = (DELIVERED, b"")
 
 STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 
@@ -180,7 +176,7 @@ class Dispatch:
         for parcel in parcels:
             trail = tuple(parcel.trail)
             for at in range(len(parcel.bodies)):
-                token = _token(parcel, at)
+                token = token_of(parcel, at)
                 try:
                     given.append(self._given_of_many(parcel, at, trail))
                 except PilotageError as error:
@@ -189,7 +185,7 @@ class Dispatch:
                     tokens.append(token)
 
         def finish(ends: list[Settlement]) -> None:
-            self._finished(_joined(tokens, ends))
+            self._finished(joined(tokens, ends))
 
         try:
             finish_many_with(listen(given) if given else [], finish, len(given))
@@ -228,7 +224,7 @@ class Dispatch:
         if not last:
             end = self._end_of(call, parcel, 0)
             return [] if end is None else [Handled((parcel.boot, parcel.flow, parcel.seq), *end)]
-        ends = _Ends(parcel)
+        ends = Ends(parcel)
         tell_at = time.monotonic() + TOLD_AFTER_S
         for at in range(last + 1):
             end = self._end_of(call, parcel, at)
@@ -264,7 +260,7 @@ class Dispatch:
                 return PLAIN
             if not ends_later(result):
                 return DELIVERED, encode_answer(result)
-            token = _token(parcel, at)
+            token = token_of(parcel, at)
             finish_with(result, lambda *end: self._finished([Handled(token, *end)]))
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Law 4: whatever a listen does, it ends as one refused message.
@@ -361,55 +357,6 @@ def _check_sender(sender: str, origin: str) -> None:
         raise InvalidMessage(f"{origin} can't send in the name of {sender!r:.80}")
 
 
-def _token(parcel: Parcel, at: int) -> Token:
-    return parcel.boot, parcel.flow, parcel.seq + at
-
-
-class _Ends:
-    """How the messages of a parcel have ended so far; plain deliveries that follow each other are told as one.
-
-    Attributes:
-        plain: the last so many were delivered, and nothing else is to be said of them.
-    """
-
-    __slots__ = ("_at", "_parcel", "_told", "plain")
-
-    def __init__(self, parcel: Parcel) -> None:
-        self.plain = 0
-        self._parcel = parcel
-        self._told: list[Handled] = []
-        self._at = 0
-
-    def add(self, end: End | None) -> None:
-        """Note the end of the next message; None for one that ends later."""
-        self._join()
-        if end is not None:
-            self._told.append(Handled(_token(self._parcel, self._at), *end))
-        self._at += 1
-
-    def take(self) -> list[Handled]:
-        """Give what has not been given yet."""
-        self._join()
-        told, self._told = self._told, []
-        return told
-
-    def _join(self) -> None:
-        if self.plain:
-            self._told.append(Handled(_token(self._parcel, self._at), messages=self.plain))
-            self._at += self.plain
-            self.plain = 0
-
-
-def _joined(tokens: list[Token], ends: list[Settlement]) -> list[Handled]:
-    """Give the ends of messages; where all are plain and follow each other, as one."""
-    count = len(tokens)
-    if count > 1 and all(end is DELIVERED for end in ends):
-        boot, flow, first = tokens[0]
-        if tokens[-1] == (boot, flow, first + count - 1):
-            return [Handled(tokens[0], messages=count)]
-    return list(map(Handled, tokens, ends))
-
-
 def _value_with_headers(message: Message) -> object:
     """Give a value; for an item that travels alone, with the stream's headers, which are fields of its message."""
     fields = message.__dict__
@@ -421,7 +368,7 @@ def _value_with_headers(message: Message) -> object:
 def _origin(message: Message, parcel: Parcel | None, at: int) -> Origin:
     if parcel is None:
         return Origin(0, 0, 0, message.timestamp, ())
-    boot, flow, seq = _token(parcel, at)
+    boot, flow, seq = token_of(parcel, at)
     if parcel.marks & Marks.JSON:
         # The place is that of whoever stood in for an original, which sends again to another one; what tells an
         # original's message from all others, whoever brings it, is its sender, id and timestamp.
