@@ -146,6 +146,27 @@ def test_a_link_that_comes_back_repeats_at_once_what_was_not_received(outbox, wa
     assert way.seqs() == []
 
 
+def test_a_link_that_comes_back_asks_at_once_for_ends_that_it_may_have_lost(outbox, way):
+    for handle in "ab":
+        outbox.send([request(handle)], 0.0)
+    outbox.acked(ack(1), 0.1)
+    way.seen.clear()
+    outbox.link_restored(lambda path: True, 0.2)
+    assert way.seen == [(2, 1, False), (2, 1, True)]
+    outbox.acked(ack(2), 0.3)
+    way.seen.clear()
+    outbox.link_restored(lambda path: True, 0.4)
+    assert way.seen == [(2, 1, True)], "only a question goes out"
+    outbox.acked(ack(2, 2), 0.5)
+    way.seen.clear()
+    outbox.link_restored(lambda path: True, 0.6)
+    assert not way.seen, "nothing is open"
+    outbox.send([request("c")], 0.7)
+    way.seen.clear()
+    outbox.link_restored(lambda path: True, 0.8)
+    assert way.seen == [(3, 3, False)], "nothing of it is known to be there"
+
+
 def test_the_window_holds_further_sends_back_and_the_floor_lets_them_in(outbox, way):
     for handle in range(10):
         outbox.send([request(handle)], 0.0)

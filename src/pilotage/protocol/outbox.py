@@ -232,10 +232,17 @@ class Outbox:
         return self.agenda[0][0] if self.agenda else FOREVER
 
     def link_restored(self, concerns: Callable[[tuple[str, ...]], bool], now: float) -> None:
-        """Resend at once what may have been lost with a link, for the paths that it concerns."""
+        """Resend at once what may have been lost with a link, for the paths that it concerns.
+
+        What was received may be over, and the word of that lost as well: it is asked for.
+        """
         for flow in self._by_number.values():
             if flow.open and concerns(flow.path):
-                self._transmit(flow, [pending for pending in flow.under_way() if not pending.received], now)
+                under_way = list(flow.under_way())
+                unheard = [pending for pending in under_way if not pending.received]
+                self._transmit(flow, unheard, now)
+                if len(unheard) < len(under_way):
+                    self._probe(flow)
                 self._schedule(flow)
 
     def interrupt(self, reason: Reason, text: str, *, durable_too: bool) -> Settled:
