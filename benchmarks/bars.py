@@ -146,7 +146,7 @@ BARS = (
     ),
     Bar("frames_direct", "rate_per_s", "zenoh", at_least=1.0, mine=OURS_DIRECT),
     Bar("scale", "delivered_pct", at_least=100.0),
-    Bar("scale", "cpu_s_per_10k", OURS, at_most=1.3, their_mode="scale_10"),
+    Bar("scale", "cpu_s_per_10k", OURS, at_most=1.3, their_mode="scale_fast"),
     Bar("idle_pilot", "sender_cpu_pct", at_most=0.5, mine="ours_idle"),
     Bar("idle_station", "station_cpu_pct", at_most=2.0),
     Bar("idle_station", "station_mb", at_most=150.0),
