@@ -20,6 +20,7 @@ from .roles import Addresses
 PEER = Peer(
     "ours_on_loop",
     lambda: role_commands("ours_on_loop", "router", "receiver", "sender"),
+    modes=("acked", "rtt", "fanin"),
     promise=ours.PEER.promise,
 )
 

@@ -188,6 +188,7 @@ class Schedule:
         self._first = first
         self._senders = senders
         self._rate = senders * hz
+        self._counted = 0
         self._due_at: dict[int, float] = {}
         self._latency_s: deque[float] = deque()
         self.wanted = int(seconds * self._rate)
@@ -217,16 +218,25 @@ class Schedule:
             self.came_at = time.perf_counter()
             self._latency_s.append(self.came_at - due_at)
 
+    def count(self, confirmed: int) -> None:
+        """Take note that so many were confirmed so far, of which not each one was told."""
+        if confirmed > self._counted:
+            self._counted, self.came_at = confirmed, time.perf_counter()
+
+    @property
+    def _confirmed(self) -> int:
+        return max(self._counted, len(self._latency_s))
+
     @property
     def is_waiting(self) -> bool:
         """Tell whether confirmations are due and one came lately."""
         last = max(self.came_at, self._began + self._seconds)
-        return len(self._latency_s) < self.sent and time.perf_counter() - last < GRACE_S
+        return self._confirmed < self.sent and time.perf_counter() - last < GRACE_S
 
     def result(self) -> dict[str, Any]:
         """Return the counts and each latency in µs."""
         times = [round(t * 1e6, 1) for t in self._latency_s]
-        return {"wanted": self.wanted, "sent": self.sent, "confirmed": len(times), "latency_us": times}
+        return {"wanted": self.wanted, "sent": self.sent, "confirmed": self._confirmed, "latency_us": times}
 
 
 def round_trips(once: Callable[[int], None], seconds: float, first: int) -> dict[str, Any]:

@@ -393,7 +393,7 @@ def test_only_the_last_one_is_told_so_where_no_other_waits_for_the_thread() -> N
     dispatch = Dispatch(
         "cam",
         {"K": lambda value: None},
-        lambda results, is_last=False: told.append(is_last),
+        lambda results, is_last=False, may_wait=False: told.append(is_last),
         NoteLog(logging.getLogger("cam")),
         gives_values=True,
         expands=False,

@@ -37,7 +37,7 @@ def told_of(values: list[Any]) -> list[list[Handled]]:
     told: list[list[Handled]] = []
     notes = NoteLog(logging.getLogger("cam"))
     dispatched = Dispatch(
-        "cam", {"K": listen}, lambda results, is_last=False: told.append(results), notes,
+        "cam", {"K": listen}, lambda results, is_last=False, may_wait=False: told.append(results), notes,
         gives_values=True, expands=True, max_workers=1,
     )  # fmt: skip
     dispatched._work([run_of(values)])

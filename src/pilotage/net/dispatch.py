@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 from typing import Protocol
 
-from pilotage.net.ends import PLAIN, End, Ends, joined, token_of
+from pilotage.net.ends import PLAIN, End, Ends, is_plain, joined, token_of
 from pilotage.net.listens import (
     NO_MANNER,
     URGENT,
@@ -54,8 +54,8 @@ STREAM_HEADERS = ("subject", "pilot", "continuous", "stream", "session")
 class Finished(Protocol):
     """Is told how listens ended."""
 
-    def __call__(self, results: list[Handled], is_last: bool = False, /) -> None:
-        """On any thread, which has no more listens to call now if these are the last."""
+    def __call__(self, results: list[Handled], is_last: bool = False, may_wait: bool = False, /) -> None:
+        """On any thread, which has no more listens to call now if these are the last; nobody may wait for them."""
 
 
 class Dispatch:
@@ -166,7 +166,8 @@ class Dispatch:
             return
         for parcel in parcels:
             results = self._listen_to(parcel, self._finished)
-            self._finished(results, parcel is parcels[-1] and not self._workers.unserved)
+            is_last = parcel is parcels[-1] and not self._workers.unserved
+            self._finished(results, is_last, bool(parcel.marks & Marks.UNWATCHED) and is_plain(results))
 
     def _listen_to_many(self, listen: Listen, parcels: list[Parcel]) -> None:
         """Give a listen all these messages; what can't be read is refused by itself."""

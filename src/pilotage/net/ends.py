@@ -20,6 +20,14 @@ def token_of(parcel: Parcel, at: int) -> Token:
     return parcel.boot, parcel.flow, parcel.seq + at
 
 
+def is_plain(ends: list[Handled]) -> bool:
+    """Tell whether there is nothing but one message that was delivered."""
+    if len(ends) != 1:
+        return False
+    _, settlement, answer, messages = ends[0]
+    return settlement is DELIVERED and not answer and messages == 1
+
+
 class Ends:
     """How the messages of a parcel have ended so far.
 

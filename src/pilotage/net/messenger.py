@@ -481,11 +481,11 @@ class Messenger:
     def _say_trouble(self, trouble: Trouble) -> None:
         self.logger.log(logging.INFO if trouble.is_over else logging.ERROR, "%s", trouble.text)
 
-    def _finished(self, results: list[Handled], is_last: bool = False, /) -> None:
-        """Listens have ended; on any thread, which has no more to call now if these are the last."""
+    def _finished(self, results: list[Handled], is_last: bool = False, may_wait: bool = False, /) -> None:
+        """Listens have ended; see `Finished`."""
         driver = self._driver
         if driver is not None:
-            driver.handled_all(results, at_once=is_last)
+            driver.handled_all(results, at_once=is_last, may_wait=may_wait)
 
 
 def _answer(future: Future[T], question: Callable[[], T]) -> None:

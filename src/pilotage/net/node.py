@@ -31,6 +31,7 @@ from pilotage.protocol.errors import Closed, MalformedFrame, MisuseError
 from pilotage.protocol.exchange import STREAM_VERBS
 from pilotage.protocol.late import load_numpy
 from pilotage.protocol.message import Flag, Message
+from pilotage.protocol.news import UNWATCHED_WITHIN_S
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.transport.driver import Places
 from pilotage.transport.lookout import is_standing_in
@@ -48,6 +49,9 @@ LOCAL_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 CLOSING_S = 0.6
 """What sockets may take to get rid of what they queued."""
+
+LAST_ENDS_S = 2 * UNWATCHED_WITHIN_S
+"""What is sent last may be told to have ended so late, where nobody has asked for it."""
 
 
 class Net_Node:
@@ -166,7 +170,12 @@ class Net_Node:
             self._own_thread = LoopThread(f"pilotage-{self.id}", daemon=self.daemon)
 
     def release(self, timeout_s: float = 2.0) -> None:
-        """Say goodbye and close. What has not settled by then ends as *refused: interrupted*. May be repeated."""
+        """Say goodbye and close; what is open is given a moment to end. May be repeated.
+
+        Args:
+            timeout_s: how long it may take, in seconds. What has not settled by then, or after `LAST_ENDS_S`, ends as
+                *refused: interrupted*.
+        """
         # A finalizer may come in the middle of a send of the same thread, for which the loop waits.
         if is_standing_in():
             threading.Thread(target=self.release, args=(timeout_s,), name=f"{self.id}-release").start()
@@ -179,6 +188,8 @@ class Net_Node:
             stream.flush()
         for stream in self._streams:
             stream.close(max(0.0, deadline - timeout_s / 2 - time.monotonic()))
+        if self.loop_thread is not threading.current_thread():
+            self._messenger.posting.open.wait_none(min(timeout_s, LAST_ENDS_S))
         run_on(self.loop, self.loop_thread, self._messenger.stop)
         if self._own_thread is not None:
             self._own_thread.stop(max(0.1, deadline - time.monotonic()))

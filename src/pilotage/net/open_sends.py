@@ -6,6 +6,7 @@ Law of this room: a send leaves it once, with its end (promise D1).
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ class OpenSends:
         self._name = name
         self._notes = notes
         self._open: dict[int, Bundle] = {}
+        self._none_left: threading.Event | None = None
 
     def __len__(self) -> int:
         return sum(bundle.open_count for bundle in list(self._open.values()))
@@ -41,6 +43,12 @@ class OpenSends:
     def is_alone(self) -> bool:
         """Tell whether there is one bundle at most. Any thread."""
         return len(self._open) <= 1
+
+    def wait_none(self, timeout_s: float) -> None:
+        """Wait so long until all have ended. Not on the loop's thread."""
+        none_left = self._none_left = threading.Event()
+        if self._open:
+            none_left.wait(timeout_s)
 
     def add(self, bundle: Bundle) -> None:
         """Have messages open, if they are: they may have ended by now. Any thread."""
@@ -94,6 +102,8 @@ class OpenSends:
         self.settled[settlement.outcome] += count
         if bundle.ended == len(bundle.entries):
             self._open.pop(id(bundle), None)
+            if self._none_left is not None and not self._open:
+                self._none_left.set()
         for watcher in watchers:
             watcher.tell_end()
 

@@ -34,6 +34,7 @@ from pilotage.protocol.instructions import (
 )
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.neighbours import Neighbours
+from pilotage.protocol.news import UNWATCHED_WITHIN_S, WITHIN_S, News
 from pilotage.protocol.original import Confirmation, claimed_senders
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.outgoing import Outgoing
@@ -50,7 +51,7 @@ from pilotage.protocol.records import (
 )
 from pilotage.protocol.rights import Rights
 from pilotage.protocol.routing import Routing
-from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Pending, Place
+from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
 from pilotage.protocol.waiting import WaitingRoom
 
@@ -78,6 +79,7 @@ class ExchangeConfig:
         holds_s: how long a message waits here for a recipient that isn't connected; less than its originator waits
             before it sends it again, so that a refusal is certain.
         ack_within_s: how long we may take to say that a message was received, if it isn't over by then.
+        unwatched_within_s: how long we may take to say how messages stand for which nobody can ask.
         stopped_after_s: having done nothing for that long, we have been stopped: what waits to be read is too old
             to be passed on (it is sent again), and our neighbours are met anew.
     """
@@ -89,7 +91,8 @@ class ExchangeConfig:
     liveness: LivenessRules = field(default_factory=LivenessRules)
     patience: PatienceRules = field(default_factory=PatienceRules)
     holds_s: float = 4.0
-    ack_within_s: float = 0.01
+    ack_within_s: float = WITHIN_S
+    unwatched_within_s: float = UNWATCHED_WITHIN_S
     stopped_after_s: float = 30.0
 
 
@@ -124,7 +127,7 @@ class Exchange:
         self.counts: Counter[str] = Counter()
         self.routing = Routing(config.me, config.upstream, self.authority)
         self.outbox = Outbox(config.boot, self._forward, config.delivery)
-        self.inbox = Inbox(config.boot)
+        self.inbox = Inbox(config.boot, news=News(config.ack_within_s, config.unwatched_within_s))
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
         self._confirmers = Confirmers()
@@ -137,7 +140,6 @@ class Exchange:
         self.doors = self._neighbours.doors
         self._serves = serves
         self._now = 0.0
-        self._acks_due = FOREVER
         self._stale: set[Link] = set()
 
     # Stimuli
@@ -293,6 +295,7 @@ class Exchange:
     def release(self, now: float) -> list[Instruction]:
         """We are going: tell the neighbours, and settle what is open."""
         self._begin(now)
+        self.inbox.news.hurry()
         self._neighbours.say_goodbye()
         text = f"{self.config.me} was released"
         self._out.ended += self.outbox.interrupt(Reason.INTERRUPTED, text, durable_too=True)
@@ -300,7 +303,7 @@ class Exchange:
 
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
-        due, agenda = self._acks_due, self.outbox.agenda
+        due, agenda = self.inbox.news.due, self.outbox.agenda
         if self.routing.peers:
             due = min(due, self.admission.next_beat)
         if self.admission.candidates:
@@ -570,8 +573,9 @@ class Exchange:
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
-        if self.inbox.has_news:
-            self._say_acks()
+        if self.inbox.news:
+            for ack in self.inbox.acks(self._now, goes_anyway=bool(self._out.packets)):
+                self._route_ack(ack)
         out, outbox = self._out, self.outbox
         if outbox.unkept:
             out.others.append(Keep(outbox.unkept))
@@ -600,17 +604,3 @@ class Exchange:
             self._out.raw += self.edge.ended(handle, settlement)
             return True
         return False
-
-    def _say_acks(self) -> None:
-        """Say how flows stand: at once where a message is over or something goes out anyway, else in a moment.
-
-        What has only been received may be over by then, and one acknowledgement says both.
-        """
-        inbox = self.inbox
-        within = self.config.ack_within_s
-        if inbox.hurries or self._out.packets or self._now >= self._acks_due or not within:
-            self._acks_due = FOREVER
-            for ack in inbox.acks():
-                self._route_ack(ack)
-        else:
-            self._acks_due = min(self._acks_due, self._now + within)

@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pilotage.protocol.news import FlowId, News
 from pilotage.protocol.records import Ack, Marks, Parcel, Verdict, as_ranges
-from pilotage.protocol.sends import WINDOW
+from pilotage.protocol.sends import FOREVER, WINDOW
 from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
-
-FlowId = tuple[int, int]
-"""The originator's life and its number for the flow."""
 
 Token = tuple[int, int, int]
 """A message handed out: its flow, and its place in it."""
@@ -47,6 +45,9 @@ FORGET_ANYWAY_S = 86_400.0
 
 LOOK_AGAIN_S = 1.0
 
+UNTOLD_MOST = 64
+"""Ends of a flow for which nobody can ask, and that are told together at most."""
+
 
 class NoRoom(Exception):
     """No further flow can be remembered now."""
@@ -54,7 +55,12 @@ class NoRoom(Exception):
 
 @dataclass(slots=True)
 class InFlow:
-    """What has arrived of one flow."""
+    """What has arrived of one flow.
+
+    Attributes:
+        watched: the last place for whose end its originator may wait.
+        told: we have said that every place up to this one is over.
+    """
 
     boot: int
     number: int
@@ -64,6 +70,8 @@ class InFlow:
     trail: list[str]
     last: float = 0.0
     fresh: int = 0
+    watched: int = 0
+    told: int = 0
     beyond: dict[int, Parcel | None] = field(default_factory=dict)
     settled_beyond: set[int] = field(default_factory=set)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
@@ -82,6 +90,11 @@ class Inbox:
         max_flows: flows remembered; beyond it those are forgotten of which no copy can come any more.
         window: open places in a flow.
         forget_after_s: how long nothing of a flow must have come before it may be forgotten.
+        news: when what is said back; as usual if not given.
+
+    Attributes:
+        duplicates: messages that had come before.
+        beyond_window: messages from beyond a flow's window, which weren't taken in.
     """
 
     def __init__(
@@ -90,6 +103,7 @@ class Inbox:
         max_flows: int = 100_000,
         window: int = WINDOW,
         forget_after_s: float = FORGET_AFTER_S,
+        news: News[InFlow] | None = None,
     ) -> None:
         self.life = life
         self.duplicates = 0
@@ -99,9 +113,7 @@ class Inbox:
         self._forget_after_s = forget_after_s
         self._look_again = 0.0
         self._flows: dict[FlowId, InFlow] = {}
-        self.hurries = False
-        self.has_news = False
-        self._unsaid: dict[FlowId, InFlow] = {}
+        self.news: News[InFlow] = News() if news is None else news
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -116,20 +128,24 @@ class Inbox:
         flow = self._flows.get(key) or self._learn(key, parcel, now)
         flow.trail = parcel.trail
         flow.last = now
-        self._unsaid[key] = flow
-        self.has_news = True
+        count = len(parcel.bodies)
+        if parcel.marks & Marks.UNWATCHED:
+            self.news.add_unwatched(key, flow)
+        else:
+            self.news.add(key, flow)
+            flow.watched = max(flow.watched, parcel.seq + count - 1)
         ready: list[Parcel] = []
         if parcel.floor > flow.floor:
             self._raise_floor(flow, parcel.floor, ready)
         if parcel.marks & Marks.PROBE:
-            self.hurries = True
+            self.news.hurries = True
             return ready
-        count = len(parcel.bodies)
         if parcel.seq == flow.received + 1 and not flow.beyond:
             flow.received += count
             flow.fresh += count
             ready.append(parcel)
         else:
+            self.news.add(key, flow)
             for one in parcel.singles():
                 self._place(flow, one, ready)
         return ready
@@ -145,7 +161,7 @@ class Inbox:
                 self._release(flow, ready)
         elif seq <= flow.received or seq in flow.beyond:
             self.duplicates += 1
-            self.hurries = True
+            self.news.hurries = True
         elif seq >= flow.floor + self._window:
             self.beyond_window += 1
         else:
@@ -154,16 +170,20 @@ class Inbox:
     def settle(self, token: Token, settlement: Settlement, answer: bytes = b"", messages: int = 1) -> None:
         """Note how messages that were handed out have ended; see `Handled`."""
         boot, number, first = token
-        flow = self._flows.get((boot, number))
+        key = (boot, number)
+        flow = self._flows.get(key)
         if flow is None:
             return
         if first == flow.settled + 1 and not (answer or flow.settled_beyond) and settlement is DELIVERED:
             flow.settled += messages
+            if first > flow.watched and flow.settled - flow.told < UNTOLD_MOST:
+                self.news.add_unwatched(key, flow)
+                return
         else:
             for seq in range(first, first + messages):
                 self._settle_one(flow, seq, settlement, answer)
-        self._unsaid[boot, number] = flow
-        self.has_news = self.hurries = True
+        self.news.add(key, flow)
+        self.news.hurries = True
 
     def _settle_one(self, flow: InFlow, seq: int, settlement: Settlement, answer: bytes) -> None:
         if seq <= flow.settled or seq in flow.settled_beyond:
@@ -178,12 +198,9 @@ class Inbox:
         else:
             flow.settled_beyond.add(seq)
 
-    def acks(self) -> list[Ack]:
-        """Say how each flow stands that has changed since the last call."""
-        said = list(map(self._ack, self._unsaid.values()))
-        self._unsaid = {}
-        self.has_news = self.hurries = False
-        return said
+    def acks(self, now: float = FOREVER, *, goes_anyway: bool = False) -> list[Ack]:
+        """Say how the flows stand of which something is to be said by now; see `News.take`."""
+        return list(map(self._ack, self.news.take(now, goes_anyway=goes_anyway)))
 
     def _learn(self, key: FlowId, parcel: Parcel, now: float) -> InFlow:
         if len(self._flows) >= self._max_flows:
@@ -201,14 +218,14 @@ class Inbox:
                 silent_s = now - flow.last
                 if silent_s > FORGET_ANYWAY_S or (silent_s > self._forget_after_s and flow.is_over):
                     del self._flows[key]
-                    self._unsaid.pop(key, None)
+                    self.news.forget(key)
         if len(self._flows) >= self._max_flows:
             raise NoRoom
 
     def _hold(self, flow: InFlow, parcel: Parcel, ready: list[Parcel]) -> None:
         """Keep a parcel that came before its elders; hand it out at once where order isn't asked for."""
         flow.fresh += 1
-        self.hurries = True
+        self.news.hurries = True
         if parcel.marks & Marks.ORDERED:
             flow.beyond[parcel.seq] = parcel
         else:
@@ -243,6 +260,7 @@ class Inbox:
 
     def _ack(self, flow: InFlow) -> Ack:
         fresh, flow.fresh = flow.fresh, 0
+        flow.told = flow.settled
         return Ack(
             flow.trail[::-1],
             flow.boot,

@@ -37,6 +37,7 @@ from pilotage.protocol.sends import (
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, expired, refused
 
 _due_of = attrgetter("due")
+_is_unwatched = attrgetter("unwatched")
 
 TOGETHER_S = 0.05
 """What is due within this time of a sweep is done in it: sweeps cost, and nobody waits for milliseconds here."""
@@ -341,6 +342,9 @@ class Outbox:
         """Put sends on their way, in runs, while there is a link; those without tries or time left stay as they are."""
         for run in _runs(sends, now):
             first = run[0]
+            marks = first.marks
+            if first.unwatched and all(map(_is_unwatched, run)):
+                marks |= Marks.UNWATCHED
             parcel = Parcel(
                 list(flow.path),
                 [],
@@ -349,7 +353,7 @@ class Outbox:
                 first.seq,
                 flow.floor,
                 flow.verb,
-                first.marks,
+                marks,
                 first.bodies if len(run) == 1 else [body for pending in run for body in pending.bodies],
                 first.frames,
             )

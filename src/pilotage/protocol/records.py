@@ -47,6 +47,7 @@ class Marks:
     DURABLE: Final = 2  # sent again until settled; its number of tries is not limited
     PROBE: Final = 4  # carries no body: asks how the flow stands and tells its floor
     JSON: Final = 8  # the body is an original JSON envelope, not MessagePack
+    UNWATCHED: Final = 16  # nobody can ask for its end, which may be told with others, a moment later
 
 
 class Attached:

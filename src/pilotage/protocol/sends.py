@@ -75,6 +75,7 @@ class Pending(msgspec.Struct, gc=False):
         is_json: the body is an original JSON envelope.
         kept: put them into the journal, so that they outlive this process.
         deadline_s: seconds after which durable messages are given up; None for never.
+        unwatched: nobody can ask for its end any more.
         seq: the place of the first one in its flow.
         marks: see `Marks`.
         wait: seconds until the next transmission.
@@ -98,6 +99,7 @@ class Pending(msgspec.Struct, gc=False):
     is_json: bool = False
     kept: bool = False
     deadline_s: float | None = None
+    unwatched: bool = False
     seq: int = 0
     marks: int = 0
     wait: float = 0.0

@@ -50,6 +50,10 @@ SYNCS_S = (0.0002, 0.005, 0.005, 0.2)
 """How long a disk may take to sync; a worn card stalls now and then."""
 
 
+UNWATCHED_IN_A_ROW = 7
+"""So many sends in a row are ones for whose end nobody can ask, then as many others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every process of a world shares."""
@@ -166,9 +170,9 @@ class Process:
         )
         body, frames = encode_body(message)
         self._say(f"sends {sent}")
-        self._leave(
-            Pending(path, verb, [body], frames, [sent], [identity[1]], ordered, durable, kept=durable)
-        )
+        pending = Pending(path, verb, [body], frames, [sent], [identity[1]], ordered, durable, kept=durable)
+        pending.unwatched = number // UNWATCHED_IN_A_ROW % 2 == 0
+        self._leave(pending)
         self._turn_soon()
         return sent
 
@@ -181,6 +185,7 @@ class Process:
         last.bodies += send.bodies
         last.names += send.names
         last.handle += send.handle
+        last.unwatched &= send.unwatched
 
     # Its disk
 

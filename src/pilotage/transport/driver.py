@@ -22,7 +22,7 @@ import msgspec
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import Locked, MalformedFrame
 from pilotage.protocol.exchange import Exchange
-from pilotage.protocol.inbox import Handled
+from pilotage.protocol.inbox import UNTOLD_MOST, Handled
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
@@ -40,6 +40,7 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
+from pilotage.protocol.news import UNWATCHED_WITHIN_S
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
@@ -218,16 +219,23 @@ class Driver:
         self._persisted.append(places)
         self._wake()
 
-    def handled_all(self, results: list[Handled], *, at_once: bool = False) -> None:
+    def handled_all(self, results: list[Handled], *, at_once: bool = False, may_wait: bool = False) -> None:
         """Leave the ends of many listens in the mailbox.
 
         Args:
             results: how they ended.
             at_once: whoever has called them has no more to call: if the loop rests, he tells of them by himself.
+            may_wait: nobody waits for them: the loop needn't be woken if it has a turn soon.
         """
         if not results:
             return
         self._results.extend(results)
+        if (
+            may_wait
+            and len(self._results) < UNTOLD_MOST
+            and self._wake_at <= time.monotonic() + UNWATCHED_WITHIN_S
+        ):
+            return  # where that turn has begun, it looks for them in its end
         if not (at_once and self._stands_in(lambda: (self._take_results(), ()))):
             self._wake()
 
@@ -394,6 +402,8 @@ class Driver:
             self.dialer is not None and self.dialer.readable()
         )
         self._wake_at = self.exchange.wake_at()
+        if self._results:
+            self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)
         due = now + BUSY_RETRY_S if self._backlog else self._wake_at
         ended = time.monotonic()
         if not readable:

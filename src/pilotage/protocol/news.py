@@ -1,0 +1,94 @@
+"""News: of which flows there is something to say to their originators, and when it is said.
+
+What only has been received may be over in a moment, and one acknowledgement says both. What nobody can ask for waits
+longer, so that one says what many would have said.
+Law of this room: whatever there is to say is said within a bounded time; what somebody may wait for is said at once
+when it is over.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pilotage.protocol.sends import FOREVER
+
+Flow = TypeVar("Flow")
+
+FlowId = tuple[int, int]
+"""The originator's life and its number for the flow."""
+
+WITHIN_S = 0.01
+UNWATCHED_WITHIN_S = 0.025
+"""What QUIC allows by itself (`max_ack_delay`, RFC 9000, 18.2)."""
+
+
+class News(Generic[Flow]):
+    """Flows of which there is something to say.
+
+    Args:
+        within_s: how long we may take to say that a message was received, if it isn't over by then.
+        unwatched_within_s: how long we may take to say how messages stand for which nobody can ask.
+
+    Attributes:
+        hurries: something is to be said at once.
+    """
+
+    def __init__(self, within_s: float = WITHIN_S, unwatched_within_s: float = UNWATCHED_WITHIN_S) -> None:
+        self.hurries = False
+        self._within_s = within_s
+        self._unwatched_within_s = unwatched_within_s
+        self._flows: dict[FlowId, Flow] = {}
+        self._due = FOREVER
+        self._unwatched: dict[FlowId, Flow] = {}
+        self._unwatched_due = FOREVER
+
+    def __bool__(self) -> bool:
+        return bool(self._flows or self._unwatched)
+
+    @property
+    def due(self) -> float:
+        """When something is to be said at the latest."""
+        return min(self._due, self._unwatched_due)
+
+    def add(self, key: FlowId, flow: Flow) -> None:
+        """Have it said soon how a flow stands."""
+        self._flows[key] = flow
+        if self._unwatched:
+            self._unwatched.pop(key, None)
+
+    def add_unwatched(self, key: FlowId, flow: Flow) -> None:
+        """Have it said in a while how a flow stands, for nobody can ask for what has changed in it."""
+        if key not in self._flows:
+            self._unwatched[key] = flow
+
+    def forget(self, key: FlowId) -> None:
+        """Say nothing of a flow."""
+        self._flows.pop(key, None)
+        self._unwatched.pop(key, None)
+
+    def hurry(self) -> None:
+        """Have all of it said at once."""
+        self._flows |= self._unwatched
+        self._unwatched = {}
+        self.hurries = True
+
+    def take(self, now: float, *, goes_anyway: bool) -> list[Flow]:
+        """Give the flows of which something is to be said now.
+
+        Args:
+            now: the time.
+            goes_anyway: something else goes out now, and what is to be said soon may go with it.
+        """
+        said: list[Flow] = []
+        if self._unwatched:
+            self._unwatched_due = min(self._unwatched_due, now + self._unwatched_within_s)
+            if now >= self._unwatched_due:
+                self.hurry()
+        if self.hurries or goes_anyway or now >= self._due or not self._within_s:
+            said += self._flows.values()
+            self._flows = {}
+            self.hurries = False
+        self._due = min(self._due, now + self._within_s) if self._flows else FOREVER
+        if not self._unwatched:
+            self._unwatched_due = FOREVER
+        return said

@@ -1,0 +1,221 @@
+"""Ends of sends whose receipts were thrown away are told together; whoever keeps a receipt notices nothing of it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pilotage import Net_Node, Outcome, Receipt
+from pilotage.net.node import LAST_ENDS_S
+from pilotage.protocol.inbox import UNTOLD_MOST, Handled
+from pilotage.protocol.news import UNWATCHED_WITHIN_S
+from pilotage.protocol.records import Marks, Parcel
+from tests.conftest import Eventually
+from tests.net.conftest import Gate, MakeNode
+
+ROUNDS = 300
+
+
+@pytest.fixture
+def got() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def rig(node: MakeNode, got: list[Any]) -> Net_Node:
+    return node("rig", router_port=0, listens={"K": got.append, "OTHER": got.append})
+
+
+@pytest.fixture
+def cam(node: MakeNode, rig: Net_Node) -> Net_Node:
+    return node("cam", rig)
+
+
+@pytest.fixture
+def marks(rig: Net_Node, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """What has come to the rig, and whether nobody can ask for its end."""
+    seen: list[tuple[str, bool]] = []
+    arrived = rig._messenger.exchange.inbox.arrived
+
+    def look(parcel: Parcel, now: float) -> list[Parcel]:
+        seen.extend([(parcel.verb, bool(parcel.marks & Marks.UNWATCHED))] * len(parcel.bodies))
+        return arrived(parcel, now)
+
+    monkeypatch.setattr(rig._messenger.exchange.inbox, "arrived", look)
+    return seen
+
+
+def slept(cam: Net_Node, send: Callable[[], object]) -> None:
+    """Send while the loop is busy, so that it takes the message when its sender has gone on."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        busy.set()
+        go_on.wait(5)
+
+    cam._messenger.driver.call(be_busy)
+    assert busy.wait(5)
+    send()
+    go_on.set()
+
+
+def throw_away(cam: Net_Node, number: int) -> None:
+    cam.send("rig", "K", number)
+
+
+counts_references = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython tells who holds a receipt"
+)
+
+
+@counts_references
+def test_a_receipt_that_was_thrown_away_is_known_to_be(
+    cam: Net_Node, marks: list[tuple[str, bool]], eventually: Eventually
+) -> None:
+    for number in range(ROUNDS):
+        slept(cam, partial(throw_away, cam, number))
+    eventually(lambda: len(marks) >= ROUNDS)
+    assert set(marks) == {("K", True)}
+
+
+@pytest.mark.parametrize("keep", ["receipt", "callback", "one of a run"])
+def test_whoever_keeps_a_receipt_is_told_at_once(
+    cam: Net_Node, marks: list[tuple[str, bool]], eventually: Eventually, keep: str
+) -> None:
+    kept: list[Receipt] = []
+
+    def send(number: int) -> None:
+        receipt = cam.send("rig", "K", number)
+        if keep == "callback":
+            receipt.add_callback(lambda receipt: None)
+        else:
+            kept.append(receipt)
+        if keep == "one of a run":
+            cam.send("rig", "K", number)
+
+    for number in range(ROUNDS):
+        slept(cam, lambda number=number: send(number))
+    eventually(lambda: len(marks) >= ROUNDS * (2 if keep == "one of a run" else 1))
+    assert set(marks) == {("K", False)}
+    for receipt in kept:
+        assert receipt.wait_settled(5).outcome is Outcome.DELIVERED
+
+
+def test_whoever_waits_beside_others_that_dont_is_not_kept_waiting(
+    cam: Net_Node, rig: Net_Node, got: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 60.0)
+    for number in range(ROUNDS):
+        cam.send("rig", "OTHER", number)
+        cam.send("rig", "K", number)
+        assert cam.send("rig", "K", number).wait_settled(5).outcome is Outcome.DELIVERED
+    assert len(got) >= 2 * ROUNDS
+
+
+@counts_references
+def test_what_nobody_waits_for_is_told_together(
+    cam: Net_Node, rig: Net_Node, got: list[Any], monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    acks: list[int] = []
+    route = cam._messenger.exchange._route_ack
+    monkeypatch.setattr(
+        cam._messenger.exchange, "_route_ack", lambda ack: (acks.append(ack.settled), route(ack))
+    )
+    monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 0.2)
+    for number in range(20):
+        slept(cam, partial(throw_away, cam, number))
+        eventually(lambda number=number: len(got) > number)
+    eventually(lambda: cam.statistics().settled["delivered"] == 20)
+    assert len(acks) <= 10, f"20 messages in less than 0.2 s each, told by {acks}"
+
+
+@counts_references
+def test_the_end_of_a_listen_that_takes_long_is_told_as_well(
+    node: MakeNode, gate: Gate, eventually: Eventually
+) -> None:
+    rig = node("rig", router_port=0, listens={"K": gate})
+    cam, driver = node("cam", rig), rig._messenger.driver
+    slept(cam, partial(throw_away, cam, 1))
+    assert gate.entered.wait(5)
+    eventually(
+        lambda: not driver.exchange.inbox.news and driver._wake_at > time.monotonic() + 2 * UNWATCHED_WITHIN_S
+    )
+    gate.opened.set()
+    eventually(lambda: cam.statistics().settled["delivered"] == 1)
+
+
+def test_a_burst_without_receipts_does_not_wait_for_its_ends(
+    cam: Net_Node, rig: Net_Node, got: list[Any], monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 60.0)
+    for number in range(20_000):
+        cam.send("rig", "K", number)
+    eventually(lambda: len(got) == 20_000, 20)
+
+
+def test_what_was_sent_last_ends_before_its_sender_goes(
+    rig: Net_Node, got: list[Any], eventually: Eventually
+) -> None:
+    cam = Net_Node("cam", "rig", rig.router_port or 0, {})
+    cam.wait_connected(5)
+    slept(cam, partial(throw_away, cam, 1))
+    eventually(lambda: got == [1])
+    cam.release()
+    assert cam.statistics().settled == {"delivered": 1, "expired": 0, "refused": 0}
+
+
+def test_whoever_goes_waits_for_nobody_who_is_gone(node: MakeNode) -> None:
+    cam = node("cam", router_port=0)
+    receipt = cam.send("nobody", "K", 1)
+    began = time.monotonic()
+    cam.release()
+    assert receipt.settlement is not None and LAST_ENDS_S <= time.monotonic() - began < 2.0
+
+
+def test_an_end_that_may_wait_wakes_the_loop_only_where_it_has_no_turn_soon(
+    rig: Net_Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = rig._messenger.driver
+    woken: list[None] = []
+    monkeypatch.setattr(driver, "_wake", lambda: woken.append(None))
+    end = Handled((1, 1, 1))
+    for due_s, left, may_wait, wakes in (
+        (0.0, 1, True, False),
+        (UNWATCHED_WITHIN_S / 2, UNTOLD_MOST - 1, True, False),
+        (0.0, 1, False, True),
+        (0.0, UNTOLD_MOST, True, True),
+        (60.0, 1, True, True),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "_results", deque())
+            patch.setattr(driver, "_wake_at", time.monotonic() + due_s)
+            driver.handled_all([end] * left, may_wait=may_wait)
+        assert bool(woken) is wakes, (due_s, left, may_wait)
+        woken.clear()
+
+
+def test_an_end_that_is_left_while_the_loop_goes_to_rest_is_looked_at(
+    rig: Net_Node, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    driver, exchange = rig._messenger.driver, rig._messenger.exchange
+    asked: list[float] = []
+
+    def wake_at() -> float:
+        if not asked:
+            driver.handled_all([Handled((1, 1, 1))], may_wait=True)
+            assert driver._results, "it is left there: the turn that is over was still to come"
+        asked.append(time.monotonic())
+        return time.monotonic() + 60.0
+
+    settled: list[Any] = []
+    monkeypatch.setattr(exchange.inbox, "settle", lambda *end: settled.append(end))
+    monkeypatch.setattr(exchange, "wake_at", wake_at)
+    driver.call(lambda: None)
+    eventually(lambda: settled)

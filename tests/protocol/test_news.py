@@ -1,0 +1,154 @@
+"""What somebody may wait for is said at once; what nobody can ask for a moment later, with others, but always."""
+
+from __future__ import annotations
+
+import pytest
+from tests.protocol.builders import RULES, own, packet, parcel, request, sent_packets
+
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.inbox import UNTOLD_MOST, Handled, Inbox
+from pilotage.protocol.instructions import Link, Service
+from pilotage.protocol.liveness import LivenessRules
+from pilotage.protocol.news import UNWATCHED_WITHIN_S, WITHIN_S, News
+from pilotage.protocol.outbox import Outbox
+from pilotage.protocol.records import Greeting, Marks, Parcel
+from pilotage.protocol.sends import FOREVER
+from pilotage.protocol.settlement import DELIVERED, Reason, refused
+
+UNWATCHED = Marks.ORDERED | Marks.UNWATCHED
+N1: Link = ("listener", b"1")
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox(3)
+
+
+def said(inbox: Inbox, now: float, *, goes_anyway: bool = False) -> list[tuple[int, int]]:
+    return [(ack.received, ack.settled) for ack in inbox.acks(now, goes_anyway=goes_anyway)]
+
+
+def end(inbox: Inbox, seq: int, **how: object) -> None:
+    inbox.settle((7, 1, seq), **{"settlement": DELIVERED, **how})  # type: ignore[arg-type]
+
+
+def test_an_end_that_nobody_can_ask_for_waits_for_others_for_a_while(inbox: Inbox) -> None:
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    end(inbox, 1)
+    assert said(inbox, 0.0) == [] and inbox.news.due == UNWATCHED_WITHIN_S
+    inbox.arrived(parcel(2, marks=UNWATCHED), 0.02)
+    end(inbox, 2)
+    assert said(inbox, 0.02, goes_anyway=True) == [], "it would be one for each, where something goes often"
+    assert inbox.news.due == UNWATCHED_WITHIN_S, "the first one waits no longer for the second one's sake"
+    assert said(inbox, UNWATCHED_WITHIN_S) == [(2, 2)]
+    assert inbox.news.due == FOREVER and not inbox.news
+
+
+def test_an_end_that_somebody_may_wait_for_is_said_at_once_with_all_that_came_before(inbox: Inbox) -> None:
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    end(inbox, 1)
+    inbox.arrived(parcel(2), 0.0)
+    assert said(inbox, 0.0) == [] and inbox.news.due == WITHIN_S
+    end(inbox, 2)
+    assert said(inbox, 0.0) == [(2, 2)] and inbox.news.due == FOREVER
+
+
+def test_what_comes_behind_it_does_not_hold_up_the_end_that_somebody_may_wait_for(inbox: Inbox) -> None:
+    inbox.arrived(parcel(1), 0.0)
+    assert said(inbox, 0.0) == []
+    inbox.arrived(parcel(2, marks=UNWATCHED), 0.0)
+    assert said(inbox, WITHIN_S) == [(2, 0)], "received is said as soon as without it"
+    end(inbox, 1)
+    assert said(inbox, WITHIN_S) == [(2, 1)]
+    end(inbox, 2)
+    assert said(inbox, WITHIN_S) == []
+
+
+def test_no_more_than_so_many_ends_wait(inbox: Inbox) -> None:
+    for seq in range(1, UNTOLD_MOST):
+        inbox.arrived(parcel(seq, marks=UNWATCHED), 0.0)
+        end(inbox, seq)
+    assert said(inbox, 0.0) == []
+    run = Parcel(["S"], ["a"], 7, 1, UNTOLD_MOST, 1, "K", UNWATCHED, [b"body"] * 3)
+    inbox.arrived(run, 0.0)
+    end(inbox, UNTOLD_MOST, messages=3)
+    assert said(inbox, 0.0) == [(UNTOLD_MOST + 2, UNTOLD_MOST + 2)]
+    inbox.arrived(parcel(UNTOLD_MOST + 3, marks=UNWATCHED), 0.0)
+    end(inbox, UNTOLD_MOST + 3)
+    assert said(inbox, 0.0) == [], "the count begins anew"
+
+
+@pytest.mark.parametrize("how", [{"settlement": refused(Reason.LISTEN_FAILED, "x")}, {"answer": b"\x01"}])
+def test_what_is_more_than_delivered_does_not_wait(inbox: Inbox, how: dict[str, object]) -> None:
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    end(inbox, 1, **how)
+    assert said(inbox, 0.0) == [(1, 1)]
+
+
+def test_a_question_and_a_copy_are_answered_at_once(inbox: Inbox) -> None:
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    end(inbox, 1)
+    inbox.arrived(parcel(1, marks=Marks.PROBE), 0.0)
+    assert said(inbox, 0.0) == [(1, 1)]
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    assert said(inbox, 0.0) == [(1, 1)], "its originator hasn't heard of it"
+
+
+def test_a_gap_is_told_at_once(inbox: Inbox) -> None:
+    inbox.arrived(parcel(2, marks=UNWATCHED), 0.0)
+    (ack,) = inbox.acks(0.0)
+    assert (ack.received, ack.received_beyond) == (0, [2, 2])
+
+
+def test_flows_that_are_forgotten_are_not_spoken_of() -> None:
+    inbox = Inbox(3, max_flows=1, forget_after_s=1.0)
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    inbox.arrived(parcel(1, floor=2, marks=UNWATCHED), 0.0)
+    inbox.acks()
+    inbox.arrived(parcel(2, floor=3, marks=UNWATCHED), 1.0)
+    inbox.arrived(parcel(1, flow=2, marks=UNWATCHED), 100.0)
+    assert [ack.flow for ack in inbox.acks()] == [2]
+
+
+def test_a_run_says_that_nobody_can_ask_where_that_holds_for_each_of_it() -> None:
+    sent: list[tuple[int, int]] = []
+
+    def emit(one: Parcel) -> bool:
+        sent.append((len(one.bodies), one.marks & Marks.UNWATCHED))
+        return True
+
+    outbox = Outbox(5, emit, RULES)
+    for watched in (False, False), (False, True), (True, False):
+        outbox.send([request(unwatched=not one) for one in watched], 0.0)
+    assert sent == [(2, Marks.UNWATCHED), (2, 0), (2, 0)]
+
+
+def unhurried() -> Exchange:
+    station = Exchange(ExchangeConfig("S", 1, "", RULES, LivenessRules()), lambda verb: Service.HANDLE)
+    card = own("a", 7)
+    hello = packet(greetings=[Greeting("hello")])
+    station.frames_arrived([(N1, card, hello)], 0.0)
+    station.time_passed(0.0)
+    station.frames_arrived([(N1, card, packet(parcel(1, trail=[], marks=UNWATCHED)))], 0.0)
+    return station
+
+
+def test_an_exchange_wakes_to_say_it() -> None:
+    station = unhurried()
+    assert sent_packets(station.handled([Handled((7, 1, 1))], 0.0), N1).acks == []
+    assert station.wake_at() == UNWATCHED_WITHIN_S
+    (ack,) = sent_packets(station.time_passed(UNWATCHED_WITHIN_S), N1).acks
+    assert ack.settled == 1 and station.wake_at() > UNWATCHED_WITHIN_S
+
+
+def test_whoever_goes_has_said_it_before() -> None:
+    station = unhurried()
+    station.handled([Handled((7, 1, 1))], 0.0)
+    last = sent_packets(station.release(0.0), N1)
+    assert [ack.settled for ack in last.acks] == [1] and last.greetings == [Greeting("bye")]
+
+
+def test_where_nothing_may_wait_nothing_does() -> None:
+    inbox = Inbox(3, news=News(0.0, 0.0))
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    assert said(inbox, 0.0) == [(1, 0)]
