@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -12,15 +13,22 @@ from typing import Any
 
 import pytest
 
-from pilotage import Net_Node, Outcome, Receipt
+from pilotage import Message, Net_Node, Outcome, Receipt
+from pilotage.net.bundle import Bundle
+from pilotage.net.dispatch import Dispatch
+from pilotage.net.drafting import Drafting
 from pilotage.net.node import LAST_ENDS_S
+from pilotage.net.notes import NoteLog
+from pilotage.net.open_sends import OpenSends
+from pilotage.protocol.bodies import encode_value
 from pilotage.protocol.inbox import UNTOLD_MOST, Handled
 from pilotage.protocol.news import UNWATCHED_WITHIN_S
 from pilotage.protocol.records import Marks, Parcel
-from tests.conftest import Eventually
+from pilotage.protocol.settlement import DELIVERED
+from tests.conftest import Eventually, wait_eventually
 from tests.net.conftest import Gate, MakeNode
 
-ROUNDS = 300
+ROUNDS = 100
 
 
 @pytest.fixture
@@ -60,10 +68,12 @@ def slept(cam: Net_Node, send: Callable[[], object]) -> None:
         busy.set()
         go_on.wait(5)
 
-    cam._messenger.driver.call(be_busy)
+    driver = cam._messenger.driver
+    driver.call(be_busy)
     assert busy.wait(5)
     send()
     go_on.set()
+    wait_eventually(lambda: not driver.mailbox.count, interval_s=0.0002)
 
 
 def throw_away(cam: Net_Node, number: int) -> None:
@@ -179,6 +189,69 @@ def test_whoever_goes_waits_for_nobody_who_is_gone(node: MakeNode) -> None:
     assert receipt.settlement is not None and LAST_ENDS_S <= time.monotonic() - began < 2.0
 
 
+def test_a_node_that_goes_on_its_own_loop_waits_for_nothing(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    cam = node("cam", router_port=0)
+    receipt = cam.send("nobody", "K", 1)
+    waited: list[float] = []
+    monkeypatch.setattr(cam._messenger.posting.open, "wait_none", waited.append)
+    cam.loop.add_callback(cam.release)
+    eventually(lambda: receipt.settlement is not None)
+    assert not waited
+
+
+def test_whoever_waits_for_all_to_end_waits_no_longer() -> None:
+    open_sends = OpenSends("cam", NoteLog(logging.getLogger("cam")))
+    open_sends.wait_none(20.0)
+    bundles = [Bundle("K", Message(id=f"cam_{n}", to="rig", sender="cam", key="K")) for n in range(2)]
+    for bundle in bundles:
+        open_sends.add(bundle)
+    waiting = threading.Thread(target=open_sends.wait_none, args=(20.0,))
+    waiting.start()
+    for bundle in bundles:
+        assert waiting.is_alive()
+        open_sends.settle([(bundle, DELIVERED)])
+    waiting.join(10.0)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("values", "marks", "may_wait"),
+    [
+        ([None], Marks.UNWATCHED, True),
+        ([None], Marks.ORDERED, False),
+        (["answer"], Marks.UNWATCHED, False),
+        ([None, None], Marks.UNWATCHED, False),
+        ([None, "answer"], Marks.UNWATCHED, False),
+        (["fail"], Marks.UNWATCHED, False),
+    ],
+)
+def test_only_the_plain_end_of_a_single_message_may_wait(
+    values: list[Any], marks: int, may_wait: bool
+) -> None:
+    told: list[bool] = []
+
+    def listen(value: object) -> object:
+        if value == "fail":
+            raise LookupError("on purpose")
+        return value
+
+    dispatch = Dispatch(
+        "cam",
+        {"K": listen},
+        lambda results, is_last=False, may_wait=False: told.append(may_wait),
+        NoteLog(logging.getLogger("cam")),
+        gives_values=True,
+        expands=False,
+        max_workers=1,
+    )
+    drafting = Drafting("rig")
+    bodies = [encode_value(drafting.draft("cam", "K", value, True, None))[0] for value in values]
+    dispatch._work([Parcel(["cam"], ["rig"], 1, 1, 1, 1, "K", marks, bodies)])
+    assert told == [may_wait]
+
+
 def test_an_end_that_may_wait_wakes_the_loop_only_where_it_has_no_turn_soon(
     rig: Net_Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,8 +282,9 @@ def test_an_end_that_is_left_while_the_loop_goes_to_rest_is_looked_at(
 
     def wake_at() -> float:
         if not asked:
+            driver._wake_at = 0.0  # as where this turn is the one that was due
             driver.handled_all([Handled((1, 1, 1))], may_wait=True)
-            assert driver._results, "it is left there: the turn that is over was still to come"
+            assert driver._results and not driver.is_awake
         asked.append(time.monotonic())
         return time.monotonic() + 60.0
 

@@ -101,13 +101,23 @@ def test_a_gap_is_told_at_once(inbox: Inbox) -> None:
 
 
 def test_flows_that_are_forgotten_are_not_spoken_of() -> None:
-    inbox = Inbox(3, max_flows=1, forget_after_s=1.0)
-    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
-    inbox.arrived(parcel(1, floor=2, marks=UNWATCHED), 0.0)
-    inbox.acks()
-    inbox.arrived(parcel(2, floor=3, marks=UNWATCHED), 1.0)
-    inbox.arrived(parcel(1, flow=2, marks=UNWATCHED), 100.0)
-    assert [ack.flow for ack in inbox.acks()] == [2]
+    inbox = Inbox(3, max_flows=1)
+    for number, (now, marks) in enumerate(((0.0, UNWATCHED), (1e5, Marks.ORDERED), (2e5, UNWATCHED)), 1):
+        inbox.arrived(parcel(1, flow=number, marks=marks), now)
+    assert [ack.flow for ack in inbox.acks()] == [3]
+
+
+def test_a_flow_is_spoken_of_once_and_the_next_one_is_in_no_hurry() -> None:
+    news: News[str] = News()
+    news.add((7, 1), "watched")
+    news.add_unwatched((7, 1), "watched")
+    assert news.take(0.0, goes_anyway=True) == ["watched"] and not news
+    news.add_unwatched((7, 1), "unwatched")
+    news.hurry()
+    assert news.take(0.0, goes_anyway=False) == ["unwatched"] and not news
+    news.add((7, 2), "another")
+    assert news.take(0.0, goes_anyway=False) == [] and news.due == WITHIN_S
+    assert news.take(0.0, goes_anyway=True) == ["another"]
 
 
 def test_a_run_says_that_nobody_can_ask_where_that_holds_for_each_of_it() -> None:
