@@ -132,6 +132,8 @@ BARS = (
     Bar("durable", "rate_per_s", JETSTREAM, at_least=1.5, mine=OURS_DURABLE),
     Bar("fanin", "delivered_pct", at_least=100.0),
     Bar("fanin", "cpu_s_per_10k", REFERENCE, at_most=1.2),
+    Bar("fanin", "delivered_pct", at_least=100.0, mine=OURS_ON_LOOP),
+    Bar("fanin", "cpu_s_per_10k", REFERENCE, at_most=1.2, mine=OURS_ON_LOOP),
     Bar("rtt", "rtt_p50_us", REFERENCE, at_most=1.1, rounds=20, mine=OURS_ON_LOOP),
     Bar("rtt", "rtt_p50_us", REFERENCE, at_most=1.5, rounds=20),
     Bar("rtt", "rtt_p99_us", REFERENCE, at_most=2.0, rounds=20, mine=OURS_ON_LOOP),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import sys
 import threading
 import time
@@ -14,17 +16,22 @@ from typing import Any
 import pytest
 
 from pilotage import Message, Net_Node, Outcome, Receipt
+from pilotage.net import open_sends as open_sends_module
 from pilotage.net.bundle import Bundle
 from pilotage.net.dispatch import Dispatch
 from pilotage.net.drafting import Drafting
+from pilotage.net.messenger import Messenger, MessengerConfig
 from pilotage.net.node import LAST_ENDS_S
 from pilotage.net.notes import NoteLog
-from pilotage.net.open_sends import OpenSends
+from pilotage.net.open_sends import UNHELD, OpenSends
 from pilotage.protocol.bodies import encode_value
-from pilotage.protocol.inbox import UNTOLD_MOST, Handled
-from pilotage.protocol.news import UNWATCHED_WITHIN_S
+from pilotage.protocol.errors import Closed
+from pilotage.protocol.inbox import Handled
+from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S
 from pilotage.protocol.records import Marks, Parcel
+from pilotage.protocol.sends import Pending
 from pilotage.protocol.settlement import DELIVERED
+from pilotage.transport.driver import Places
 from tests.conftest import Eventually, wait_eventually
 from tests.net.conftest import Gate, MakeNode
 
@@ -60,7 +67,7 @@ def marks(rig: Net_Node, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, boo
     return seen
 
 
-def slept(cam: Net_Node, send: Callable[[], object]) -> None:
+def taken_late(cam: Net_Node, send: Callable[[], object]) -> None:
     """Send while the loop is busy, so that it takes the message when its sender has gone on."""
     busy, go_on = threading.Event(), threading.Event()
 
@@ -90,7 +97,7 @@ def test_a_receipt_that_was_thrown_away_is_known_to_be(
     cam: Net_Node, marks: list[tuple[str, bool]], eventually: Eventually
 ) -> None:
     for number in range(ROUNDS):
-        slept(cam, partial(throw_away, cam, number))
+        taken_late(cam, partial(throw_away, cam, number))
     eventually(lambda: len(marks) >= ROUNDS)
     assert set(marks) == {("K", True)}
 
@@ -111,7 +118,7 @@ def test_whoever_keeps_a_receipt_is_told_at_once(
             cam.send("rig", "K", number)
 
     for number in range(ROUNDS):
-        slept(cam, lambda number=number: send(number))
+        taken_late(cam, lambda number=number: send(number))
     eventually(lambda: len(marks) >= ROUNDS * (2 if keep == "one of a run" else 1))
     assert set(marks) == {("K", False)}
     for receipt in kept:
@@ -140,7 +147,7 @@ def test_what_nobody_waits_for_is_told_together(
     )
     monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 0.2)
     for number in range(20):
-        slept(cam, partial(throw_away, cam, number))
+        taken_late(cam, partial(throw_away, cam, number))
         eventually(lambda number=number: len(got) > number)
     eventually(lambda: cam.statistics().settled["delivered"] == 20)
     assert len(acks) <= 10, f"20 messages in less than 0.2 s each, told by {acks}"
@@ -152,7 +159,7 @@ def test_the_end_of_a_listen_that_takes_long_is_told_as_well(
 ) -> None:
     rig = node("rig", router_port=0, listens={"K": gate})
     cam, driver = node("cam", rig), rig._messenger.driver
-    slept(cam, partial(throw_away, cam, 1))
+    taken_late(cam, partial(throw_away, cam, 1))
     assert gate.entered.wait(5)
     eventually(
         lambda: not driver.exchange.inbox.news and driver._wake_at > time.monotonic() + 2 * UNWATCHED_WITHIN_S
@@ -170,23 +177,66 @@ def test_a_burst_without_receipts_does_not_wait_for_its_ends(
     eventually(lambda: len(got) == 20_000, 20)
 
 
+@counts_references
 def test_what_was_sent_last_ends_before_its_sender_goes(
-    rig: Net_Node, got: list[Any], eventually: Eventually
+    rig: Net_Node, got: list[Any], monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
+    monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 60.0)
     cam = Net_Node("cam", "rig", rig.router_port or 0, {})
     cam.wait_connected(5)
-    slept(cam, partial(throw_away, cam, 1))
+    taken_late(cam, partial(throw_away, cam, 1))
     eventually(lambda: got == [1])
     cam.release()
     assert cam.statistics().settled == {"delivered": 1, "expired": 0, "refused": 0}
 
 
-def test_whoever_goes_waits_for_nobody_who_is_gone(node: MakeNode) -> None:
+def test_what_is_sent_and_left_at_once_goes_out_and_is_asked_for(rig: Net_Node, got: list[Any]) -> None:
+    with Net_Node("cam", "rig", rig.router_port or 0, {}) as cam:
+        cam.wait_connected(5)
+        throw_away(cam, 1)
+    assert got == [1]
+
+
+def test_whoever_goes_waits_only_for_what_may_be_told_late(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cam = node("cam", router_port=0)
-    receipt = cam.send("nobody", "K", 1)
-    began = time.monotonic()
+    waited: list[float] = []
+    monkeypatch.setattr(cam._messenger, "wait_for_ends", waited.append)
+    cam.release(timeout_s=0.01)
+    assert waited[0] <= 0.01 < LAST_ENDS_S
+    other = node("other", router_port=0)
+    receipt = other.send("nobody", "K", 1)
+    other.release()
+    assert receipt.settlement is not None and not other._messenger.posting.open._unwatched
+
+
+def test_while_whoever_goes_waits_his_listens_may_send(node: MakeNode) -> None:
+    rig = node("rig", router_port=0, listens={"K": lambda value: rig.send("cam", "BACK")})
+    cam = node("cam", rig, {"BACK": lambda value: None})
+    messenger, went_on = rig._messenger, threading.Event()
+
+    def wait_for_ends(timeout_s: float) -> None:
+        assert cam.send("rig", "K").wait_settled(5).outcome is Outcome.DELIVERED
+        went_on.set()
+
+    messenger.wait_for_ends = wait_for_ends  # type: ignore[method-assign]
+    rig.release()
+    assert went_on.is_set()
+
+
+def test_a_release_that_was_interrupted_can_be_repeated(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = node("cam", router_port=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(cam._messenger, "wait_for_ends", lambda timeout_s: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            cam.release()
+    cam.send("nobody", "K")
     cam.release()
-    assert receipt.settlement is not None and LAST_ENDS_S <= time.monotonic() - began < 2.0
+    with pytest.raises(Closed):
+        cam.send("nobody", "K")
 
 
 def test_a_node_that_goes_on_its_own_loop_waits_for_nothing(
@@ -195,25 +245,79 @@ def test_a_node_that_goes_on_its_own_loop_waits_for_nothing(
     cam = node("cam", router_port=0)
     receipt = cam.send("nobody", "K", 1)
     waited: list[float] = []
-    monkeypatch.setattr(cam._messenger.posting.open, "wait_none", waited.append)
+    monkeypatch.setattr(cam._messenger, "wait_for_ends", waited.append)
     cam.loop.add_callback(cam.release)
     eventually(lambda: receipt.settlement is not None)
     assert not waited
 
 
-def test_whoever_waits_for_all_to_end_waits_no_longer() -> None:
+def test_a_node_on_a_loop_of_its_users_and_a_station_are_told_all_ends_at_once(
+    rig: Net_Node, got: list[Any], marks: list[tuple[str, bool]]
+) -> None:
+    async def go() -> set[tuple[str, bool]]:
+        with Net_Node("cam", "rig", rig.router_port or 0, {}, instance=True) as cam:
+            for number in range(10):
+                cam.send("rig", "K", number)
+            deadline = time.monotonic() + 5
+            while len(got) < 10 and time.monotonic() < deadline:
+                await asyncio.sleep(0.001)
+        return set(marks)
+
+    assert asyncio.run(go()) == {("K", False)}
+    station = Messenger(MessengerConfig("st", Places()), {}, logging.getLogger("st"))
+    assert not station.posting.open.may_be_late
+    assert rig._messenger.posting.open.may_be_late
+
+
+@counts_references
+def test_what_has_a_deadline_is_told_at_once(cam: Net_Node, marks: list[tuple[str, bool]]) -> None:
+    for number in range(10):
+        taken_late(
+            cam, lambda number=number: [cam.send("rig", "K", number, durable=True, deadline_s=9.0), None][1]
+        )
+    assert set(marks) <= {("K", False)}
+
+
+@counts_references
+def test_what_nobody_can_ask_for_makes_nobody_less_alone(
+    cam: Net_Node, rig: Net_Node, got: list[Any], monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(rig._messenger.exchange.inbox.news, "_unwatched_within_s", 60.0)
+    open_sends = cam._messenger.posting.open
+    taken_late(cam, partial(throw_away, cam, 1))
+    eventually(lambda: got == [1])
+    assert len(open_sends) == 1
+    kept = cam.send("rig", "OTHER", 2)
+    assert open_sends.is_alone and kept.wait_settled(5).outcome is Outcome.DELIVERED
+    assert [message.value for message in cam._messenger.unsettled().values()] == [1]
+
+
+def test_whoever_waits_for_what_may_be_late_waits_no_longer() -> None:
     open_sends = OpenSends("cam", NoteLog(logging.getLogger("cam")))
-    open_sends.wait_none(20.0)
-    bundles = [Bundle("K", Message(id=f"cam_{n}", to="rig", sender="cam", key="K")) for n in range(2)]
-    for bundle in bundles:
-        open_sends.add(bundle)
-    waiting = threading.Thread(target=open_sends.wait_none, args=(20.0,))
+    open_sends.may_be_late = True
+    open_sends.wait_unwatched(20.0)
+    messages = [Message(id=f"cam_{n}", to="rig", sender="cam", key="K") for n in range(2)]
+    sends = [Pending(("rig",), "K", [b""], 0, Bundle("K", message), [""]) for message in messages]
+    for send in sends:
+        open_sends.add(send.handle)
+    open_sends.look_at(sends)
+    waiting = threading.Thread(target=open_sends.wait_unwatched, args=(20.0,))
     waiting.start()
-    for bundle in bundles:
-        assert waiting.is_alive()
-        open_sends.settle([(bundle, DELIVERED)])
+    for send in sends:
+        assert waiting.is_alive() or not UNHELD > 0
+        open_sends.settle([(send.handle, DELIVERED)])
     waiting.join(10.0)
-    assert not waiting.is_alive()
+    assert not waiting.is_alive() and not open_sends
+
+
+@pytest.mark.parametrize(
+    "counts", [lambda held: 0, lambda held: sys.maxsize, lambda held: sys.getrefcount(held) + 1]
+)
+def test_where_references_are_not_counted_everybody_may_ask(
+    monkeypatch: pytest.MonkeyPatch, counts: Callable[[object], int]
+) -> None:
+    monkeypatch.setattr("pilotage.net.open_sends.getrefcount", counts)
+    assert open_sends_module._unheld() == -1
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import pytest
 from tests.protocol.builders import RULES, own, packet, parcel, request, sent_packets
 
 from pilotage.protocol.exchange import Exchange, ExchangeConfig
-from pilotage.protocol.inbox import UNTOLD_MOST, Handled, Inbox
+from pilotage.protocol.inbox import Handled, Inbox
 from pilotage.protocol.instructions import Link, Service
 from pilotage.protocol.liveness import LivenessRules
-from pilotage.protocol.news import UNWATCHED_WITHIN_S, WITHIN_S, News
+from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S, WITHIN_S, News
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.records import Greeting, Marks, Parcel
-from pilotage.protocol.sends import FOREVER
+from pilotage.protocol.sends import FOREVER, DeliveryRules
 from pilotage.protocol.settlement import DELIVERED, Reason, refused
 
 UNWATCHED = Marks.ORDERED | Marks.UNWATCHED
@@ -127,10 +127,12 @@ def test_a_run_says_that_nobody_can_ask_where_that_holds_for_each_of_it() -> Non
         sent.append((len(one.bodies), one.marks & Marks.UNWATCHED))
         return True
 
-    outbox = Outbox(5, emit, RULES)
+    outbox = Outbox(5, emit, DeliveryRules())
     for watched in (False, False), (False, True), (True, False):
         outbox.send([request(unwatched=not one) for one in watched], 0.0)
     assert sent == [(2, Marks.UNWATCHED), (2, 0), (2, 0)]
+    Outbox(5, emit, RULES).send([request(unwatched=True)], 0.0)
+    assert sent[-1] == (1, 0), "with a window of 8 each end may let something through"
 
 
 def unhurried() -> Exchange:

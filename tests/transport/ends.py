@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,6 +145,9 @@ class End:
             assert sent.settlement is None, "settled twice"
             sent.settlement = settlement
             sent.ended.set()
+
+    def taken(self, requests: Sequence[Pending]) -> None:
+        pass
 
     def progress(self, handles: list[Any]) -> None:
         pass

@@ -10,8 +10,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
-from pilotage.protocol.sends import DeliveryRules, Kept, Place
+from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver, Places
 from pilotage.transport.journal import JournalStatistics, Trouble
@@ -220,6 +221,14 @@ class Messenger:
         if driver is not None:
             driver.stop()
         self.posting.open.interrupt_all()
+
+    def wait_for_ends(self, timeout_s: float) -> None:
+        """Give what may be told late so long to be told, before `stop`. Not on the loop's thread."""
+        began = time.monotonic()
+        if len(self.posting.open):
+            with suppress(TimeoutError, Closed):
+                self.ask(self.driver.ask_for_ends, timeout_s)
+            self.posting.open.wait_unwatched(timeout_s - (time.monotonic() - began))
 
     def close_workers(self, timeout_s: float) -> None:
         """Let listens end, then let go of the network and the disk. Not on the loop's thread."""
@@ -424,6 +433,10 @@ class Messenger:
         """Give messages to their listens."""
         results, passing = self._dispatch.hand_over(messages), messages.passing
         return results, [(parcel, self.exchange.routing.inner) for parcel in passing] if passing else []
+
+    def taken(self, requests: Sequence[Pending]) -> None:
+        """See for which of our sends nobody can ask any more."""
+        self.posting.open.look_at(requests)
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""

@@ -51,7 +51,7 @@ CLOSING_S = 0.6
 """What sockets may take to get rid of what they queued."""
 
 LAST_ENDS_S = 2 * UNWATCHED_WITHIN_S
-"""What is sent last may be told to have ended so late, where nobody has asked for it."""
+"""What is sent last may take to end, where nobody could ask for it and it is asked for in the end."""
 
 
 class Net_Node:
@@ -124,7 +124,7 @@ class Net_Node:
         self._expands = expand_on_receive
         self._own_thread: LoopThread | None = None
         self._streams: list[Stream] = []
-        self._released = False
+        self._released = self._is_leaving = False
         self._journals = journal_folder(journal)
         self._direct = direct
         self.security = security or Security.of(prefs.snapshot())
@@ -155,6 +155,7 @@ class Net_Node:
         self._messenger = Messenger(config, self.listens, self.logger)
         self._messenger.look_for_left()
         self.loop = self._choose_loop()
+        self._messenger.posting.open.may_be_late = self.loop_thread is not threading.current_thread()
         try:
             run_on(self.loop, self.loop_thread, lambda: self._messenger.start(self.loop))
         except BaseException:
@@ -170,26 +171,33 @@ class Net_Node:
             self._own_thread = LoopThread(f"pilotage-{self.id}", daemon=self.daemon)
 
     def release(self, timeout_s: float = 2.0) -> None:
-        """Say goodbye and close; what is open is given a moment to end. May be repeated.
+        """Say goodbye and close. What has not settled by then ends as *refused: interrupted*. May be repeated.
+
+        What may have ended without our having been told, for nobody can ask for it, is asked for before that; it has
+        `LAST_ENDS_S` at most. Not so on the loop's own thread, which can't wait.
 
         Args:
-            timeout_s: how long it may take, in seconds. What has not settled by then, or after `LAST_ENDS_S`, ends as
-                *refused: interrupted*.
+            timeout_s: how long it may take, in seconds.
         """
         # A finalizer may come in the middle of a send of the same thread, for which the loop waits.
         if is_standing_in():
             threading.Thread(target=self.release, args=(timeout_s,), name=f"{self.id}-release").start()
             return
-        if self._released:
+        if self._is_leaving:
             return
-        self._released = True
+        self._is_leaving = True
         deadline = time.monotonic() + timeout_s
-        for stream in self._streams:
-            stream.flush()
-        for stream in self._streams:
-            stream.close(max(0.0, deadline - timeout_s / 2 - time.monotonic()))
-        if self.loop_thread is not threading.current_thread():
-            self._messenger.posting.open.wait_none(min(timeout_s, LAST_ENDS_S))
+        try:
+            for stream in self._streams:
+                stream.flush()
+            for stream in self._streams:
+                stream.close(max(0.0, deadline - timeout_s / 2 - time.monotonic()))
+            if self.loop_thread is not threading.current_thread():
+                self._messenger.wait_for_ends(min(max(0.0, deadline - time.monotonic()), LAST_ENDS_S))
+        except BaseException:
+            self._is_leaving = False
+            raise
+        self._released = True
         run_on(self.loop, self.loop_thread, self._messenger.stop)
         if self._own_thread is not None:
             self._own_thread.stop(max(0.1, deadline - time.monotonic()))

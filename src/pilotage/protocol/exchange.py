@@ -292,6 +292,12 @@ class Exchange:
         self._neighbours.judge(now)
         return self._finish()
 
+    def ask_for_ends(self, now: float) -> list[Instruction]:
+        """Somebody can't wait for the ends of what we have sent."""
+        self._begin(now)
+        self.outbox.ask_for_ends()
+        return self._finish()
+
     def release(self, now: float) -> list[Instruction]:
         """We are going: tell the neighbours, and settle what is open."""
         self._begin(now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pilotage.protocol.news import FlowId, News
+from pilotage.protocol.news import UNTOLD_MOST, FlowId, News
 from pilotage.protocol.records import Ack, Marks, Parcel, Verdict, as_ranges
 from pilotage.protocol.sends import FOREVER, WINDOW
 from pilotage.protocol.settlement import DELIVERED, Outcome, Settlement
@@ -44,9 +44,6 @@ FORGET_ANYWAY_S = 86_400.0
 """Its originator has ended without telling that all of it is over, and no later life has taken it up."""
 
 LOOK_AGAIN_S = 1.0
-
-UNTOLD_MOST = 64
-"""Ends of a flow for which nobody can ask, and that are told together at most."""
 
 
 class NoRoom(Exception):
@@ -206,7 +203,7 @@ class Inbox:
         if len(self._flows) >= self._max_flows:
             self._forget(now)
         floor = max(1, parcel.floor)
-        flow = InFlow(key[0], key[1], floor, floor - 1, floor - 1, parcel.trail)
+        flow = InFlow(key[0], key[1], floor, floor - 1, floor - 1, parcel.trail, told=floor - 1)
         self._flows[key] = flow
         return flow
 

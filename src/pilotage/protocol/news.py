@@ -21,6 +21,9 @@ WITHIN_S = 0.01
 UNWATCHED_WITHIN_S = 0.025
 """What QUIC allows by itself (`max_ack_delay`, RFC 9000, 18.2)."""
 
+UNTOLD_MOST = 64
+"""Ends of a flow for which nobody can ask, and that are told together at most."""
+
 
 class News(Generic[Flow]):
     """Flows of which there is something to say.

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
+from pilotage.protocol.news import UNTOLD_MOST
 from pilotage.protocol.records import (
     MAX_HOPS,
     MAX_RUN,
@@ -66,6 +67,8 @@ class Outbox:
         self.over: list[Place] = []
         self.agenda: list[tuple[float, int, int]] = []
         self._numbers = 0
+        # Where little may be under way, each end lets something through.
+        self._spares = rules.window > UNTOLD_MOST
         self._emit = emit
         self._flows: dict[FlowKey, OutFlow] = {}
         self._by_number: dict[tuple[int, int], OutFlow] = {}
@@ -246,6 +249,12 @@ class Outbox:
                     self._probe(flow)
                 self._schedule(flow)
 
+    def ask_for_ends(self) -> None:
+        """Ask in each flow in which something is under way."""
+        for flow in self._by_number.values():
+            if flow.open and flow.sent >= flow.floor:
+                self._probe(flow)
+
     def interrupt(self, reason: Reason, text: str, *, durable_too: bool) -> Settled:
         """End every send that is left: the originator is going, or isn't let in.
 
@@ -343,7 +352,7 @@ class Outbox:
         for run in _runs(sends, now):
             first = run[0]
             marks = first.marks
-            if first.unwatched and all(map(_is_unwatched, run)):
+            if first.unwatched and self._spares and all(map(_is_unwatched, run)):
                 marks |= Marks.UNWATCHED
             parcel = Parcel(
                 list(flow.path),

@@ -22,7 +22,7 @@ import msgspec
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import Locked, MalformedFrame
 from pilotage.protocol.exchange import Exchange
-from pilotage.protocol.inbox import UNTOLD_MOST, Handled
+from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import (
     Accepted,
     Card,
@@ -40,7 +40,7 @@ from pilotage.protocol.instructions import (
     Settle,
     Transmit,
 )
-from pilotage.protocol.news import UNWATCHED_WITHIN_S
+from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S
 from pilotage.protocol.records import MAX_RUN, Frame
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
@@ -312,6 +312,13 @@ class Driver:
         self._run(self.exchange.restore(kept, handle_for, time.monotonic()))
         self._turn_over()
 
+    def ask_for_ends(self) -> None:
+        """Ask for the ends of what we have sent, which may be told late."""
+        now = time.monotonic()
+        if self.mailbox.count:
+            self._run(self.exchange.turn((), (), self._take_requests(), now))
+        self._run(self.exchange.ask_for_ends(now))
+
     def tick(self) -> None:
         """Let the exchange look at what is due, now."""
         self._run(self.exchange.time_passed(time.monotonic()))
@@ -373,7 +380,7 @@ class Driver:
         if self.dialer is not None:
             arrivals += self.dialer.drain(self._most)
         results = self._take_results() if self._results else ()
-        requests = self.mailbox.take() if self.mailbox.count else ()
+        requests = self._take_requests() if self.mailbox.count else ()
         exchange = self.exchange
         unread = exchange.unread
         if arrivals or results or requests:
@@ -395,6 +402,11 @@ class Driver:
         if is_time:
             self._run(exchange.time_passed(now))
             interval.calm_down()
+
+    def _take_requests(self) -> Sequence[Pending]:
+        requests = self.mailbox.take()
+        self._shell.taken(requests)
+        return requests
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""
@@ -466,7 +478,7 @@ class Driver:
         now = time.monotonic()
         if results:
             # What the listens sent goes out together with what is said of their messages.
-            sent = self.mailbox.take() if self.mailbox.count else ()
+            sent = self._take_requests() if self.mailbox.count else ()
             self._run(self.exchange.turn((), results, sent, now))
         if passed:
             self._run(self.exchange.pass_on(passed, now))

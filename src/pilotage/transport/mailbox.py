@@ -6,25 +6,11 @@ step. Law of this room: what the loop has taken is not added to any more.
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
 from pilotage.protocol.records import MAX_RUN, MAX_RUN_BYTES
 from pilotage.protocol.sends import Pending
-
-getrefcount = getattr(sys, "getrefcount", lambda _: sys.maxsize)
-
-
-def _own_references() -> int:
-    """Count the references to what one variable holds: its own, and maybe the call's."""
-    handle = object()
-    return int(getrefcount(handle))
-
-
-UNHELD = _own_references() + 2
-"""References to a handle that only its send and the list of open ones know: nobody can ask for its end any more.
-Where an interpreter doesn't count them, all are known to somebody."""
 
 
 class Mailbox:
@@ -87,10 +73,7 @@ class Mailbox:
         """Take all that was left."""
         with self._lock:
             sends, self._sends, self._last, self.count = self._sends, [], None, 0
-        for send in sends:
-            handle = send.handle
-            send.unwatched = getrefcount(handle) <= UNHELD
-        return sends
+            return sends
 
     def take_only(self, send: Pending) -> list[Pending]:
         """Take a send if it is all that was left; else nothing."""

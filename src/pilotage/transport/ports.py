@@ -11,7 +11,7 @@ from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import Card, HandOver, Link, Note, PeerChanged
 from pilotage.protocol.records import Frame, Parcel
-from pilotage.protocol.sends import Kept, Place
+from pilotage.protocol.sends import Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
 
 PassOn = tuple[Parcel, str]
@@ -29,6 +29,9 @@ class Shell(Protocol):
 
     def turn_over(self) -> bool:
         """The loop is about to rest: now is the time to wake other threads; True to be called again soon."""
+
+    def taken(self, requests: Sequence[Pending]) -> None:
+        """These sends of ours go out now."""
 
     def settle(self, ended: list[tuple[Any, Settlement]]) -> None:
         """Tell senders how their sends ended."""
