@@ -197,6 +197,17 @@ def test_what_is_sent_and_left_at_once_goes_out_and_is_asked_for(rig: Net_Node, 
     assert got == [1]
 
 
+def test_what_still_lies_in_the_mailbox_goes_out_before_its_end_is_asked_for(cam: Net_Node) -> None:
+    driver = cam._messenger.driver
+
+    def send_and_ask() -> int:
+        throw_away(cam, 1)
+        driver.ask_for_ends()
+        return driver.mailbox.count
+
+    assert cam._messenger.ask(send_and_ask) == 0
+
+
 def test_whoever_goes_waits_only_for_what_may_be_told_late(
     node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pilotage.protocol.instructions import Link, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S, WITHIN_S, News
 from pilotage.protocol.outbox import Outbox
-from pilotage.protocol.records import Greeting, Marks, Parcel
+from pilotage.protocol.records import Ack, Greeting, Marks, Parcel
 from pilotage.protocol.sends import FOREVER, DeliveryRules
 from pilotage.protocol.settlement import DELIVERED, Reason, refused
 
@@ -143,6 +143,26 @@ def unhurried() -> Exchange:
     station.time_passed(0.0)
     station.frames_arrived([(N1, card, packet(parcel(1, trail=[], marks=UNWATCHED)))], 0.0)
     return station
+
+
+def test_a_flow_that_is_taken_up_late_has_its_ends_told_together_from_its_first_one_on(inbox: Inbox) -> None:
+    inbox.arrived(parcel(101, floor=101, marks=UNWATCHED), 0.0)
+    end(inbox, 101)
+    assert said(inbox, 0.0) == []
+
+
+def test_only_flows_in_which_something_is_under_way_are_asked_about() -> None:
+    asked: list[str] = []
+
+    def emit(one: Parcel) -> bool:
+        asked.extend([one.path[-1]] if one.marks & Marks.PROBE else [])
+        return True
+
+    outbox = Outbox(5, emit, DeliveryRules())
+    outbox.send([request(path=("over",)), request(path=("open",))], 0.0)
+    outbox.acked(Ack([], 5, 1, 9, 1, [], 1, []), 0.0)
+    outbox.ask_for_ends()
+    assert asked == ["open"]
 
 
 def test_an_exchange_wakes_to_say_it() -> None:
