@@ -16,7 +16,7 @@ from pilotage.testing.network import Weather
 from pilotage.testing.process import Process, Role
 from pilotage.testing.world import World
 
-PATIENCE = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0, window=64)
+PATIENCE = DeliveryRules(repeat_interval_s=1.0, longest_wait_s=8.0, patience_s=10.0, window=80)
 CROWDED = LivenessRules(beats_per_s=0.5)
 """As at a station with hundreds of neighbours: two are enough for it to stretch its heartbeats."""
 
