@@ -9,7 +9,7 @@ from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Handled, Inbox
 from pilotage.protocol.instructions import Link, Service
 from pilotage.protocol.liveness import LivenessRules
-from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S, WITHIN_S, News
+from pilotage.protocol.news import TOGETHER_S, UNTOLD_MOST, UNWATCHED_WITHIN_S, WITHIN_S, News
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.records import Ack, Greeting, Marks, Parcel
 from pilotage.protocol.sends import FOREVER, DeliveryRules
@@ -42,6 +42,25 @@ def test_an_end_that_nobody_can_ask_for_waits_for_others_for_a_while(inbox: Inbo
     assert inbox.news.due == UNWATCHED_WITHIN_S, "the first one waits no longer for the second one's sake"
     assert said(inbox, UNWATCHED_WITHIN_S) == [(2, 2)]
     assert inbox.news.due == FOREVER and not inbox.news
+
+
+def test_only_what_is_due_at_about_the_same_time_is_said_together() -> None:
+    news: News[str] = News()
+    for number, at in enumerate((0.0, TOGETHER_S, TOGETHER_S + 0.001, 0.02)):
+        news.add_unwatched((7, number), str(number), at)
+    assert news.take(0.02, goes_anyway=False) == [] and news.due == UNWATCHED_WITHIN_S
+    assert news.take(UNWATCHED_WITHIN_S, goes_anyway=False) == ["0", "1"]
+    assert news.due == TOGETHER_S + 0.001 + UNWATCHED_WITHIN_S
+    assert news.take(news.due, goes_anyway=False) == ["2"]
+    assert news.take(1.0, goes_anyway=False) == ["3"] and news.due == FOREVER
+
+
+def test_an_end_that_comes_late_waits_no_longer() -> None:
+    inbox = Inbox(3)
+    inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
+    assert said(inbox, UNWATCHED_WITHIN_S) == [(1, 0)]
+    end(inbox, 1)
+    assert said(inbox, 2.0) == [(1, 1)], "its message came long ago"
 
 
 def test_an_end_that_somebody_may_wait_for_is_said_at_once_with_all_that_came_before(inbox: Inbox) -> None:
@@ -110,9 +129,9 @@ def test_flows_that_are_forgotten_are_not_spoken_of() -> None:
 def test_a_flow_is_spoken_of_once_and_the_next_one_is_in_no_hurry() -> None:
     news: News[str] = News()
     news.add((7, 1), "watched")
-    news.add_unwatched((7, 1), "watched")
+    news.add_unwatched((7, 1), "watched", 0.0)
     assert news.take(0.0, goes_anyway=True) == ["watched"] and not news
-    news.add_unwatched((7, 1), "unwatched")
+    news.add_unwatched((7, 1), "unwatched", 0.0)
     news.hurry()
     assert news.take(0.0, goes_anyway=False) == ["unwatched"] and not news
     news.add((7, 2), "another")

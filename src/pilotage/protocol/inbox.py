@@ -127,7 +127,7 @@ class Inbox:
         flow.last = now
         count = len(parcel.bodies)
         if parcel.marks & Marks.UNWATCHED:
-            self.news.add_unwatched(key, flow)
+            self.news.add_unwatched(key, flow, now)
         else:
             self.news.add(key, flow)
             flow.watched = max(flow.watched, parcel.seq + count - 1)
@@ -174,7 +174,7 @@ class Inbox:
         if first == flow.settled + 1 and not (answer or flow.settled_beyond) and settlement is DELIVERED:
             flow.settled += messages
             if first > flow.watched and flow.settled - flow.told < UNTOLD_MOST:
-                self.news.add_unwatched(key, flow)
+                self.news.add_unwatched(key, flow, flow.last)
                 return
         else:
             for seq in range(first, first + messages):

@@ -21,6 +21,9 @@ WITHIN_S = 0.01
 UNWATCHED_WITHIN_S = 0.025
 """What QUIC allows by itself (`max_ack_delay`, RFC 9000, 18.2)."""
 
+TOGETHER_S = 0.005
+"""What is due within this time is said together; not more of it, for whoever passes it on has others to serve."""
+
 UNTOLD_MOST = 64
 """Ends of a flow for which nobody can ask, and that are told together at most."""
 
@@ -42,8 +45,7 @@ class News(Generic[Flow]):
         self._unwatched_within_s = unwatched_within_s
         self._flows: dict[FlowId, Flow] = {}
         self._due = FOREVER
-        self._unwatched: dict[FlowId, Flow] = {}
-        self._unwatched_due = FOREVER
+        self._unwatched: dict[FlowId, tuple[Flow, float]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._flows or self._unwatched)
@@ -51,7 +53,13 @@ class News(Generic[Flow]):
     @property
     def due(self) -> float:
         """When something is to be said at the latest."""
-        return min(self._due, self._unwatched_due)
+        return min(self._due, self._unwatched_due) if self._unwatched else self._due
+
+    @property
+    def _unwatched_due(self) -> float:
+        """When the one that waits longest has waited long enough."""
+        _, since = next(iter(self._unwatched.values()))
+        return since + self._unwatched_within_s
 
     def add(self, key: FlowId, flow: Flow) -> None:
         """Have it said soon how a flow stands."""
@@ -59,10 +67,10 @@ class News(Generic[Flow]):
         if self._unwatched:
             self._unwatched.pop(key, None)
 
-    def add_unwatched(self, key: FlowId, flow: Flow) -> None:
-        """Have it said in a while how a flow stands, for nobody can ask for what has changed in it."""
-        if key not in self._flows:
-            self._unwatched[key] = flow
+    def add_unwatched(self, key: FlowId, flow: Flow, since: float) -> None:
+        """Have it said in a while how a flow stands, for nobody can ask for what has changed in it since then."""
+        if key not in self._flows and key not in self._unwatched:
+            self._unwatched[key] = flow, since
 
     def forget(self, key: FlowId) -> None:
         """Say nothing of a flow."""
@@ -71,9 +79,16 @@ class News(Generic[Flow]):
 
     def hurry(self) -> None:
         """Have all of it said at once."""
-        self._flows |= self._unwatched
-        self._unwatched = {}
+        self._hurry(FOREVER)
+
+    def _hurry(self, until: float) -> None:
+        """Have that said at once which has waited since then, or for longer, and all that is to be said soon."""
         self.hurries = True
+        for key, (flow, since) in list(self._unwatched.items()):
+            if since > until:
+                return
+            self._flows[key] = flow
+            del self._unwatched[key]
 
     def take(self, now: float, *, goes_anyway: bool) -> list[Flow]:
         """Give the flows of which something is to be said now.
@@ -82,16 +97,12 @@ class News(Generic[Flow]):
             now: the time.
             goes_anyway: something else goes out now, and what is to be said soon may go with it.
         """
+        if self._unwatched and now >= self._unwatched_due:
+            self._hurry(now - self._unwatched_within_s + TOGETHER_S)
         said: list[Flow] = []
-        if self._unwatched:
-            self._unwatched_due = min(self._unwatched_due, now + self._unwatched_within_s)
-            if now >= self._unwatched_due:
-                self.hurry()
         if self.hurries or goes_anyway or now >= self._due or not self._within_s:
             said += self._flows.values()
             self._flows = {}
             self.hurries = False
         self._due = min(self._due, now + self._within_s) if self._flows else FOREVER
-        if not self._unwatched:
-            self._unwatched_due = FOREVER
         return said
