@@ -55,6 +55,18 @@ def test_only_what_is_due_at_about_the_same_time_is_said_together() -> None:
     assert news.take(1.0, goes_anyway=False) == ["3"] and news.due == FOREVER
 
 
+def test_what_waits_puts_nothing_else_into_a_hurry() -> None:
+    news: News[str] = News()
+    news.add_unwatched((7, 1), "unwatched", 5.0)
+    news.add((7, 2), "received")
+    assert news.take(5.0, goes_anyway=False) == [] and news.due == 5.0 + WITHIN_S
+
+
+def test_it_waits_from_when_its_message_came(inbox: Inbox) -> None:
+    inbox.arrived(parcel(1, marks=UNWATCHED), 5.0)
+    assert said(inbox, 5.0) == [] and inbox.news.due == 5.0 + UNWATCHED_WITHIN_S
+
+
 def test_an_end_that_comes_late_waits_no_longer() -> None:
     inbox = Inbox(3)
     inbox.arrived(parcel(1, marks=UNWATCHED), 0.0)
