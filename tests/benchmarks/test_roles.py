@@ -57,6 +57,21 @@ def test_a_schedule_gives_every_sender_its_share_and_takes_each_confirmation_onc
     assert figures_of(result, MODES["fanin"])["delivered_pct"] == 98.0
 
 
+def test_what_was_counted_in_the_end_is_confirmed_and_latency_is_of_what_was_told() -> None:
+    schedule = Schedule(0.05, 0, senders=5, hz=200)
+    sent = []
+    while schedule.is_on:
+        sent += list(schedule.due())
+    schedule.confirm(sent[0][1])
+    schedule.count(30)
+    schedule.count(20)
+    assert schedule.is_waiting, "20 of 50 are missing"
+    result = schedule.result()
+    assert (result["confirmed"], len(result["latency_us"])) == (30, 1)
+    schedule.count(50)
+    assert not schedule.is_waiting
+
+
 def test_what_could_not_be_sent_in_time_is_not_delivered() -> None:
     schedule = Schedule(0.0, 0, senders=10, hz=100)
     schedule.wanted = 10
