@@ -164,6 +164,29 @@ def test_releasing_and_making_anew_at_once_loses_and_reorders_nothing(
     assert got == list(range(5001))
 
 
+def test_of_what_was_sent_in_a_row_nothing_is_handled_twice_though_it_is_kept_together(
+    node: MakeNode, tmp_path: Path, eventually: Eventually, gate: Gate
+) -> None:
+    got: list[Any] = []
+
+    def listen(value: int) -> None:
+        if value == 60:
+            gate(None)
+        got.append(value)
+
+    rig = node("rig", router_port=0, listens={"DATA": listen})
+    early = node("cam", rig, journal=tmp_path)
+    receipts = [early.send("rig", "DATA", n) for n in range(100)]
+    receipts[-1].wait_accepted(10)
+    assert gate.entered.wait(5)
+    early.release()
+    late = node("cam", rig, journal=tmp_path)
+    gate.opened.set()
+    late.send("rig", "DATA", 100).wait_settled(10)
+    assert got == list(range(101))
+    eventually(lambda: late.statistics().journal.on_disk == 0)
+
+
 def test_ids_that_come_again_are_all_shown(node: MakeNode, tmp_path: Path) -> None:
     with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
         early.send("rig", "DATA", "early").wait_accepted(5)

@@ -307,7 +307,7 @@ def test_nothing_is_due_when_nothing_is_open(outbox):
 def test_what_is_to_be_kept_is_named_once_and_again_when_it_is_over(outbox):
     outbox.send([request("m", durable=True, kept=True)], 0.0)
     outbox.send([request("quick", durable=True)], 0.0)
-    assert [(one.place, one.path, one.name) for one in outbox.unkept] == [((5, 1, 1), ("b",), "m")]
+    assert [(one.place, one.path, one.names) for one in outbox.unkept] == [((5, 1, 1), ("b",), ["m"])]
     assert outbox.persisted([(5, 1, 1), (5, 1, 9), (6, 1, 1)]) == ["m"]
     outbox.acked(ack(2, 2), 0.1)
     assert outbox.over == [(5, 1, 1)] and outbox.persisted([(5, 1, 1)]) == []
@@ -339,7 +339,7 @@ def kept(
 ) -> list[Kept]:
     marks = Marks.ORDERED | Marks.DURABLE
     return [
-        Kept((boot, flow, seq), ("b",), verb, f"n_{seq}", marks, b"body", (), deadline)
+        Kept((boot, flow, seq), ("b",), verb, [f"n_{seq}"], marks, [b"body"], (), deadline)
         for flow, seq in places
     ]
 
@@ -350,7 +350,7 @@ def restored_ack(settled: int, **changes) -> Ack:
 
 
 def test_an_earlier_life_goes_on_as_itself_and_before_this_one(outbox, way):
-    outbox.restore(kept((1, 3), (1, 5)), lambda one: one.name, 0.0)
+    outbox.restore(kept((1, 3), (1, 5)), lambda one: one.names[0], 0.0)
     assert way.seqs() == [3, 5]
     outbox.send([request("new", durable=True)], 0.1)
     outbox.send([request("other key", verb="PING")], 0.1)
@@ -369,14 +369,14 @@ def test_lives_before_the_last_come_first(outbox, way):
 
 
 def test_a_gap_that_an_earlier_life_left_does_not_hold_up_its_recipient(outbox, way):
-    outbox.restore(kept((1, 3), (1, 9)), lambda one: one.name, 0.0)
+    outbox.restore(kept((1, 3), (1, 9)), lambda one: one.names[0], 0.0)
     way.seen = []
     outbox.acked(restored_ack(3, received_beyond=[9, 9]), 0.2)
     assert way.seen == [(9, 9, True)], "its floor is told"
 
 
 def test_a_deadline_ends_what_is_durable(outbox, way):
-    outbox.restore(kept((1, 1), deadline=50.0), lambda one: one.name, 0.0)
+    outbox.restore(kept((1, 1), deadline=50.0), lambda one: one.names[0], 0.0)
     outbox.send([request("m", verb="OTHER", durable=True, deadline_s=30.0)], 0.0)
     ends, at = {}, 0.0
     while len(ends) < 2 and at < 100.0:
@@ -392,7 +392,7 @@ def test_a_deadline_holds_also_for_what_waits(outbox):
 
 
 def test_what_is_not_durable_waits_for_an_earlier_life_with_patience(outbox):
-    outbox.restore(kept((1, 1)), lambda one: one.name, 0.0)
+    outbox.restore(kept((1, 1)), lambda one: one.names[0], 0.0)
     outbox.send([request("m")], 0.0)
     ended, at = [], 0.0
     while not ended and at < 60.0:
@@ -418,7 +418,7 @@ def test_a_station_that_refuses_a_copy_says_nothing_of_the_one_before(outbox, wa
 
 
 def test_what_is_past_its_deadline_is_not_sent_any_more(outbox, way):
-    outbox.restore(kept((1, 1), deadline=5.0), lambda one: one.name, 3600.0)
+    outbox.restore(kept((1, 1), deadline=5.0), lambda one: one.names[0], 3600.0)
     assert way.seqs() == [] and outbox.next_due() <= 3600.0
     assert [(handle, end.outcome) for handle, end in outbox.time_passed(3600.0)] == [("n_1", Outcome.EXPIRED)]
 

@@ -151,22 +151,25 @@ def test_a_deadline_holds_for_what_is_left_of_a_run(outbox: Outbox, way: Way) ->
     assert set(ends) == {"c", "d"} and {end.outcome for end in ends.values()} == {Outcome.EXPIRED}
 
 
-def test_the_journal_has_some_of_a_run(outbox: Outbox) -> None:
-    outbox.send([run("abcd", durable=True, kept=True)], 0.0)
-    assert [(one.name, one.place, one.body) for one in outbox.unkept] == [
-        (name, (5, 1, at), name.encode()) for at, name in enumerate("abcd", 1)
+def test_the_journal_keeps_as_one_what_was_sent_in_a_row(outbox: Outbox) -> None:
+    outbox.send([run("abcd", durable=True, kept=True), run("e", durable=True, kept=True)], 0.0)
+    assert [(one.names, one.place, one.bodies) for one in outbox.unkept] == [
+        (list("abcd"), (5, 1, 1), [b"a", b"b", b"c", b"d"]),
+        (["e"], (5, 1, 5), [b"e"]),
     ]
-    assert outbox.persisted([(5, 1, 2), (5, 1, 3), (5, 9, 4)]) == [["b", "c"]]
-    outbox.acked(ack(1, 1), 0.1)
+    outbox.acked(ack(4, 1, settled_beyond=[3, 3]), 0.1)
+    assert outbox.persisted([(5, 1, 1), (5, 9, 4), (5, 1, 6)]) == [["b"], ["d"]]
     ends = each(outbox.interrupt(Reason.INTERRUPTED, "released", durable_too=True))
-    assert {name: "journal" in end.text for name, end in ends.items()} == {"b": True, "c": True, "d": False}
-    assert outbox.over == [(5, 1, 1)]
+    assert {name: "journal" in end.text for name, end in ends.items()} == {"b": True, "d": True, "e": False}
+    assert outbox.over == []
 
 
-def test_the_journal_may_drop_all_of_a_run_that_is_over(outbox: Outbox) -> None:
+def test_the_journal_may_drop_a_run_when_all_of_it_is_over(outbox: Outbox) -> None:
     outbox.send([run("abc", durable=True, kept=True)], 0.0)
-    outbox.acked(ack(3, 3), 0.1)
-    assert outbox.over == [(5, 1, 1), (5, 1, 2), (5, 1, 3)]
+    outbox.acked(ack(3, 1, settled_beyond=[3, 3]), 0.1)
+    assert outbox.over == []
+    outbox.acked(ack(3, 3), 0.2)
+    assert outbox.over == [(5, 1, 1)]
 
 
 def test_a_run_that_comes_back_goes_again_with_what_follows_it(way: Way) -> None:

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from pilotage.transport.journal import Journal, JournalRules, Place
-from tests.transport.journals import make_entry
+from tests.transport.journals import make_run
 
 
 def main(file: Path, first: int) -> None:
@@ -27,9 +27,12 @@ def main(file: Path, first: int) -> None:
 
     journal = Journal(file, JournalRules(max_batch=100), tell_kept, lambda trouble: print(trouble.text))
     os.write(1, b"ready\n")
-    for seq in range(first, 1 << 40):
+    seq = first
+    while True:
         room.acquire()
-        journal.keep([make_entry(seq)])
+        entry = make_run(seq)
+        journal.keep([entry])
+        seq += len(entry.bodies)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pilotage.transport.journal import Entry, Journal, JournalRules, Place, Trouble
 
 HOLDS = count(1)
@@ -22,9 +24,9 @@ def make_entry(seq: int, body: bytes | None = None, flow: int = 2**62 + 1) -> En
         seq=seq,
         path=("station", "terminal"),
         verb="DATA",
-        name=f"rig_{seq}",
+        names=(f"rig_{seq}",),
         marks=3,
-        body=f"body {seq} ".encode() * (seq % 30) if body is None else body,
+        bodies=(f"body {seq} ".encode() * (seq % 30) if body is None else body,),
         frames=() if seq % 5 or body is not None else (b"", bytes(range(256)) * (seq % 7)),
         deadline=1_800_000_000.25 + seq if seq % 2 else None,
     )
@@ -32,6 +34,14 @@ def make_entry(seq: int, body: bytes | None = None, flow: int = 2**62 + 1) -> En
 
 def make_entries(first: int, count: int, size: int | None = None) -> list[Entry]:
     return [make_entry(seq, None if size is None else bytes(size)) for seq in range(first, first + count)]
+
+
+def make_run(seq: int) -> Entry:
+    """An entry of one to four messages, which follows from its place."""
+    count = 1 + seq % 4
+    names = tuple(f"rig_{seq + at}" for at in range(count))
+    bodies = tuple(f"body {seq + at} ".encode() * (seq % 30) for at in range(count))
+    return replace(make_entry(seq, b""), names=names, bodies=bodies)
 
 
 def places_of(entries: Iterable[Entry]) -> list[Place]:

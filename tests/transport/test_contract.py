@@ -235,7 +235,7 @@ def test_what_is_kept_is_accepted_and_dropped_when_it_is_over(world: World, even
     eventually(lambda: sent.is_delivered and not cam.kept)
     waiting = cam.send("nobody", b"kept", kept=True)
     eventually(lambda: waiting.accepted)
-    assert [one.body for one in cam.kept] == [b"kept"] and hub.bodies() == [b"kept"]
+    assert [one.bodies for one in cam.kept] == [[b"kept"]] and hub.bodies() == [b"kept"]
 
 
 def test_a_shell_that_wants_it_is_told_again_and_again_that_a_turn_is_over(

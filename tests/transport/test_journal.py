@@ -21,7 +21,7 @@ from pilotage.protocol.errors import JournalError, JournalInUse
 from pilotage.transport import journal as room
 from pilotage.transport.journal import Entry, JournalRules
 from tests.conftest import Eventually
-from tests.transport.journals import BOOT, Kept, make_entries, make_entry, places_of, read_left
+from tests.transport.journals import BOOT, Kept, make_entries, make_entry, make_run, places_of, read_left
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_was_kept_is_told_and_found_again_in_order(file: Path, eventually: 
 def test_frames_may_be_views_of_anything(file: Path) -> None:
     frame = memoryview(bytes(range(64))).cast("d")
     with Kept(file) as journal:
-        journal.keep([Entry(1, 2, 3, ("a",), "V", "n", 0, b"", (frame,))])
+        journal.keep([Entry(1, 2, 3, ("a",), "V", ("n",), 0, (b"",), (frame,))])
     assert read_left(file)[0].frames == (bytes(range(64)),)
 
 
@@ -76,6 +76,31 @@ def test_a_transaction_has_a_bound(file: Path, eventually: Eventually) -> None:
         journal.goes_on.set()
         eventually(lambda: len(journal.places) == 101)
         assert [len(places) for places in journal.told] == [1, 40, 40, 20]
+
+
+def test_messages_of_one_entry_are_counted_each(file: Path, eventually: Eventually) -> None:
+    entries = [make_run(seq) for seq in (3, 7, 12, 13)]  # 4, 4, 1 and 2 messages
+    with Kept(file, JournalRules(max_batch=5)) as journal:
+        own = journal.hold_writer()
+        journal.keep(entries)
+        assert journal.statistics().waiting == 11
+        journal.drop([entries[3].place])
+        assert (journal.statistics().waiting, journal.statistics().skipped) == (9, 2)
+        journal.goes_on.set()
+        eventually(lambda: journal.statistics().on_disk == 10)
+        assert journal.told[1:] == [places_of(entries[:2]), places_of(entries[2:3])]
+        journal.drop([own, entries[0].place])
+        assert journal.statistics().on_disk == 5
+        eventually(lambda: journal.statistics().dropped == 5)
+        assert journal.statistics().kept == 10
+    with Kept(file) as journal:
+        assert journal.left == entries[1:3] and journal.statistics().on_disk == 5
+
+
+def test_a_run_that_is_refused_counts_with_all_of_its_messages(file: Path) -> None:
+    with Kept(file, JournalRules(max_waiting_bytes=500)) as journal:
+        assert journal.keep([make_run(7), make_run(8)]) == [make_run(7).place]
+        assert journal.statistics().refused == 4
 
 
 def test_what_is_settled_before_it_was_written_never_is(file: Path) -> None:
@@ -167,13 +192,13 @@ def test_what_can_t_be_written_down_harms_nobody_else(
     file: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    bad = Entry(BOOT, 1, 1, ("rig",), "\udc80", "bad_1", 0, b"")
+    bad = Entry(BOOT, 1, 1, ("rig",), "\udc80", ("bad_1", "bad_2", "bad_3"), 0, (b"", b"", b""))
     with Kept(file) as journal:
         journal.keep([make_entry(1), bad, make_entry(2)])
         eventually(lambda: len(journal.places) == 2)
-        assert journal.statistics().refused == 1
+        assert journal.statistics().refused == 3
         assert journal.statistics().waiting_bytes == 0
-    assert "bad_1" in caplog.text
+    assert "'bad_1' can't be journaled, nor the 2 after it" in caplog.text
     assert read_left(file) == make_entries(1, 2)
 
 

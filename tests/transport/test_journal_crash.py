@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transport.journals import Kept, make_entry
+from tests.transport.journals import Kept, make_run
 
 QUICK_KILLS, KILLS = 5, 25
 
@@ -47,9 +47,9 @@ def kill_many_times(root: Path, file: Path, kills: int) -> None:
             left = [entry.seq for entry in journal.left]
             assert left == sorted(set(left))
             assert kept - dropped <= set(left)
-            assert journal.left == [make_entry(seq) for seq in left]
+            assert journal.left == [make_run(seq) for seq in left]
             kept |= set(left)
-            first = max(left, default=first) + 1
+            first = max(left, default=first) + 4
             # Half of it is settled now, so that the file lives through both.
             settled = journal.left[: len(left) // 2]
             journal.drop([entry.place for entry in settled])

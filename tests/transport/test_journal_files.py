@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pilotage.protocol.errors import JournalError
 from pilotage.transport import journal_file
-from tests.transport.journals import Kept, make_entries, make_entry, read_left
+from tests.conftest import Eventually
+from tests.transport.journals import Kept, make_entries, make_entry, make_run, read_left
 
 
 @pytest.fixture
@@ -68,8 +72,45 @@ def test_the_database_of_another_program(file: Path) -> None:
 def test_a_newer_version_is_kept_for_the_program_that_reads_it(file: Path) -> None:
     execute(file, f"PRAGMA user_version={journal_file.VERSION + 1}")
     content = file.read_bytes()
-    aside = check_set_aside(file, "newer Pilotage (version 2, this one reads 1", [])
+    aside = check_set_aside(file, "newer Pilotage (version 3, this one reads 2", [])
     assert aside.read_bytes() == content
+
+
+def test_a_file_of_the_first_version_goes_on_and_is_of_this_one_once_it_is_written(
+    file: Path, entries: list[journal_file.Entry], eventually: Eventually
+) -> None:
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA user_version=1")
+    for number, entry in enumerate(entries, 1):
+        # One message an entry, whose id and body stood where several stand now.
+        content = msgspec.msgpack.encode(
+            [*entry.place, entry.path, entry.verb, entry.names[0], 3, entry.bodies[0], (), entry.deadline]
+        )
+        row = (zlib.crc32(content), content, number)
+        connection.execute("UPDATE entries SET checksum = ?, entry = ? WHERE number = ?", row)
+    connection.close()
+    with Kept(file) as journal:
+        assert journal.note == "" and journal.left == entries
+    assert version_of(file) == 1, "the older program can still read it"
+    with Kept(file) as journal:
+        journal.drop([entry.place for entry in entries[:30]])
+        journal.keep([make_run(1000)])
+        eventually(lambda: journal.statistics().dropped == 30)
+    assert version_of(file) == journal_file.VERSION
+    assert read_left(file) == [*entries[30:], make_run(1000)]
+
+
+def version_of(file: Path) -> int:
+    return int.from_bytes(file.read_bytes()[60:64], "big")
+
+
+@pytest.mark.parametrize(("names", "bodies"), [((), ()), (("a", "b"), (b"",)), (("a",), (b"", b""))])
+def test_an_entry_with_another_count_of_ids_than_of_messages(
+    file: Path, names: tuple[str, ...], bodies: tuple[bytes, ...]
+) -> None:
+    with Kept(file) as journal:
+        journal.keep([replace(make_entry(1), names=names, bodies=bodies), make_entry(2)])
+    check_set_aside(file, f"{len(names)} ids for {len(bodies)} messages", [make_entry(2)])
 
 
 @pytest.mark.usefixtures("entries")
@@ -108,7 +149,7 @@ def test_rows_that_are_no_entries(file: Path, entries: list[journal_file.Entry])
 
 def test_pages_that_were_overwritten(file: Path, entries: list[journal_file.Entry]) -> None:
     content = file.read_bytes()
-    page = content.index(entries[20].name.encode()) // 4096
+    page = content.index(entries[20].names[0].encode()) // 4096
     file.write_bytes(content[: page * 4096] + b"\xaa" * 4096 + content[(page + 1) * 4096 :])
     with Kept(file) as journal:
         assert "is damaged" in journal.note

@@ -96,7 +96,7 @@ class Keeping:
             for entry in entries:
                 size = weigh_entry(entry)
                 if self._early_bytes + size > RULES.max_waiting_bytes:
-                    self._lost += 1
+                    self._lost += len(entry.bodies)
                 else:
                     self._early[entry.place] = entry
                     self._early_bytes += size
@@ -126,7 +126,8 @@ class Keeping:
         if opener is not None and opener is not threading.current_thread():
             opener.join(timeout_s)
         with self._lock:
-            journal, lost = self._journal, len(self._early) + self._lost
+            journal = self._journal
+            lost = sum(len(entry.bodies) for entry in self._early.values()) + self._lost
         if journal is not None:
             journal.close(timeout_s)
         if lost:
@@ -190,14 +191,15 @@ def _taken_from(journal: Journal) -> list[Kept]:
 
 
 def _as_entry(kept: Kept) -> Entry:
-    """Write a send down; its deadline by the clock on the wall, which goes on when we don't."""
+    """Write sends down; their deadline by the clock on the wall, which goes on when we don't."""
     deadline = None if kept.deadline == FOREVER else time.time() + kept.deadline - time.monotonic()
     frames = tuple(map(bytes, kept.frames)) if kept.frames else ()
-    return Entry(*kept.place, kept.path, kept.verb, kept.name, kept.marks, kept.body, frames, deadline)
+    names, bodies = tuple(kept.names), tuple(kept.bodies)
+    return Entry(*kept.place, kept.path, kept.verb, names, kept.marks, bodies, frames, deadline)
 
 
 def _as_kept(entry: Entry) -> Kept:
     deadline = FOREVER if entry.deadline is None else time.monotonic() + entry.deadline - time.time()
     return Kept(
-        entry.place, entry.path, entry.verb, entry.name, entry.marks, entry.body, entry.frames, deadline
+        entry.place, entry.path, entry.verb, entry.names, entry.marks, entry.bodies, entry.frames, deadline
     )

@@ -193,7 +193,7 @@ class Messenger:
     def look_for_left(self) -> None:
         """Read what earlier lives have left in the journal, if there is one. Before `start`, on any thread."""
         self._left = self._keeping.left()
-        self.posting.drafting.begin_behind(kept.name for kept in self._left)
+        self.posting.drafting.begin_behind(name for kept in self._left for name in kept.names)
 
     def start(self, loop: IOLoop) -> None:
         """Listen and dial, on the loop's own thread.
@@ -205,7 +205,8 @@ class Messenger:
         self._driver = Driver(self.exchange, self, self._wires, self.config.places, loop)
         self.posting.begin(self._driver)
         if self._left:
-            self.logger.info("goes on with %d messages of an earlier life", len(self._left))
+            count = sum(len(kept.names) for kept in self._left)
+            self.logger.info("goes on with %d messages of an earlier life", count)
             self._driver.restore(self._left, self.posting.resume)
             self._left = []
         if self._keys is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pilotage.net.bundle import ACCEPTED, Bundle, Part
@@ -150,18 +151,23 @@ class Posting:
         return self._launch(self._running, request, message, durable, deadline_s, kept)
 
     def resume(self, kept: Kept) -> Bundle:
-        """Go on with a send of an earlier life: it is ours now, and nobody holds its receipt."""
-        try:
-            message = decode_body(kept.verb, kept.body, kept.frames)
-        except PilotageError as error:
-            # What can't be read here may be read there, and must not keep us from starting.
-            text = f"{kept.name} of the journal can't be read here: {error}"
-            self._notes.write(Note(Level.WARNING, text))
-            message = Message(id=kept.name, to=kept.path[-1], sender=self._name, key=kept.verb)
-        bundle = Bundle(str(message.key), message, self._settled_by)
-        bundle.reach(0, 1, ACCEPTED)
+        """Go on with sends of an earlier life: they are ours now, and nobody holds their receipts."""
+        first, *others = map(partial(self._read, kept), kept.names, kept.bodies)
+        bundle = Bundle(kept.verb, first, self._settled_by)
+        for message in others:
+            bundle.append(message)
+        bundle.reach(0, len(kept.names), ACCEPTED)
         self.open.add(bundle)
         return bundle
+
+    def _read(self, kept: Kept, name: str, body: bytes) -> Message:
+        """Read a message of the journal."""
+        try:
+            return decode_body(kept.verb, body, kept.frames)
+        except PilotageError as error:
+            # What can't be read here may be read there, and must not keep us from starting.
+            self._notes.write(Note(Level.WARNING, f"{name} of the journal can't be read here: {error}"))
+            return Message(id=name, to=kept.path[-1], sender=self._name, key=kept.verb)
 
     @property
     def _running(self) -> Driver:

@@ -104,13 +104,13 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """Put these sends into the journal, and answer with `Exchange.persisted` once they are synced."""
+    """Put these into the journal, and answer with `Exchange.persisted` for the place of each once it is synced."""
 
     sends: list[Kept]
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """Take these sends out of the journal: they are over."""
+    """Take these out of the journal, each all that was kept at a place: it is over."""
 
     places: list[Place]
 

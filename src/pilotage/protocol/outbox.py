@@ -28,6 +28,7 @@ from pilotage.protocol.sends import (
     DeliveryRules,
     Emit,
     FlowKey,
+    Journaled,
     Kept,
     OutFlow,
     Pending,
@@ -54,7 +55,7 @@ class Outbox:
 
     Attributes:
         unkept: what the journal is to keep, until somebody takes it from here.
-        over: what the journal may drop, likewise.
+        over: what the journal may drop, likewise: all that it keeps as one is over.
         agenda: a heap of when which flow is to be looked at, its life and number behind the time.
     """
 
@@ -160,10 +161,10 @@ class Outbox:
             pending = Pending(
                 one.path,
                 one.verb,
-                [one.body],
+                list(one.bodies),
                 Attached(one.frames) if one.frames else 0,
                 handle_for(one),
-                [one.name],
+                list(one.names),
                 bool(one.marks & Marks.ORDERED),
                 durable=bool(one.marks & Marks.DURABLE),
                 tries=FOREVER,
@@ -172,11 +173,12 @@ class Outbox:
                 marks=one.marks,
                 wait=self.rules.repeat_interval_s,
                 safe=True,
+                journaled=Journaled(one.place, len(one.bodies)),
             )
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
             flow.add(pending)
-            flow.next_seq = seq + 1
+            flow.next_seq = pending.end
         for key, flow in ours.items():
             if self._flows[key] is not flow:
                 self._queue_behind(flow)
@@ -186,9 +188,9 @@ class Outbox:
     def persisted(self, places: Iterable[Place]) -> list[Any]:
         """Learn what the journal has safe; give the handles of those that are still open."""
         accepted: list[Any] = []
-        for (boot, number), first, end in _spans(places):
-            flow = self._by_number.get((boot, number))
-            for pending in flow.part(first, end) if flow is not None else ():
+        for place in places:
+            flow = self._by_number.get(place[:2])
+            for pending in flow.journaled_at(place) if flow is not None else ():
                 pending.safe = True
                 accepted.append(pending.handle)
         return accepted
@@ -320,7 +322,9 @@ class Outbox:
         if flow.after is not None and flow.waits and not pending.durable:
             self._give_until(flow, pending, now + self.rules.patience_s)
         if pending.kept:
-            self.unkept += kept_from(pending, flow)
+            place = (flow.boot, flow.number, seq)
+            pending.journaled = Journaled(place, len(pending.bodies))
+            self.unkept.append(kept_from(pending, place))
 
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
         """Have a send expire at a time, wherever it is by then."""
@@ -479,8 +483,11 @@ class Outbox:
     def _tell_end(self, flow: OutFlow, pending: Pending, ends: Settled, ended: Settled) -> None:
         """Pass on how messages have ended, to the journal as well if it has them."""
         ended += ends
-        if pending.kept:
-            self.over += [(flow.boot, flow.number, seq) for seq in range(pending.seq, pending.end)]
+        journaled = pending.journaled
+        if journaled is not None:
+            journaled.open -= len(pending.bodies)
+            if not journaled.open:
+                self.over.append(journaled.place)
 
     def _advance(self, flow: OutFlow, now: float) -> None:
         """Raise the floor over what has ended, and let through what waits: here, or behind this flow."""
@@ -576,20 +583,6 @@ def _parted(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
 def _pairs(ranges: list[int]) -> Iterable[tuple[int, int]]:
     """Give [first, last, first, last, …] two by two."""
     return zip(ranges[::2], ranges[1::2], strict=False)
-
-
-def _spans(places: Iterable[Place]) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """Fold places that follow each other: their flow, the first of them, and what comes behind the last."""
-    flow, first, end = (0, 0), 0, 0
-    for boot, number, seq in places:
-        if flow == (boot, number) and seq == end:
-            end += 1
-            continue
-        if end > first:
-            yield flow, first, end
-        flow, first, end = (boot, number), seq, seq + 1
-    if end > first:
-        yield flow, first, end
 
 
 def _refusals(pending: Pending, reason: Reason, text: str) -> Settled:

@@ -8,7 +8,7 @@ collector's, which would look at all of them again and again; none of it refers 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -59,6 +59,13 @@ class DeliveryRules:
     max_flows: int = 10_000
 
 
+class Journaled(msgspec.Struct, gc=False):
+    """What the journal keeps as one, whatever parts it here: which messages, and how many of them are open."""
+
+    place: Place
+    open: int
+
+
 class Pending(msgspec.Struct, gc=False):
     """Messages that were sent in a row and have not ended: what was asked for, and behind it how far they have come.
 
@@ -74,6 +81,7 @@ class Pending(msgspec.Struct, gc=False):
         tries: transmissions at most.
         is_json: the body is an original JSON envelope.
         kept: put them into the journal, so that they outlive this process.
+        journaled: as what the journal keeps them; None if it doesn't.
         deadline_s: seconds after which durable messages are given up; None for never.
         unwatched: nobody can ask for its end any more.
         seq: the place of the first one in its flow.
@@ -109,6 +117,7 @@ class Pending(msgspec.Struct, gc=False):
     asked: int = 0
     received: bool = False
     safe: bool = False
+    journaled: Journaled | None = None
 
     @property
     def end(self) -> int:
@@ -136,25 +145,25 @@ class Pending(msgspec.Struct, gc=False):
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """A durable send as the journal keeps it.
+    """Durable messages that were sent in a row, as the journal keeps them: together, until all of them are over.
 
     Attributes:
-        place: which message it is, in every life.
+        place: which message the first one is, in every life.
         path: names to reach, the recipient last.
-        verb: the message's key.
-        name: the message's id.
+        verb: the messages' key.
+        names: the messages' ids.
         marks: see `Marks`.
-        body: its encoded body.
-        frames: raw frames of its arrays.
-        deadline: when it is given up, in the core's time; `FOREVER` for never.
+        bodies: their encoded bodies.
+        frames: raw frames of its arrays; a message that has some is kept by itself.
+        deadline: when they are given up, in the core's time; `FOREVER` for never.
     """
 
     place: Place
     path: tuple[str, ...]
     verb: str
-    name: str
+    names: Sequence[str]
     marks: int
-    body: bytes
+    bodies: Sequence[bytes]
     frames: tuple[bytes | memoryview, ...]
     deadline: float = FOREVER
 
@@ -207,6 +216,16 @@ class OutFlow:
         """Have a send open, whose place lies behind those of all others."""
         self.open.append(pending)
         self.count += len(pending.bodies)
+
+    def journaled_at(self, place: Place) -> Iterator[Pending]:
+        """Iterate over what is open of the messages that the journal keeps as one, by the place of the first."""
+        at = bisect_left(self.open, place[2], key=_seq_of)
+        while at < len(self.open):
+            pending = self.open[at]
+            if pending.journaled is None or pending.journaled.place != place:
+                break
+            yield pending
+            at += 1
 
     def find(self, place: int) -> Pending | None:
         """Give the open send that has a message at a place."""
@@ -266,19 +285,16 @@ class OutFlow:
         return self.path, self.verb, self.ordered
 
 
-def kept_from(pending: Pending, flow: OutFlow) -> list[Kept]:
+def kept_from(pending: Pending, place: Place) -> Kept:
     """Give messages as the journal keeps them."""
     frames = tuple(pending.frames.frames) if isinstance(pending.frames, Attached) else ()
-    return [
-        Kept(
-            (flow.boot, flow.number, seq),
-            flow.path,
-            flow.verb,
-            name,
-            pending.marks,
-            body,
-            frames,
-            pending.deadline,
-        )
-        for seq, (name, body) in enumerate(zip(pending.names, pending.bodies, strict=True), pending.seq)
-    ]
+    return Kept(
+        place,
+        pending.path,
+        pending.verb,
+        pending.names,
+        pending.marks,
+        pending.bodies,
+        frames,
+        pending.deadline,
+    )

@@ -193,13 +193,14 @@ class Process:
         """Go on with what earlier lives have left in the journal."""
         left = [self._in_time(one, self._skew) for one in self._disk.journal.values()]
         if left:
-            self._sent = max(int(one.name.rpartition("_")[2]) for one in left) + 1
-            self._say(f"finds {len(left)} messages in its journal")
+            names = [name for one in left for name in one.names]
+            self._sent = max(int(name.rpartition("_")[2]) for name in names) + 1
+            self._say(f"finds {len(names)} messages in its journal")
             self._run(self.exchange.restore(left, self._resume, self._now))
 
     def _resume(self, kept: Kept) -> list[Resumed]:
-        identity = _identity(decode_body(kept.verb, kept.body, kept.frames))
-        return [Resumed(self._around.recorder.find(identity))]
+        messages = [decode_body(kept.verb, body, kept.frames) for body in kept.bodies]
+        return [Resumed(self._around.recorder.find(_identity(message))) for message in messages]
 
     def _in_time(self, kept: Kept, shift_s: float) -> Kept:
         return replace(kept, deadline=kept.deadline + shift_s)

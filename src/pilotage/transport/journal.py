@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -32,6 +32,9 @@ DROPS_WAIT_S: Final = 0.2
 BOOKED_AT_ONCE: Final = 128
 """Written entries that are booked before another thread may have the lock."""
 
+Written = tuple[int, int, int]
+"""(number, bytes, messages) of an entry on the disk."""
+
 _NOT_WRITABLE = (TypeError, ValueError, OverflowError, msgspec.MsgspecError)
 
 Told = TypeVar("Told")
@@ -45,7 +48,8 @@ class Journal:
     Args:
         file: where; its folders are made. Beside it lie a lock and, while it is open, SQLite's log.
         rules: its bounds.
-        kept: is told the places that are now synced, in order, once after each commit. On the writer's thread.
+        kept: is told the places of the entries that are now synced, in order, once after each commit. On the
+            writer's thread.
         trouble: is told what goes wrong with the disk and when it is right again. On the writer's thread.
 
     Attributes:
@@ -83,7 +87,7 @@ class Journal:
         self._waiting: dict[Place, Entry] = {}
         self._writing: dict[Place, Entry] = {}
         self._dropped_while_written: set[Place] = set()
-        self._drops: list[tuple[int, int]] = []
+        self._drops: list[Written] = []
         self._drops_since = 0.0
         self._waiting_bytes = 0
         self._kept = self._dropped = self._skipped = self._refused = self._commits = self._troubles = 0
@@ -96,7 +100,9 @@ class Journal:
 
     def _take_over(self) -> None:
         self.left = [entry for _, entry, _ in self._file.left]
-        self._on_disk = {entry.place: (number, size) for number, entry, size in self._file.left}
+        self._on_disk: dict[Place, Written] = {
+            entry.place: (number, size, len(entry.bodies)) for number, entry, size in self._file.left
+        }
         self._on_disk_bytes = sum(size for _, _, size in self._file.left)
         self._next_number = self._file.left[-1][0] + 1 if self._file.left else 1
         self._file.left = []
@@ -112,16 +118,15 @@ class Journal:
         refused: list[Place] = []
         with self._lock:
             for entry in entries:
-                place = (entry.boot, entry.flow, entry.seq)
-                size = weigh_entry(entry)
+                place, size = entry.place, weigh_entry(entry)
                 if place in self._waiting or place in self._on_disk:
                     continue
                 if self._has_no_room(size):
                     refused.append(place)
+                    self._refused += len(entry.bodies)
                     continue
                 self._waiting[place] = entry
                 self._waiting_bytes += size
-            self._refused += len(refused)
             self._ring()
         return refused
 
@@ -135,7 +140,7 @@ class Journal:
                     self._add_drop(on_disk)
                 elif (entry := self._waiting.pop(place, None)) is not None:
                     self._waiting_bytes -= weigh_entry(entry)
-                    self._skipped += 1
+                    self._skipped += len(entry.bodies)
 
     def statistics(self) -> JournalStatistics:
         """Tell what it did and what it holds. Any thread."""
@@ -146,9 +151,9 @@ class Journal:
                 skipped=self._skipped,
                 refused=self._refused,
                 commits=self._commits,
-                waiting=len(self._waiting),
+                waiting=_count(self._waiting.values()),
                 waiting_bytes=self._waiting_bytes,
-                on_disk=len(self._on_disk),
+                on_disk=sum(count for _, _, count in self._on_disk.values()),
                 on_disk_bytes=self._on_disk_bytes,
                 troubles=self._troubles,
             )
@@ -190,7 +195,7 @@ class Journal:
             self._beyond, self._refused_before = beyond, self._refused
         return True
 
-    def _add_drop(self, on_disk: tuple[int, int]) -> None:
+    def _add_drop(self, on_disk: Written) -> None:
         if not self._drops:
             self._drops_since = time.monotonic()
             if not self._asleep_for_drops:
@@ -232,16 +237,16 @@ class Journal:
 
     def _work(self) -> None:
         with self._lock:
-            batch = self._writing = dict(islice(self._waiting.items(), self._rules.max_batch))
+            batch = self._writing = self._next_batch()
             drops = self._drops[:]
             began = time.monotonic()
         rows, unwritable = self._encode(batch)
         try:
-            self._write(rows, [number for number, _ in drops])
+            self._write(rows, [number for number, _, _ in drops])
         except (sqlite3.Error, OSError) as cause:
             self._fail(cause)
             return
-        told = self._book(rows, unwritable, len(drops), began)
+        told = self._book(rows, unwritable, drops, began)
         self._end_trouble()
         if told:
             self._call(self._tell_kept, told)
@@ -258,7 +263,13 @@ class Journal:
                 number += 1
             except _NOT_WRITABLE as cause:
                 unwritable.append(place)
-                log.warning("%s: message %r can't be journaled: %s", self._name, entry.name, cause)
+                log.warning(
+                    "%s: message %r can't be journaled%s: %s",
+                    self._name,
+                    entry.names[0],
+                    f", nor the {len(entry.names) - 1} after it" * (len(entry.names) > 1),
+                    cause,
+                )
         return rows, unwritable
 
     def _write(self, rows: dict[Place, Row], drops: list[int]) -> None:
@@ -272,22 +283,24 @@ class Journal:
         if rows or drops or self._failing:
             self._file.write(list(rows.values()), drops, doubtful)
 
-    def _book(self, rows: dict[Place, Row], unwritable: list[Place], drops: int, began: float) -> list[Place]:
+    def _book(
+        self, rows: dict[Place, Row], unwritable: list[Place], drops: list[Written], began: float
+    ) -> list[Place]:
         """Book what was written; give the places to be told."""
         written = iter(rows.items())
         while part := list(islice(written, BOOKED_AT_ONCE)):
             with self._lock:
                 for place, (number, _, content) in part:
-                    self._forget_waiting(place)
-                    self._on_disk[place] = (number, len(content))
+                    count = self._forget_waiting(place)
+                    self._on_disk[place] = (number, len(content), count)
                     self._on_disk_bytes += len(content)
+                    self._kept += count
                     self._next_number = number + 1
         with self._lock:
             for place in unwritable:
-                self._refused += 1
-                self._forget_waiting(place)
-            self._on_disk_bytes -= sum(size for _, size in self._drops[:drops])
-            del self._drops[:drops]
+                self._refused += self._forget_waiting(place)
+            self._on_disk_bytes -= sum(size for _, size, _ in drops)
+            del self._drops[: len(drops)]
             self._drops_since = began
             settled = self._dropped_while_written
             told = [place for place in rows if place not in settled] if settled else list(rows)
@@ -295,21 +308,33 @@ class Journal:
                 if place in self._on_disk:
                     self._drops.append(self._on_disk.pop(place))
             self._writing, self._dropped_while_written = {}, set()
-            self._kept += len(told)
-            self._dropped += drops
+            self._dropped += sum(count for _, _, count in drops)
             self._commits += bool(rows or drops)
         return told
 
-    def _forget_waiting(self, place: Place) -> None:
-        self._waiting_bytes -= weigh_entry(self._waiting.pop(place))
+    def _next_batch(self) -> dict[Place, Entry]:
+        """Give what is to be written next: what waits, within the bound of a transaction."""
+        batch: dict[Place, Entry] = {}
+        count = 0
+        for place, entry in self._waiting.items():
+            batch[place] = entry
+            count += len(entry.bodies)
+            if count >= self._rules.max_batch:
+                break
+        return batch
+
+    def _forget_waiting(self, place: Place) -> int:
+        """Have an entry wait no more; give how many messages it has."""
+        entry = self._waiting.pop(place)
+        self._waiting_bytes -= weigh_entry(entry)
+        return len(entry.bodies)
 
     def _fail(self, cause: Exception) -> None:
         with self._lock:
             for place in self._dropped_while_written:
-                self._forget_waiting(place)
-                self._skipped += 1
+                self._skipped += self._forget_waiting(place)
             self._writing, self._dropped_while_written = {}, set()
-            count, size = len(self._waiting), self._waiting_bytes
+            count, size = _count(self._waiting.values()), self._waiting_bytes
         if not self._failing:
             self._failing = True
             self._tell(
@@ -372,6 +397,11 @@ class Journal:
     def _let_go(self) -> None:
         self._file.close()
         self._file_lock.release()
+
+
+def _count(entries: Iterable[Entry]) -> int:
+    """Count the messages of entries."""
+    return sum(len(entry.bodies) for entry in entries)
 
 
 def _prepare(file: Path) -> FileLock:

@@ -25,7 +25,8 @@ from pilotage.transport.disks import sync_folder
 from pilotage.transport.journal_entries import Entry, Row, decode_row
 
 APPLICATION_ID: Final = 0x504C4A31
-VERSION: Final = 1
+VERSION: Final = 2
+"""Since 2 an entry holds what was sent in a row; before, one message."""
 MAGIC: Final = b"SQLite format 3\0"
 SIDES: Final = ("-wal", "-shm", "-journal")
 ROWS_AT_ONCE: Final = (256, 32, 4, 1)
@@ -69,6 +70,7 @@ class JournalFile:
         self._file = file
         self._connection: sqlite3.Connection | None = None
         self._last_error: Exception | None = None
+        self._is_old = False
         self.note = ""
         self.left: list[Left] = []
         try:
@@ -144,6 +146,8 @@ class JournalFile:
         is_urgent = bool(rows) or doubtful_from is not None
         execute(f"PRAGMA synchronous={'FULL' if is_urgent else 'NORMAL'}")
         execute("BEGIN IMMEDIATE")
+        if self._is_old:
+            execute(f"PRAGMA user_version={VERSION}")  # what comes now an older program can't read
         if doubtful_from is not None:
             execute("DELETE FROM entries WHERE number >= ?", (doubtful_from,))
             execute("UPDATE journal SET token = token")  # shows that the disk takes something
@@ -152,6 +156,7 @@ class JournalFile:
             execute("DELETE FROM entries WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
         _insert(self._connection, rows)
         execute("COMMIT")
+        self._is_old = False
 
     def _roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
@@ -173,6 +178,7 @@ class JournalFile:
                 raise OSError(errno.EIO, f"what was just written {fault}")
         self._token = self._read_token()
         self._identity = self._read_identity()
+        self._is_old = self._read_version() < VERSION
 
     def _read(self) -> tuple[list[Row], str]:
         """Connect and read everything; without a fault the connection stays."""
@@ -210,6 +216,10 @@ class JournalFile:
         assert self._connection is not None
         found = self._connection.execute("SELECT token FROM journal").fetchone()
         return bytes(found[0]) if found else b""
+
+    def _read_version(self) -> int:
+        assert self._connection is not None
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     def _is_in_place(self) -> bool:
         try:
@@ -265,7 +275,7 @@ def _judge(file: Path) -> str:
     if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
         return "belongs to another program"
     version = int.from_bytes(head[60:64], "big")
-    if version == VERSION:
+    if 0 < version <= VERSION:
         return ""
     if version > VERSION:
         return f"was written by a newer Pilotage (version {version}, this one reads {VERSION}; open it with that)"

@@ -11,7 +11,7 @@ class JournalRules(msgspec.Struct, frozen=True):
     Attributes:
         max_bytes: of entries that are on the disk or wait for it; what would go beyond isn't journaled.
         max_waiting_bytes: of entries that wait for the disk; the same.
-        max_batch: entries in one transaction.
+        max_batch: messages in one transaction; the last of its entries may go beyond.
         retry_s: between tries while the disk doesn't take anything.
     """
 
@@ -39,14 +39,14 @@ class JournalStatistics(msgspec.Struct, frozen=True):
     """What a journal did since it was opened.
 
     Attributes:
-        kept: entries synced to the disk.
-        dropped: entries removed from the disk.
-        skipped: entries that were dropped before they were written.
-        refused: entries beyond the bounds, or that can't be written down: not journaled.
+        kept: messages synced to the disk.
+        dropped: messages removed from the disk.
+        skipped: messages that were dropped before they were written.
+        refused: messages beyond the bounds, or that can't be written down: not journaled.
         commits: transactions.
-        waiting: entries that wait for the disk now.
+        waiting: messages that wait for the disk now.
         waiting_bytes: their size, about.
-        on_disk: entries on the disk now.
+        on_disk: messages on the disk now.
         on_disk_bytes: their size.
         troubles: times that something began to be wrong.
     """

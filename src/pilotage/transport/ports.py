@@ -40,7 +40,7 @@ class Shell(Protocol):
         """Tell senders that their message was received."""
 
     def keep(self, sends: list[Kept]) -> None:
-        """Put sends into the journal, and say `Driver.persisted` once they are synced."""
+        """Put sends into the journal, and say `Driver.persisted` with the place of each once it is synced."""
 
     def drop(self, places: list[Place]) -> None:
         """Take sends out of the journal: they are over."""
