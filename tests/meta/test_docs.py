@@ -56,6 +56,12 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
+def test_each_decision_is_in_the_list(root: Path) -> None:
+    shown = (root / "docs" / "README.md").read_text()
+    records = sorted((root / "docs" / "explanations" / "decisions").glob("*.md"))
+    assert records and [file.name for file in records if f"explanations/decisions/{file.name})" not in shown] == []
+
+
 def test_a_fence_says_python_or_python_no_run() -> None:
     odd = [block.place for block in BLOCKS if block.info[:1] in {("py",), ("python3",), ("pycon",)}]
     extra = [b.place for b in BLOCKS if b.info[:1] == ("python",) and b.info[1:] not in {(), ("no-run",)}]

@@ -1,7 +1,8 @@
 """The journal: durable sends on the originator's own disk, until they are settled.
 
-Laws of this room: nobody but the writer's thread waits for the disk; what is settled before it was written is
-never written; what `kept` has told is found again by the next life, once and in order, until it is dropped.
+Messages that were sent in a row are one entry, until all of them are over.
+Laws of this room: nobody but the writer's thread waits for the disk; what is dropped before it was written is never
+written; what `kept` has told is found again by the next life, once and in order, until it is dropped.
 """
 
 from __future__ import annotations
