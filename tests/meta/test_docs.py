@@ -59,7 +59,10 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_each_decision_is_in_the_list(root: Path) -> None:
     shown = (root / "docs" / "README.md").read_text()
     records = sorted((root / "docs" / "explanations" / "decisions").glob("*.md"))
-    assert records and [file.name for file in records if f"explanations/decisions/{file.name})" not in shown] == []
+    assert (
+        records
+        and [file.name for file in records if f"explanations/decisions/{file.name})" not in shown] == []
+    )
 
 
 def test_a_fence_says_python_or_python_no_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -10,9 +11,15 @@ from typing import Any
 
 import pytest
 
-from pilotage import Net_Node, Outcome, Reason, on_loop
+from pilotage import Message, Net_Node, Outcome, Reason, on_loop
+from pilotage.net.keeping import Keeping
+from pilotage.net.notes import NoteLog
+from pilotage.net.posting import Posting
+from pilotage.protocol.bodies import encode_body
 from pilotage.protocol.errors import MalformedFrame, MisuseError
+from pilotage.protocol.sends import Kept
 from pilotage.protocol.settlement import Stage
+from pilotage.transport.journal import JournalRules, Trouble
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode
 
@@ -247,6 +254,31 @@ def test_waiting_for_the_disk_on_the_loop_is_refused(node: MakeNode, tmp_path: P
 def test_ids_begin_behind_those_that_the_journal_has(node: MakeNode, tmp_path: Path) -> None:
     with Net_Node("cam", "rig", NOBODY, journal=tmp_path) as early:
         early.send("rig", "PING")
-        early.send("rig", "DATA", 1).wait_accepted(5)
+        for n in range(3):
+            receipt = early.send("rig", "DATA", n)
+        receipt.wait_accepted(5)
     late = node("cam", journal=tmp_path)
-    assert late.send("rig", "DATA", 2).message.id == "cam_2"
+    assert late.send("rig", "DATA", 2).message.id == "cam_4"
+
+
+def test_what_was_kept_together_is_accepted_together_in_the_next_life() -> None:
+    posting = Posting("cam", NoteLog(logging.getLogger("cam")), has_journal=True)
+    bodies = [encode_body(Message(id=f"cam_{n}", sender="cam", to="rig", value=n))[0] for n in range(3)]
+    bundle = posting.resume(Kept((1, 1, 1), ("rig",), "DATA", ["cam_0", "cam_1", "cam_2"], 0, bodies, ()))
+    assert [message.value for _, message in bundle.open_messages()] == [0, 1, 2]
+    assert all(bundle.is_accepted(at) for at in range(3))
+
+
+@pytest.mark.parametrize(("kept", "lost"), [(2, 3), (0, 5)])
+def test_what_was_never_written_is_counted_message_by_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kept: int, lost: int
+) -> None:
+    (tmp_path / "file").touch()
+    told: list[Trouble] = []
+    keeping = Keeping(tmp_path / "file", "cam", lambda places: None, told.append)
+    monkeypatch.setattr("pilotage.net.keeping.RULES", JournalRules(max_waiting_bytes=600 if kept else 0))
+    sends = [(1, ["a", "b"]), (3, ["c", "d", "e"])]
+    keeping.keep([Kept((1, 1, at), ("rig",), "DATA", ids, 0, [b""] * len(ids), ()) for at, ids in sends])
+    keeping.close(1)
+    assert keeping._lost == lost
+    assert "5 messages are not in it" in caplog.text

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pilotage.transport import journal_file
 from pilotage.transport.journal import JournalRules
@@ -52,6 +53,7 @@ def test_a_full_journal_waits_and_goes_on(
 ) -> None:
     monkeypatch.setattr(journal_file, "PRAGMAS", (*journal_file.PRAGMAS, "max_page_count=30"))
     entries = make_entries(1, 20, 10_000)
+    entries[5] = replace(entries[5], names=("rig_6a", "rig_6b"), bodies=(b"6a", b"6b"))
     with Kept(file) as journal:
         journal.keep(entries[:5])
         eventually(lambda: len(journal.places) == 5)
@@ -59,7 +61,7 @@ def test_a_full_journal_waits_and_goes_on(
         eventually(lambda: journal.troubles)
         assert str(file) in journal.troubles[0].text
         assert "full" in journal.troubles[0].text
-        assert "15 messages" in journal.troubles[0].text
+        assert "16 messages" in journal.troubles[0].text
         journal.drop([entries[6].place])
         assert not journal.keep(make_entries(21, 1))
         assert journal._file._connection
