@@ -148,7 +148,7 @@ def test_a_straight_way_that_ends_loses_and_doubles_nothing(
 
     threading.Thread(target=work).start()
     while not done.wait(0.02):
-        stream._loop.add_callback(stream._messenger.driver._hung_up.set)
+        stream._loop.add_callback(stream._messenger.driver._dialling.hang_up)
         ways.add(via(stream))
     stream.join()
     assert consumer.numbers == list(range(4000))

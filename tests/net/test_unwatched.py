@@ -31,7 +31,7 @@ from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S
 from pilotage.protocol.records import Marks, Parcel
 from pilotage.protocol.sends import Pending
 from pilotage.protocol.settlement import DELIVERED
-from pilotage.transport.driver import Places
+from pilotage.transport.lines import Places
 from tests.conftest import Eventually, wait_eventually
 from tests.net.conftest import Gate, MakeNode
 

@@ -16,7 +16,8 @@ from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Attached
 from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Outcome, Settlement
-from pilotage.transport.driver import Driver, Places
+from pilotage.transport.driver import Driver
+from pilotage.transport.lines import Places
 from pilotage.transport.ports import PassOn, Wires
 
 PATIENT = DeliveryRules(repeat_interval_s=0.2)

@@ -250,7 +250,7 @@ def test_what_there_is_no_room_for_is_sent_later(
         sent = cam.send("hub", b"many", frames=frames)
         eventually(lambda: sent.is_delivered, timeout_s=15)
         assert hub.got == [("KEY", b"many", frames)]
-        assert not cam.driver._backlog
+        assert not cam.driver._lines.waiting
 
 
 def test_a_door_has_a_port_of_its_own_where_there_are_no_paths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +360,7 @@ def test_what_waits_for_room_leaves_before_the_end(eventually: Eventually) -> No
         held.wait(5)
         for number in range(30):
             hub.send("cam", str(number).encode(), frames=[bytes(1_000_000)])
-        eventually(lambda: len(hub.driver._backlog.get(("listener", b"\0\0\0\0\1"), ())) > 5)
+        eventually(lambda: len(hub.driver._lines.waiting.get(("listener", b"\0\0\0\0\1"), ())) > 5)
         threading.Timer(0.2, gate.set).start()
         ends.stop(hub)
         eventually(lambda: len(cam.bodies()) == 30)

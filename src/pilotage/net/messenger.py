@@ -42,8 +42,9 @@ from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
-from pilotage.transport.driver import Driver, Places
+from pilotage.transport.driver import Driver
 from pilotage.transport.journal import JournalStatistics, Trouble
+from pilotage.transport.lines import Places
 from pilotage.transport.lookout import refuse_standing_in
 from pilotage.transport.network import ZmqWires
 from pilotage.transport.ports import PassOn, Wires

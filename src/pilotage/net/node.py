@@ -33,7 +33,7 @@ from pilotage.protocol.late import load_numpy
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.news import UNWATCHED_WITHIN_S
 from pilotage.protocol.sends import DeliveryRules
-from pilotage.transport.driver import Places
+from pilotage.transport.lines import Places
 from pilotage.transport.lookout import is_standing_in
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from pilotage.protocol.patience import Buckets, PatienceRules
 from pilotage.protocol.sends import DeliveryRules
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.descriptors import raise_limit
-from pilotage.transport.driver import Places
+from pilotage.transport.lines import Places
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop

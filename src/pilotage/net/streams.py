@@ -28,7 +28,7 @@ from pilotage.protocol.container import NO_BLOSC
 from pilotage.protocol.errors import Closed, MachineError, MisuseError, PilotageError
 from pilotage.protocol.message import Flag, Message
 from pilotage.protocol.settlement import Outcome
-from pilotage.transport.driver import Places
+from pilotage.transport.lines import Places
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop

@@ -17,22 +17,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pilotage.protocol.doors import Door
-from pilotage.protocol.errors import Locked, MalformedFrame
 from pilotage.protocol.exchange import Exchange
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import (
     Accepted,
-    Card,
     Drop,
     Follow,
     HandOver,
     Hangup,
     Instruction,
     Keep,
-    Level,
     Link,
     Note,
     PeerChanged,
@@ -41,10 +36,12 @@ from pilotage.protocol.instructions import (
     Transmit,
 )
 from pilotage.protocol.news import UNTOLD_MOST, UNWATCHED_WITHIN_S
-from pilotage.protocol.records import MAX_RUN, Frame
+from pilotage.protocol.records import MAX_RUN
 from pilotage.protocol.sends import FOREVER, Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
+from pilotage.transport.dialling import Dialling
 from pilotage.transport.haste import AGAIN_AFTER_S, interval
+from pilotage.transport.lines import Lines, Places
 from pilotage.transport.lookout import stand_in, waker
 from pilotage.transport.mailbox import Mailbox
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
@@ -65,8 +62,6 @@ UNREAD_PAUSE_S = 0.001
 """Where most of what comes is thrown away unread, only so much is taken so often: the queue for who sends it fills,
 and he is made to wait. Whoever else sends something is served at once, in his turn."""
 
-MAX_BACKLOG = 10_000
-FIRST_REDIAL_S, LAST_REDIAL_S = 0.02, 1.0
 BUSY_RETRY_S = 0.002
 GIVE_WAY_S = 0.0 if sys.platform == "win32" else 1e-5
 """For how long whoever sends without a pause lets the loop run: merely letting go of the interpreter isn't enough, for
@@ -76,29 +71,6 @@ asked to."""
 
 Wishes = tuple[Sequence[Handled], Sequence[Pending]]
 """What other threads have left: how listens ended, and what is to be sent."""
-
-
-class Places(msgspec.Struct, frozen=True):
-    """Where a driver listens and dials.
-
-    Attributes:
-        listen_address: to bind, "*" for all; None not to listen.
-        listen_port: 0 for any free one.
-        dial_host: the station up the tree; None not to dial.
-        dial_port: its port.
-        upstream: its name, as far as we know it.
-        has_door: there must be a door for this machine's processes, of which the station up the tree is told: a path,
-            or where there are none a port of its own.
-        follows_doors: leave the station for the door of who takes in what it would pass on, where there is one.
-    """
-
-    listen_address: str | None = None
-    listen_port: int = 0
-    dial_host: str | None = None
-    dial_port: int = 0
-    upstream: str = ""
-    has_door: bool = False
-    follows_doors: bool = False
 
 
 class Driver:
@@ -113,15 +85,11 @@ class Driver:
 
     Attributes:
         is_awake: the loop has a turn before it, which empties the mailbox.
-        locked_out: why the station up the tree and we have no lock in common; "" if we have, or don't know yet.
     """
 
     def __init__(self, exchange: Exchange, shell: Shell, wires: Wires, places: Places, loop: IOLoop) -> None:
         self.exchange = exchange
-        self.listener: ListeningWire | None = None
-        self.dialer: DialledWire | None = None
         self.counts: Counter[str] = Counter()
-        self.locked_out = ""
         self._shell = shell
         self._wires = wires
         self._places = places
@@ -134,7 +102,8 @@ class Driver:
         self._calls: deque[Callable[[], None]] = deque()
         self._ended: list[tuple[Any, Settlement]] = []
         self._put_off: list[Instruction] = []
-        self._backlog: dict[Link, deque[Sequence[Frame]]] = {}
+        self._lines = Lines(self.counts, self._lost)
+        self._dialling = Dialling(exchange, wires, places, self._lines, self, shell.note)
         self.is_awake = False
         self._is_gathering = self._has_gathered = False
         self._most = FEW_ARRIVALS
@@ -143,11 +112,23 @@ class Driver:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
         self._wake_at = 0.0
-        self._dialling: asyncio.Task[None] | None = None
-        self._hung_up = asyncio.Event()
-        self._door: Door | None = None
         self._closed = False
         self._helping: asyncio.TimerHandle | None = None
+
+    @property
+    def listener(self) -> ListeningWire | None:
+        """The socket that others dial; None where we don't listen."""
+        return self._lines.listener
+
+    @property
+    def dialer(self) -> DialledWire | None:
+        """The socket by which we dialled up the tree; None while there is none."""
+        return self._lines.dialer
+
+    @property
+    def locked_out(self) -> str:
+        """Why the station up the tree and we have no lock in common; "" if we have, or don't know yet."""
+        return self._dialling.locked_out
 
     # From any thread
 
@@ -181,9 +162,9 @@ class Driver:
 
     def _may_stand_in(self) -> bool:
         """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
-        dialer, thread = self.dialer, threading.get_ident()
+        lines, thread = self._lines, threading.get_ident()
         may = thread not in (self._thread, threading.main_thread().ident)
-        return may and self.listener is None and dialer is not None and dialer.is_plain
+        return may and lines.listener is None and lines.dialer is not None and lines.dialer.is_plain
 
     def _see_to(self, take: Callable[[], Wishes]) -> None:
         """Send what comes of something, in the loop's place; all else may be somebody else's code, and is put off."""
@@ -192,14 +173,14 @@ class Driver:
             if not self._closed and self._may_stand_in():
                 for instruction in self.exchange.turn((), *take(), time.monotonic()):
                     if isinstance(instruction, Transmit):
-                        self._transmit(instruction.batch)
+                        self._lines.transmit(instruction.batch)
                     else:
                         self._put_off.append(instruction)
         except Exception as error:  # noqa: BLE001 - the loop logs it
             self.counts["turns failed"] += 1
             text = f"{self.exchange.config.me}: a turn in the loop's place failed"
             self._calls.append(partial(log.error, text, exc_info=error))
-        is_left = self.mailbox.count or self._results or self._put_off or self._calls or self._backlog
+        is_left = self.mailbox.count or self._results or self._put_off or self._calls or self._lines.waiting
         if is_left or self.exchange.wake_at() < self._alarm_at:
             self._wake()
 
@@ -253,9 +234,9 @@ class Driver:
         self.is_awake = True
         try:
             if threading.get_ident() == self._thread:
-                self._loop.call_soon(self._turn)
+                self._loop.call_soon(self.turn)
             else:
-                self._wake_for(self._turn)
+                self._wake_for(self.turn)
         except RuntimeError:
             self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
             interval.calm_down()
@@ -271,57 +252,48 @@ class Driver:
         self._thread = threading.get_ident()
         places, config = self._places, self.exchange.config
         if places.listen_address is not None or places.has_door:
-            self.listener = self._wires.listen(
+            listener = self._lines.listener = self._wires.listen(
                 places.listen_address, places.listen_port, config.me, config.boot, has_door=places.has_door
             )
-            self.listener.watch(self._loop, self._come, self._turn)
+            listener.watch(self._loop, self._come, self.turn)
             if places.has_door:
-                self.exchange.doors.own = Door(self._wires.machine, config.boot, *self.listener.door).told()
+                self.exchange.doors.own = Door(self._wires.machine, config.boot, *listener.door).told()
         if places.follows_doors:
             self.exchange.doors.machine = self._wires.machine
         if places.dial_host is not None:
-            self._dialling = self._loop.create_task(self._keep_dialled())
-        self._turn()
+            self._dialling.start(self._loop)
+        self.turn()
 
     def stop(self) -> None:
         """Say goodbye, settle what is open, and close."""
         if self._closed:
             return
-        self._turn()
+        self.turn()
         self._closed = True
         self.mailbox.close()
-        self._run(self.exchange.release(time.monotonic()))
+        self.carry_out(self.exchange.release(time.monotonic()))
         self._turn_over()
-        if self._dialling is not None:
-            self._dialling.cancel()
+        self._dialling.stop()
         for timer in (self._alarm, self._helping):
             if timer is not None:
                 timer.cancel()
-        for link, backlog in self._backlog.items():
-            wire = self._wire_of(link)
-            if wire is not None:
-                for frames in backlog:
-                    wire.send_last(link, frames)
-        for wire in (self.listener, self.dialer):
-            if wire is not None:
-                wire.close()
-        self.listener = self.dialer = None
+        self._lines.close()
 
     def restore(self, kept: list[Kept], handle_for: Callable[[Kept], Any]) -> None:
         """Go on with what earlier lives have kept, before `start`."""
-        self._run(self.exchange.restore(kept, handle_for, time.monotonic()))
+        self.carry_out(self.exchange.restore(kept, handle_for, time.monotonic()))
         self._turn_over()
 
     def ask_for_ends(self) -> None:
         """Ask for the ends of what we have sent, which may be told late."""
         now = time.monotonic()
         if self.mailbox.count:
-            self._run(self.exchange.turn((), (), self._take_requests(), now))
-        self._run(self.exchange.ask_for_ends(now))
+            self.carry_out(self.exchange.turn((), (), self._take_requests(), now))
+        self.carry_out(self.exchange.ask_for_ends(now))
 
     def tick(self) -> None:
         """Let the exchange look at what is due, now."""
-        self._run(self.exchange.time_passed(time.monotonic()))
+        self.carry_out(self.exchange.time_passed(time.monotonic()))
         self._turn_over()
 
     def _come(self) -> None:
@@ -329,18 +301,19 @@ class Driver:
         if self._is_gathering:
             self._has_gathered = True
             return
-        if self.listener is not None and self.listener.more_comes():
+        listener = self._lines.listener
+        if listener is not None and listener.more_comes():
             self._is_gathering = True
             self._loop.call_soon(self._gathered)
-        self._turn()
+        self.turn()
 
     def _gathered(self) -> None:
         self._is_gathering = False
         if self._has_gathered:
             self._has_gathered = False
-            self._turn()
+            self.turn()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self.is_awake = False
         if interval.is_short:
@@ -351,7 +324,7 @@ class Driver:
         try:
             if self._put_off:  # it is older than all that this turn brings
                 put_off, self._put_off = self._put_off, []
-                self._run(put_off)
+                self.carry_out(put_off)
             self._work(now)
         except Exception:
             self.counts["turns failed"] += 1
@@ -376,31 +349,30 @@ class Driver:
     def _work(self, now: float) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
         is_time = now >= self._wake_at
-        arrivals = self.listener.drain(self._most) if self.listener is not None else []
-        if self.dialer is not None:
-            arrivals += self.dialer.drain(self._most)
+        lines = self._lines
+        arrivals = lines.drain(self._most)
         results = self._take_results() if self._results else ()
         requests = self._take_requests() if self.mailbox.count else ()
         exchange = self.exchange
         unread = exchange.unread
         if arrivals or results or requests:
             received = exchange.received
-            self._run(exchange.turn(arrivals, results, requests, now))
+            self.carry_out(exchange.turn(arrivals, results, requests, now))
             if exchange.received != received:
                 self._shell.counted(exchange.received)
         self._is_flooded = (exchange.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
-                self._run(self.exchange.persisted(places, now))
-        for link in self.listener.gone() if self.listener is not None else ():
-            self._backlog.pop(link, None)
-            self._run(exchange.link_down(link, now))
+                self.carry_out(self.exchange.persisted(places, now))
+        for link in lines.listener.gone() if lines.listener is not None else ():
+            lines.forget(link)
+            self.carry_out(exchange.link_down(link, now))
         while self._calls:
             self._calls.popleft()()
-        if self._backlog:
-            self._send_backlog()
+        if lines.waiting:
+            lines.send_waiting()
         if is_time:
-            self._run(exchange.time_passed(now))
+            self.carry_out(exchange.time_passed(now))
             interval.calm_down()
 
     def _take_requests(self) -> Sequence[Pending]:
@@ -410,13 +382,11 @@ class Driver:
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""
-        readable = (self.listener is not None and self.listener.readable()) or (
-            self.dialer is not None and self.dialer.readable()
-        )
+        readable = self._lines.readable()
         self._wake_at = self.exchange.wake_at()
         if self._results:
             self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)
-        due = now + BUSY_RETRY_S if self._backlog else self._wake_at
+        due = now + BUSY_RETRY_S if self._lines.waiting else self._wake_at
         ended = time.monotonic()
         if not readable:
             self._most = FEW_ARRIVALS
@@ -426,7 +396,7 @@ class Driver:
             self._most, due = self._most_after(ended - now), now
         if due <= now and not self.is_awake:
             self.is_awake = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self.turn)
         elif due < self._alarm_at or self._alarm_at <= now:
             if self._alarm is not None:
                 self._alarm.cancel()
@@ -441,14 +411,14 @@ class Driver:
 
     def _ring(self) -> None:
         self._alarm_at = FOREVER
-        self._turn()
+        self.turn()
 
-    def _run(self, instructions: list[Instruction]) -> None:
+    def carry_out(self, instructions: Sequence[Instruction]) -> None:
         """Carry instructions out. The only place that tells them apart."""
         for instruction in instructions:
             match instruction:
                 case Transmit(batch):
-                    self._transmit(batch)
+                    self._lines.transmit(batch)
                 case HandOver():
                     self._hand_over(instruction)
                 case Settle(ended):
@@ -479,158 +449,37 @@ class Driver:
         if results:
             # What the listens sent goes out together with what is said of their messages.
             sent = self._take_requests() if self.mailbox.count else ()
-            self._run(self.exchange.turn((), results, sent, now))
+            self.carry_out(self.exchange.turn((), results, sent, now))
         if passed:
-            self._run(self.exchange.pass_on(passed, now))
-
-    def _transmit(self, batch: list[tuple[Link, Sequence[Frame]]]) -> None:
-        dialer = self.dialer
-        for link, frames in batch:
-            backlog = self._backlog.get(link) if self._backlog else None
-            if backlog is not None:
-                self._put_back(backlog, frames)
-                continue
-            wire = dialer if dialer is not None and link == dialer.link else self.listener
-            try:
-                if wire is not None:
-                    wire.send(link, frames)
-            except BlockingIOError:
-                self._put_back(self._backlog.setdefault(link, deque()), frames)
-            except ConnectionError as error:
-                self._lost(link, str(error))
-
-    def _put_back(self, backlog: deque[Sequence[Frame]], frames: Sequence[Frame]) -> None:
-        if len(backlog) < MAX_BACKLOG:
-            backlog.append(frames)
-        else:
-            self.counts["transmissions dropped"] += 1
-
-    def _wire_of(self, link: Link) -> ListeningWire | DialledWire | None:
-        return self.dialer if self.dialer is not None and link == self.dialer.link else self.listener
-
-    def _send_backlog(self) -> None:
-        for link, backlog in list(self._backlog.items()):
-            wire = self._wire_of(link)
-            try:
-                while backlog:
-                    if wire is not None:
-                        wire.send(link, backlog[0])
-                    backlog.popleft()
-                del self._backlog[link]
-            except BlockingIOError:
-                continue
-            except ConnectionError as error:
-                self._lost(link, str(error))
+            self.carry_out(self.exchange.pass_on(passed, now))
 
     def _lost(self, link: Link, text: str) -> None:
-        self._backlog.pop(link, None)
-        if self.dialer is not None and link == self.dialer.link:
-            return  # its end is told once everything that came by it was taken
-        if self.listener is not None and self.listener.leave(link):
-            return
+        """A link of others' can't be written to."""
         now = time.monotonic()
-        self._call_later(lambda: self._run(self.exchange.link_down(link, now, text)))
+        self._call_later(lambda: self.carry_out(self.exchange.link_down(link, now, text)))
 
     def _call_later(self, work: Callable[[], None]) -> None:
         """Do something in the next turn: the exchange is busy with this one."""
         self._calls.append(work)
         if not self.is_awake:
             self.is_awake = True
-            self._loop.call_soon(self._turn)
-
-    # Dialling
-
-    async def _keep_dialled(self) -> None:
-        """Keep the link up the tree: look who is there, dial in its dialect, and again when it ends."""
-        places, config = self._places, self.exchange.config
-        host, wait, said = str(places.dial_host), FIRST_REDIAL_S, ""
-        while True:
-            await self._stay_behind_door()
-            began = time.monotonic()
-            try:
-                card = await self._wires.peek(host, places.dial_port, places.upstream)
-                await self._stay_dialled(host, places.dial_port, card)
-                said = self.locked_out = ""
-            except (OSError, ValueError, MalformedFrame, Locked) as error:
-                is_locked = isinstance(error, Locked)
-                self.locked_out = str(error) if is_locked else ""
-                text = f"{config.me} can't reach {places.upstream or 'a station'} at {host}:{places.dial_port}: {error}"
-                if text != said:
-                    self._shell.note(Note(Level.WARNING if is_locked else Level.INFO, text))
-                said = text
-            else:
-                wait = FIRST_REDIAL_S if time.monotonic() - began > LAST_REDIAL_S else wait
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.6, LAST_REDIAL_S)
-
-    async def _stay_behind_door(self) -> None:
-        """Go through the door that we were told of, if we were; one that doesn't hold is not tried again."""
-        door, self._door = self._door, None
-        if door is None:
-            return
-        began, text = time.monotonic(), "its link ended"
-        try:
-            card = await self._wires.peek(door.host, door.port, "")
-            if card.boot == door.boot:
-                await self._stay_dialled(door.host, door.port, card)
-            else:
-                text = f"{card.name} answers there"
-        except (OSError, ValueError, MalformedFrame, Locked) as error:
-            text = str(error)
-        if time.monotonic() - began < LAST_REDIAL_S:
-            self.exchange.doors.shunned = door.told()
-            note = f"{self.exchange.config.me} goes by its station: {door.host} is no straight way ({text})"
-            self._shell.note(Note(Level.INFO, note))
-
-    async def _stay_dialled(self, host: str, port: int, card: Card) -> None:
-        config = self.exchange.config
-        self._hung_up.clear()
-        wire = self._wires.dial(config.upstream, host, port, card, config.me, config.boot)
-        self.dialer = wire
-        try:
-            wire.watch(self._loop, self._turn, lambda: self._dialer_changed(card))
-            self._dialer_changed(card)
-            await self._hung_up.wait()
-            if wire.is_refused:
-                raise Locked(
-                    f"the key of {config.me} is not known there (any more): pair with it by `pilotage join`"
-                )
-        finally:
-            # What was to go by this link is for nobody else.
-            self._backlog.pop(wire.link, None)
-            if self.dialer is wire:
-                self.dialer = None
-                wire.close()
-
-    def _dialer_changed(self, card: Card) -> None:
-        if self.dialer is None:
-            return
-        link = self.dialer.link
-        for is_up in self.dialer.changes():
-            if is_up:
-                self.locked_out = ""
-                self._run(self.exchange.link_up(link, card, time.monotonic()))
-            else:
-                self._backlog.pop(link, None)
-                self._run(self.exchange.link_down(link, time.monotonic()))
-                self._hung_up.set()
-                break
-        self._turn()
+            self._loop.call_soon(self.turn)
 
     def judge_anew(self, *, redials: bool) -> None:
         """Keys have changed: who has none any more is turned away; dial anew if ours has changed."""
-        self._run(self.exchange.authority_changed(time.monotonic()))
-        if redials and self.dialer is not None:
-            link = self.dialer.link
-            self._run(self.exchange.link_down(link, time.monotonic(), "our key has changed"))
-            self._hung_up.set()
+        self.carry_out(self.exchange.authority_changed(time.monotonic()))
+        dialer = self._lines.dialer
+        if redials and dialer is not None:
+            self.carry_out(self.exchange.link_down(dialer.link, time.monotonic(), "our key has changed"))
+            self._dialling.hang_up()
 
     def _redirect(self, instruction: Hangup | Follow) -> None:
         """End a link that we dialled; on a listening socket forgetting the peer is all that there is to do."""
+        dialer = self._lines.dialer
         if isinstance(instruction, Follow):
-            self._door = instruction.door
-        elif self.dialer is not None and instruction.link == self.dialer.link:
-            self._hung_up.set()
+            self._dialling.follow(instruction.door)
+        elif dialer is not None and instruction.link == dialer.link:
+            self._dialling.hang_up()
 
 
 def _take_all(box: deque[Any]) -> list[Any]:
