@@ -74,7 +74,7 @@ def test_a_way_that_has_changed_is_confirmed_along_the_new_one(station: Exchange
 def test_without_keys_nobody_is_looked_at() -> None:
     station = make(Authority())
     arrive(station, LOCAL, BOSS_CARD, HELLO, packet(parcel(1, path=["T"], trail=[])))
-    assert len(station._confirmers) == 0
+    assert len(station._permits.confirmers) == 0
 
 
 def test_what_is_known_is_bounded_and_what_is_not_known_is_allowed() -> None:

@@ -1,8 +1,8 @@
 """The core: stimuli in, instructions out. One exchange serves a station and a node alike.
 
 It joins the rooms: routing says where, outbox and inbox keep the delivery promises, `neighbours` knows who is there,
-`edge` stands in for peers of the JSON wire, `outgoing` gathers what comes of it. It does no I/O, asks for no time and
-knows no thread.
+`strangers` judges who isn't in yet and `permits` what roles allow, `edge` stands in for peers of the JSON wire,
+`outgoing` gathers what comes of it. It does no I/O, asks for no time and knows no thread.
 
 Law of this room: each stimulus takes a batch and is answered by few, large instructions.
 """
@@ -10,19 +10,18 @@ Law of this room: each stimulus takes a batch and is answered by few, large inst
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.protocol.authority import Authority
-from pilotage.protocol.confirmers import Confirmers
 from pilotage.protocol.edge import Edge
 from pilotage.protocol.errors import PeerError
 from pilotage.protocol.inbox import Handled, Inbox, NoRoom
 from pilotage.protocol.instructions import (
     Accepted,
+    Arrival,
     Card,
-    Dialect,
     Drop,
     Instruction,
     Keep,
@@ -35,10 +34,11 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.liveness import LivenessRules, Peer
 from pilotage.protocol.neighbours import Neighbours
 from pilotage.protocol.news import UNWATCHED_WITHIN_S, WITHIN_S, News
-from pilotage.protocol.original import Confirmation, claimed_senders
+from pilotage.protocol.original import Confirmation
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.outgoing import Outgoing
-from pilotage.protocol.patience import Patience, PatienceRules
+from pilotage.protocol.patience import PatienceRules
+from pilotage.protocol.permits import Permits
 from pilotage.protocol.records import (
     MAX_HOPS,
     Ack,
@@ -49,17 +49,11 @@ from pilotage.protocol.records import (
     Verdict,
     decode_packet,
 )
-from pilotage.protocol.rights import Rights
 from pilotage.protocol.routing import Routing
 from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
 from pilotage.protocol.settlement import Outcome, Reason, Settlement, refused
+from pilotage.protocol.strangers import Strangers
 from pilotage.protocol.waiting import WaitingRoom
-
-Arrival = tuple[Link, Card, Sequence[Frame]]
-"""A transmission: the link it came on, who is there, and its frames (without a routing id)."""
-
-NO_PEERS_A_NOTE = 1000
-"""Of what comes from no peer at all only the first transmission is worth a line, and each thousandth after it."""
 
 STREAM_VERBS = ("STREAM", "CONTINUOUS")
 """Keys of what a stream sends: batches, and single items."""
@@ -108,7 +102,7 @@ class Exchange:
         sent: messages that we were asked to send.
         received: messages and confirmations that have arrived.
         counts: everything else that is counted, by what it is.
-        unread: transmissions of which nothing was read, since they are from no peer, or from one that is muted.
+        strangers: who judges what comes from who isn't a neighbour.
         admission: our door.
         doors: the straight ways that we tell of, or follow.
     """
@@ -123,40 +117,38 @@ class Exchange:
         self.authority = authority or Authority()
         self.sent = 0
         self.received = 0
-        self.unread = 0
         self.counts: Counter[str] = Counter()
         self.routing = Routing(config.me, config.upstream, self.authority)
         self.outbox = Outbox(config.boot, self._forward, config.delivery)
         self.inbox = Inbox(config.boot, news=News(config.ack_within_s, config.unwatched_within_s))
         self.waiting = WaitingRoom(config.holds_s)
         self.edge = Edge(config.me, config.delivery)
-        self._confirmers = Confirmers()
         self._out = Outgoing()
-        self._patience: Patience[Link] = Patience(config.patience)
+        self._permits = Permits(self.routing, self._out, self.counts, self._refuse_not_allowed)
         self._neighbours = Neighbours(
             self.routing, config.liveness, self._out, self.counts, self, self.authority
         )
         self.admission = self._neighbours.admission
         self.doors = self._neighbours.doors
+        self.strangers = Strangers(
+            config.patience, self.routing, self._neighbours, self.edge, self._out, self.counts
+        )
         self._serves = serves
         self._now = 0.0
-        self._stale: set[Link] = set()
 
     # Stimuli
 
     def link_up(self, link: Link, card: Card, now: float) -> list[Instruction]:
         """A link that we dialled is there, and this is who answered."""
         self._begin(now)
-        self._stale.discard(link)
+        self.strangers.renew(link)
         self._neighbours.dialled(Peer(link, card, now))
         return self._finish()
 
     def link_down(self, link: Link, now: float, text: str = "its connection ended") -> list[Instruction]:
         """A link has ended."""
         self._begin(now)
-        self._stale.discard(link)
-        self._patience.forget(link)
-        self._neighbours.barred.discard(link)
+        self.strangers.forget(link)
         self._neighbours.lose(link, text)
         return self._finish()
 
@@ -177,10 +169,11 @@ class Exchange:
         if now - self._now > self.config.stopped_after_s:
             self._begin(now)
         self._now = now
-        if self._patience.has_rate:
-            arrivals = self._within_rate(arrivals)
+        strangers = self.strangers
+        if strangers.patience.has_rate:
+            arrivals = strangers.within_rate(arrivals, now)
         for link, card, frames in arrivals:
-            peer = self.routing.peers.get(link) or self._newcomer(link, card, frames)
+            peer = self.routing.peers.get(link) or strangers.meet(link, card, frames, now)
             if peer is not None:
                 self._frames(peer, frames)
         for result in results:
@@ -200,48 +193,6 @@ class Exchange:
     def handled(self, results: Iterable[Handled], now: float) -> list[Instruction]:
         """Listens have ended: these messages are over."""
         return self.turn((), results, (), now)
-
-    def _within_rate(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        taken = self._patience.within(arrivals, self._now)
-        if len(taken) < len(arrivals):
-            self.counts["over the rate"] += len(arrivals) - len(taken)
-        return taken
-
-    def _newcomer(self, link: Link, card: Card, frames: Sequence[Frame]) -> Peer | None:
-        """Meet whoever isn't in yet; None if nothing of that link is read now."""
-        if card.dialect is Dialect.NONE:
-            self._not_a_peer()
-            return None
-        peer = self.admission.candidate(link)
-        if peer is not None:
-            return peer
-        if link in self._stale:
-            self.counts["too old to be read"] += 1
-            return None
-        if self._patience.is_muted(link, self._now):
-            self.counts["muted"] += 1
-            self.unread += 1
-            return None
-        if link in self._neighbours.barred:
-            self.counts["from strangers"] += 1
-            return None
-        if not card.dials:
-            # Whom we dialled we meet by `link_up` alone: this was on its way while we hung up.
-            self.counts["from a link that has ended"] += 1
-            return None
-        if card.dialect is Dialect.JSON:
-            self.edge.met(link, frames)
-        return self._neighbours.meet(link, card, self._now)
-
-    def _not_a_peer(self) -> None:
-        count = self.counts["from no peer"]
-        self.counts["from no peer"] = count + 1
-        self.unread += 1
-        if count % NO_PEERS_A_NOTE == 0:
-            text = (
-                "something that is no ZeroMQ peer (of version 3 or newer) sends to us: nothing of it is read"
-            )
-            self._out.note(Level.WARNING, text)
 
     def _send(self, requests: Sequence[Pending]) -> None:
         for request in requests:
@@ -328,7 +279,7 @@ class Exchange:
             for peer in self.routing:
                 if peer.is_ours:
                     self._neighbours.hang_up(peer, f"{self.config.me} was stopped for {idle_s:.0f} s")
-                    self._stale.add(peer.link)
+                    self.strangers.outdate(peer.link)
 
     # What neighbours' coming and going brings about (see `neighbours.Dependents`)
 
@@ -372,31 +323,23 @@ class Exchange:
         except PeerError as error:
             self.counts["malformed"] += 1
             self._out.note(Level.WARNING, f"from {peer.name or 'a stranger'}: {error}")
-            self._take_offence(peer, frames)
-
-    def _take_offence(self, peer: Peer, frames: Sequence[Frame]) -> None:
-        """What came can't be used, or may not come from there: too much of it, and nothing of the link is read."""
-        if self._patience.is_exhausted(peer.link, sum(map(len, frames)), self._now):
-            text = f"it sends too much that can't be used; nothing of it is read for {self.config.patience.mute_s:g} s"
-            self.counts["links muted"] += 1
-            self._out.note(Level.WARNING, f"{peer.name or 'a stranger'}: {text}", peer.name, "SEND")
-            self.admission.forget(peer.link)
-            if peer.link in self.routing.peers:
-                self._neighbours.hang_up(peer, text)
+            self.strangers.offend(peer, sum(map(len, frames)), self._now)
 
     def _packet(self, peer: Peer, packet: Packet) -> None:
         for greeting in packet.greetings:
             self._neighbours.greeted(peer, greeting)
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
-            self._take_offence(peer, ())
+            self.strangers.offend(peer, 0, self._now)
             return
         rights = peer.rights
-        for ack in packet.acks if rights is None else self._confirmable(peer, packet.acks):
+        for ack in packet.acks if rights is None else self._permits.confirmable(peer, packet.acks):
             self.received += ack.fresh
             ack.fresh = 0
             self._route_ack(ack)
-        for parcel in packet.parcels if rights is None else self._permitted(peer, rights, packet.parcels):
+        for parcel in (
+            packet.parcels if rights is None else self._permits.permitted(peer, rights, packet.parcels)
+        ):
             parcel.trail.append(peer.name)
             self.received += len(parcel.bodies)
             if len(parcel.trail) > 1 and (stolen := self.routing.learn(parcel.trail)):
@@ -406,50 +349,11 @@ class Exchange:
         if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
 
-    def _confirmable(self, peer: Peer, acks: Iterable[Ack]) -> Iterator[Ack]:
-        """Give those of a peer's acknowledgements that speak of what went to it; the others' senders send again."""
-        for ack in acks:
-            if self._confirmers.may_confirm(ack.boot, ack.flow, peer.name):
-                yield ack
-                continue
-            self.counts["acks refused"] += 1
-            self._note_not_allowed(peer.name, "ACK", "", "it confirms what went to somebody else")
-
-    def _permitted(self, peer: Peer, rights: Rights, parcels: Iterable[Parcel]) -> Iterator[Parcel]:
-        """Give those of a peer's parcels that its role lets it send; refuse the others."""
-        for parcel in parcels:
-            # A probe asks only how earlier messages stand.
-            text = "" if parcel.marks & Marks.PROBE else rights.refusal(parcel.verb, parcel.path)
-            if parcel.marks & Marks.JSON and not text:
-                text = self._forgery(peer, parcel)
-            if not text:
-                yield parcel
-                continue
-            parcel.trail.append(peer.name)
-            origin = parcel.trail[0]
-            told = text if origin == peer.name else f"{text} (it came from {origin:.80})"
-            self._note_not_allowed(peer.name, parcel.verb, parcel.path[-1], told)
-            self.received += len(parcel.bodies)
-            self.counts["refused"] += len(parcel.bodies)
-            # Sending it again would not help, so that durable ones end by this, too.
-            self._say_refused(parcel, Reason.NOT_ALLOWED, text)
-
-    def _forgery(self, peer: Peer, parcel: Parcel) -> str:
-        """Tell what is wrong with who an original's message, carried by a station that stands in for it, says it is."""
-        for sender in claimed_senders(parcel):
-            if not sender or (sender != peer.name and self.routing.learn([sender, peer.name])):
-                return f"{peer.name} can't speak for {sender!r:.80}"
-        return ""
-
-    def _note_not_allowed(self, who: str, verb: str, target: str, text: str) -> None:
-        self.counts["not allowed"] += 1
-        self._out.note(Level.WARNING, text, who, verb, target)
-
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
         """An original peer sent something: stand in for it as the originator."""
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += 1
-            self._take_offence(peer, ())
+            self.strangers.offend(peer, 0, self._now)
             return
         taken = self.edge.arrived(peer, frames)
         self.received += taken.counts
@@ -467,9 +371,8 @@ class Exchange:
 
     def _send_for(self, peer: Peer, request: Pending) -> None:
         """Send what an original has sent, if its role lets it."""
-        text = peer.rights.refusal(request.verb, request.path) if peer.rights is not None else ""
+        text = self._permits.refusal(peer, request)
         if text:
-            self._note_not_allowed(peer.name, request.verb, request.path[-1], text)
             self._out.ended.append((request.handle, refused(Reason.NOT_ALLOWED, text)))
         else:
             self._out.ended += self.outbox.send((request,), self._now)
@@ -494,7 +397,7 @@ class Exchange:
         name = path[0]
         if name == me or ((not name or name == self.routing.inner) and self._answers_for(name, parcel)):
             if self.authority.is_used:
-                self._confirmers.sent(parcel.boot, parcel.flow, me)
+                self._permits.confirmers.sent(parcel.boot, parcel.flow, me)
             self._take(parcel)
             return True
         peer = self.routing.names.get(name) or self.routing.next_hop(parcel)
@@ -502,7 +405,7 @@ class Exchange:
             return False
         if peer.is_ours:
             if self.authority.is_used:
-                self._confirmers.sent(parcel.boot, parcel.flow, peer.name)
+                self._permits.confirmers.sent(parcel.boot, parcel.flow, peer.name)
             self._out.parcel(peer.link, parcel)
         else:
             self._to_original(peer, parcel)
@@ -556,6 +459,12 @@ class Exchange:
         self._out.note(Level.WARNING, f"{parcel.verb} from {'/'.join(parcel.trail) or 'here'}: {text}")
         if not parcel.marks & Marks.DURABLE:
             self._say_refused(parcel, reason, text)
+
+    def _refuse_not_allowed(self, parcel: Parcel, text: str) -> None:
+        """Refuse what its bringer's role doesn't allow; durable ones, too, for sending them again would not help."""
+        self.received += len(parcel.bodies)
+        self.counts["refused"] += len(parcel.bodies)
+        self._say_refused(parcel, Reason.NOT_ALLOWED, text)
 
     def _say_refused(self, parcel: Parcel, reason: Reason, text: str) -> None:
         places = range(parcel.seq, parcel.seq + len(parcel.bodies))

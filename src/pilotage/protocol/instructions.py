@@ -47,6 +47,10 @@ class Card(msgspec.Struct, frozen=True):
     host: str = ""
 
 
+Arrival = tuple[Link, Card, Sequence[Frame]]
+"""A transmission: the link it came on, who is there, and its frames (without a routing id)."""
+
+
 class Service(Enum):
     """What a station or node does with a key that reaches it."""
 

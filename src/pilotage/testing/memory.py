@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pilotage.protocol.errors import PortInUse
-from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import Card, Dialect, Link
+from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.ports import SendsLast
 

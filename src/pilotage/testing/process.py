@@ -13,10 +13,11 @@ from random import Random
 from msgspec.structs import replace
 
 from pilotage.protocol.bodies import decode_body, encode_body
-from pilotage.protocol.exchange import Arrival, Exchange, ExchangeConfig
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
 from pilotage.protocol.inbox import Handled, Token
 from pilotage.protocol.instructions import (
     Accepted,
+    Arrival,
     Card,
     Dialect,
     Drop,

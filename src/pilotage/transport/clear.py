@@ -13,8 +13,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import Card, Dialect, Link
+from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.connections import Connection
 from pilotage.transport.lookout import Lookout, lookout

@@ -354,13 +354,14 @@ class Driver:
         results = self._take_results() if self._results else ()
         requests = self._take_requests() if self.mailbox.count else ()
         exchange = self.exchange
-        unread = exchange.unread
+        strangers = exchange.strangers
+        unread = strangers.unread
         if arrivals or results or requests:
             received = exchange.received
             self.carry_out(exchange.turn(arrivals, results, requests, now))
             if exchange.received != received:
                 self._shell.counted(exchange.received)
-        self._is_flooded = (exchange.unread - unread) * 2 > len(arrivals)
+        self._is_flooded = (strangers.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self.carry_out(self.exchange.persisted(places, now))

@@ -20,8 +20,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import Link
+from pilotage.protocol.instructions import Arrival, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.curve import ZapHandler

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import Link
+from pilotage.protocol.instructions import Arrival, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.ports import DialledWire, ListeningWire
 

@@ -18,8 +18,7 @@ from msgspec.structs import replace
 
 from pilotage.protocol.conversation import MAX_FRAMES
 from pilotage.protocol.errors import MalformedFrame
-from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import Card, Dialect, Link
+from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import X_BOOT, X_DIALECT, X_NAME, original_name, own_card
 from pilotage.transport.curve import KeyPair, lock_dialler, lock_listener

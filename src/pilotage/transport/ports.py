@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.inbox import Handled
-from pilotage.protocol.instructions import Card, HandOver, Link, Note, PeerChanged
+from pilotage.protocol.instructions import Arrival, Card, HandOver, Link, Note, PeerChanged
 from pilotage.protocol.records import Frame, Parcel
 from pilotage.protocol.sends import Kept, Pending, Place
 from pilotage.protocol.settlement import Settlement
