@@ -8,9 +8,10 @@ import pytest
 from tests.protocol.builders import RULES, request
 from tests.protocol.test_outbox import Way, ack
 
+from pilotage.protocol.flows import OutFlow
 from pilotage.protocol.outbox import Outbox
 from pilotage.protocol.records import Verdict
-from pilotage.protocol.sends import DeliveryRules, OutFlow, Pending
+from pilotage.protocol.sends import DeliveryRules, Pending
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement
 
 

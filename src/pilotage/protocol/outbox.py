@@ -12,11 +12,10 @@ from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
+from pilotage.protocol.flows import Flows, OutFlow, runs_of
 from pilotage.protocol.news import UNTOLD_MOST
 from pilotage.protocol.records import (
     MAX_HOPS,
-    MAX_RUN,
-    MAX_RUN_BYTES,
     Ack,
     Attached,
     Marks,
@@ -27,10 +26,8 @@ from pilotage.protocol.sends import (
     FOREVER,
     DeliveryRules,
     Emit,
-    FlowKey,
     Journaled,
     Kept,
-    OutFlow,
     Pending,
     Place,
     Settled,
@@ -67,19 +64,17 @@ class Outbox:
         self.unkept: list[Kept] = []
         self.over: list[Place] = []
         self.agenda: list[tuple[float, int, int]] = []
-        self._numbers = 0
         # Where little may be under way, each end lets something through.
         self._spares = rules.window > UNTOLD_MOST
         self._emit = emit
-        self._flows: dict[FlowKey, OutFlow] = {}
-        self._by_number: dict[tuple[int, int], OutFlow] = {}
+        self._flows = Flows(boot, rules.max_flows)
 
     def __len__(self) -> int:
-        return sum(flow.count for flow in self._by_number.values())
+        return sum(flow.count for flow in self._flows)
 
     def unsettled(self) -> Iterator[Pending]:
         """Iterate over the sends that have been transmitted, or tried, and have not ended."""
-        for flow in self._by_number.values():
+        for flow in self._flows:
             yield from flow.under_way()
 
     def send(self, sends: Iterable[Pending], now: float) -> Settled:
@@ -121,10 +116,10 @@ class Outbox:
     def _flow_of(self, pending: Pending) -> OutFlow | None:
         """Give the flow of a send, or None where its path is too long."""
         key = (pending.path, pending.verb, pending.ordered)
-        flow = self._flows.get(key)
-        if flow is not None and flow.boot == self.boot:
-            return flow
-        return self._begin(key) if len(pending.path) <= MAX_HOPS else None
+        flow = self._flows.own(key)
+        if flow is None and len(pending.path) <= MAX_HOPS:
+            flow = self._flows.begin(key)
+        return flow
 
     def _room(self, flow: OutFlow, wanted: int, now: float) -> int:
         """Tell for how many more messages a flow has room, in its window and behind it."""
@@ -146,18 +141,13 @@ class Outbox:
             now: the time.
         """
         flows: dict[tuple[int, int], OutFlow] = {}
-        # What this life has begun already, for the disk was slow, comes after all of it.
-        ours = {key: flow for key, flow in self._flows.items() if flow.boot == self.boot}
         for one in kept:
             boot, number, seq = one.place
             flow = flows.get((boot, number))
             if flow is None:
                 ordered = bool(one.marks & Marks.ORDERED)
                 flow = OutFlow(boot, number, one.path, one.verb, ordered, floor=seq, sent=seq - 1)
-                flows[boot, number] = self._by_number[boot, number] = flow
-                if self._flows.get(flow.key) is ours.get(flow.key):
-                    self._flows.pop(flow.key, None)
-                self._queue_behind(flow)
+                flows[boot, number] = flow
             pending = Pending(
                 one.path,
                 one.verb,
@@ -179,9 +169,7 @@ class Outbox:
                 self._give_until(flow, pending, one.deadline)
             flow.add(pending)
             flow.next_seq = pending.end
-        for key, flow in ours.items():
-            if self._flows[key] is not flow:
-                self._queue_behind(flow)
+        self._flows.put_before_own(flows.values())
         for flow in flows.values():
             self._let_through(flow, now)
 
@@ -189,7 +177,7 @@ class Outbox:
         """Learn what the journal has safe; give the handles of those that are still open."""
         accepted: list[Any] = []
         for place in places:
-            flow = self._by_number.get(place[:2])
+            flow = self._flows.find(*place[:2])
             for pending in flow.journaled_at(place) if flow is not None else ():
                 pending.safe = True
                 accepted.append(pending.handle)
@@ -197,7 +185,7 @@ class Outbox:
 
     def acked(self, ack: Ack, now: float) -> Settled:
         """Learn how a flow stands at its recipient."""
-        flow = self._by_number.get((ack.boot, ack.flow))
+        flow = self._flows.find(ack.boot, ack.flow)
         if flow is None:
             return []
         ended: Settled = []
@@ -228,7 +216,7 @@ class Outbox:
         ended: Settled = []
         while self.agenda and self.agenda[0][0] <= now:
             due, boot, number = heappop(self.agenda)
-            flow = self._by_number.get((boot, number))
+            flow = self._flows.find(boot, number)
             if flow is not None and flow.due == due:
                 self._sweep(flow, now, ended)
         return ended
@@ -242,7 +230,7 @@ class Outbox:
 
         What was received may be over, and the word of that lost as well: it is asked for.
         """
-        for flow in self._by_number.values():
+        for flow in self._flows:
             if flow.open and concerns(flow.path):
                 under_way = list(flow.under_way())
                 unheard = [pending for pending in under_way if not pending.received]
@@ -253,7 +241,7 @@ class Outbox:
 
     def ask_for_ends(self) -> None:
         """Ask in each flow in which something is under way."""
-        for flow in self._by_number.values():
+        for flow in self._flows:
             if flow.open and flow.sent >= flow.floor:
                 self._probe(flow)
 
@@ -266,7 +254,7 @@ class Outbox:
             durable_too: those too that would be sent until they are settled; the journal keeps those that it has.
         """
         ended: Settled = []
-        for flow in self._by_number.values():
+        for flow in self._flows:
             for pending in flow.take(0, flow.next_seq):
                 if durable_too or not pending.durable:
                     kept = "; its journal keeps it, and it is sent when we are back" if pending.safe else ""
@@ -277,30 +265,6 @@ class Outbox:
         return ended
 
     # Flows
-
-    def _begin(self, key: FlowKey) -> OutFlow:
-        if len(self._flows) >= self.rules.max_flows:
-            self._forget_unused()
-        self._numbers += 1
-        flow = OutFlow(self.boot, self._numbers, *key)
-        self._by_number[self.boot, flow.number] = flow
-        self._queue_behind(flow)
-        return flow
-
-    def _queue_behind(self, flow: OutFlow) -> None:
-        """Make a flow the newest of its path and key; an ordered one waits for those of earlier lives (D4)."""
-        earlier = self._flows.get(flow.key)
-        if earlier is not None and flow.ordered:
-            flow.after = earlier
-            earlier.then.append(flow)
-        self._flows[flow.key] = flow
-
-    def _forget_unused(self) -> None:
-        """Forget the oldest flow in which nothing is open; its number is never given again."""
-        for key, flow in self._flows.items():
-            if not flow.open:
-                del self._flows[key], self._by_number[flow.boot, flow.number]
-                return
 
     def _take(self, flow: OutFlow, pending: Pending, now: float) -> None:
         """Give messages their places; they are transmitted when the window lets them through."""
@@ -353,7 +317,7 @@ class Outbox:
 
     def _transmit(self, flow: OutFlow, sends: list[Pending], now: float) -> None:
         """Put sends on their way, in runs, while there is a link; those without tries or time left stay as they are."""
-        for run in _runs(sends, now):
+        for run in runs_of(sends, now):
             first = run[0]
             marks = first.marks
             if first.unwatched and self._spares and all(map(_is_unwatched, run)):
@@ -505,11 +469,7 @@ class Outbox:
     def _retire(self, flow: OutFlow, now: float) -> None:
         """Leave an earlier life's flow, which is over, and begin with what came after it."""
         self._probe(flow)
-        del self._by_number[flow.boot, flow.number]
-        if self._flows.get(flow.key) is flow:
-            del self._flows[flow.key]
-        for one in flow.then:
-            one.after = None
+        for one in self._flows.remove(flow):
             self._advance(one, now)
 
     def _probe(self, flow: OutFlow) -> None:
@@ -544,40 +504,6 @@ def _lateness(flow: OutFlow) -> str:
     if flow.waits:
         return f"what an earlier life sent to {flow.path[-1]} with key {flow.verb} isn't over yet"
     return "its deadline passed, and nothing had confirmed it"
-
-
-def _runs(sends: list[Pending], now: float) -> Iterable[list[Pending]]:
-    """Put what may be transmitted into runs: messages that follow each other and may share a parcel."""
-    if len(sends) == 1 and sends[0].asked < sends[0].tries and sends[0].deadline > now:
-        return (sends,)  # as is usual
-    return _parted(sends, now)
-
-
-def _parted(sends: Iterable[Pending], now: float) -> Iterator[list[Pending]]:
-    run: list[Pending] = []
-    size = count = place = marks = asked = 0
-    for pending in sends:
-        if pending.asked >= pending.tries or pending.deadline <= now:
-            continue
-        size += pending.size
-        count += len(pending.bodies)
-        if (
-            pending.seq == place
-            and pending.marks == marks
-            and pending.asked == asked
-            and size <= MAX_RUN_BYTES
-            and count <= MAX_RUN
-            and not pending.frames
-        ):
-            run.append(pending)
-            place = pending.end
-            continue
-        if run:
-            yield run
-        run, size, count, asked = [pending], pending.size, len(pending.bodies), pending.asked
-        place, marks = (pending.end, pending.marks) if not pending.frames else (0, 0)
-    if run:
-        yield run
 
 
 def _pairs(ranges: list[int]) -> Iterable[tuple[int, int]]:

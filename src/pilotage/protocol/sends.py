@@ -1,4 +1,4 @@
-"""What a send is, while it is open: as it is under way, as it is kept, and the flow that it belongs to.
+"""What a send is, while it is open: as it is under way, and as it is kept.
 
 Messages of one flow that were sent in a row are one thing here, as they are on the wire, until something parts them.
 Law of this room: nothing here decides; the outbox does. What there are many of is no concern of the garbage
@@ -7,12 +7,9 @@ collector's, which would look at all of them again and again; none of it refers 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from itertools import takewhile
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,11 +27,6 @@ Settled = list[tuple[Any, Settlement]]
 
 Place = tuple[int, int, int]
 """Which message it is: the originator's life, its number for the flow, the place in it."""
-
-_seq_of = attrgetter("seq")
-
-FlowKey = tuple[tuple[str, ...], str, bool]
-"""What the messages of a flow have in common: their path, their key, and whether they are ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,123 +158,6 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     bodies: Sequence[bytes]
     frames: tuple[bytes | memoryview, ...]
     deadline: float = FOREVER
-
-
-@dataclass(slots=True)
-class OutFlow:
-    """Sends of one life of ours to one recipient with one key.
-
-    Attributes:
-        boot: the life that has sent them: ours, or an earlier one whose journal we go on with.
-        number: the flow's, in that life.
-        ordered: its messages are handled in their order.
-        floor: the lowest place that is open; what is below is over.
-        told: the highest floor that went out.
-        sent: the highest place that the window has let through.
-        deadlines: a heap of the deadlines that some of its sends have, each with its first place and the one behind.
-        after: the flow of an earlier life that must be over before anything of this one goes.
-        open: its sends, in the order of their places.
-        count: messages in them.
-    """
-
-    boot: int
-    number: int
-    path: tuple[str, ...]
-    verb: str
-    ordered: bool = True
-    next_seq: int = 1
-    floor: int = 1
-    told: int = 1
-    sent: int = 0
-    life: int = 0
-    heard: int = 0
-    due: float = FOREVER
-    asked_at: float = FOREVER
-    deadlines: list[tuple[float, int, int]] = field(default_factory=list)
-    after: OutFlow | None = None
-    then: list[OutFlow] = field(default_factory=list)
-    open: list[Pending] = field(default_factory=list)
-    count: int = 0
-
-    def under_way(self) -> Iterator[Pending]:
-        """Iterate over the open sends that the window has let through, oldest first."""
-        return takewhile(lambda pending: pending.seq <= self.sent, self.open)
-
-    def count_waiting(self) -> int:
-        """Count the open messages that wait for the window."""
-        return self.count - sum([len(pending.bodies) for pending in self.under_way()])
-
-    def add(self, pending: Pending) -> None:
-        """Have a send open, whose place lies behind those of all others."""
-        self.open.append(pending)
-        self.count += len(pending.bodies)
-
-    def journaled_at(self, place: Place) -> Iterator[Pending]:
-        """Iterate over what is open of the messages that the journal keeps as one, by the place of the first."""
-        at = bisect_left(self.open, place[2], key=_seq_of)
-        while at < len(self.open):
-            pending = self.open[at]
-            if pending.journaled is None or pending.journaled.place != place:
-                break
-            yield pending
-            at += 1
-
-    def find(self, place: int) -> Pending | None:
-        """Give the open send that has a message at a place."""
-        at = bisect_right(self.open, place, key=_seq_of) - 1
-        if at < 0:
-            return None
-        pending = self.open[at]
-        return pending if place < pending.seq + len(pending.bodies) else None
-
-    def holds(self, first: int, end: int) -> bool:
-        """Tell whether something is open from one place to before another."""
-        at = bisect_left(self.open, end, key=_seq_of) - 1
-        return at >= 0 and self.open[at].end > first
-
-    def part(self, first: int, end: int) -> list[Pending]:
-        """Give the open sends from one place to before another; what reaches over these is cut there."""
-        if first >= end or not self.open:
-            return []
-        if self._lies_within(first, end):
-            return self.open[:]
-        return self.open[self._cut_at(first) : self._cut_at(end)]
-
-    def take(self, first: int, end: int) -> list[Pending]:
-        """Give the open sends from one place to before another, which are open no more."""
-        if first >= end or not self.open:
-            return []
-        if self._lies_within(first, end):
-            taken, self.open, self.count = self.open, [], 0
-            return taken
-        begin, behind = self._cut_at(first), self._cut_at(end)
-        taken = self.open[begin:behind]
-        del self.open[begin:behind]
-        self.count -= sum([len(pending.bodies) for pending in taken])
-        return taken
-
-    def _lies_within(self, first: int, end: int) -> bool:
-        """Tell whether all that is open does, which is usual."""
-        last = self.open[-1]
-        return first <= self.open[0].seq and last.seq + len(last.bodies) <= end
-
-    def _cut_at(self, place: int) -> int:
-        """Have no send reach over a place; tell how many lie before it."""
-        at = bisect_left(self.open, place, key=_seq_of)
-        if at and self.open[at - 1].end > place:
-            before = self.open[at - 1]
-            self.open.insert(at, before.cut(place - before.seq))
-        return at
-
-    @property
-    def waits(self) -> bool:
-        """Tell whether an earlier life's sends must be over first."""
-        return self.after is not None and bool(self.after.open or self.after.waits)
-
-    @property
-    def key(self) -> FlowKey:
-        """What its messages have in common."""
-        return self.path, self.verb, self.ordered
 
 
 def kept_from(pending: Pending, place: Place) -> Kept:
