@@ -14,7 +14,7 @@ from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import HandOver, Note, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import Attached
-from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
+from pilotage.protocol.sends import DeliveryRules, Kept, Part, Pending, Place
 from pilotage.protocol.settlement import Outcome, Settlement
 from pilotage.transport.driver import Driver
 from pilotage.transport.lines import Places
@@ -133,7 +133,7 @@ class End:
         self.kept += sends
         self.driver.persisted([one.place for one in sends])
 
-    def drop(self, places: list[Place]) -> None:
+    def drop(self, places: list[Place], parts: list[Part]) -> None:
         over = set(places)
         self.kept = [one for one in self.kept if one.place not in over]
 

@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
 from pilotage.protocol.errors import JournalError, JournalInUse
-from pilotage.protocol.sends import FOREVER, Kept, Place
+from pilotage.protocol.sends import FOREVER, Kept, Part, Place, left_of
 from pilotage.transport.journal import Entry, Journal, JournalRules, JournalStatistics, Trouble
 from pilotage.transport.journal_entries import weigh_entry
 
@@ -53,6 +54,7 @@ class Keeping:
         self._opener: threading.Thread | None = None
         self._closed = threading.Event()
         self._early: dict[Place, Entry] = {}
+        self._early_parts: dict[Place, list[Part]] = {}
         self._early_bytes = 0
         self._lost = 0
         self._wanted = False
@@ -102,13 +104,17 @@ class Keeping:
                     self._early_bytes += size
             self._open_soon(self.file)
 
-    def drop(self, places: Sequence[Place]) -> None:
-        """Take sends out of the journal."""
+    def drop(self, places: Sequence[Place], parts: Sequence[Part] = ()) -> None:
+        """Take sends out of the journal, or some of those at a place."""
         with self._lock:
             if self._journal is not None:
-                self._journal.drop(places)
+                self._journal.drop(places, parts)
                 return
+            for part in parts:
+                if part[0] in self._early:
+                    self._early_parts.setdefault(part[0], []).append(part)
             for place in places:
+                self._early_parts.pop(place, None)
                 entry = self._early.pop(place, None)
                 if entry is not None:
                     self._early_bytes -= weigh_entry(entry)
@@ -168,7 +174,9 @@ class Keeping:
         left = _taken_from(journal)
         with self._lock:
             early, self._early, self._early_bytes = list(self._early.values()), {}, 0
+            parts, self._early_parts = list(chain.from_iterable(self._early_parts.values())), {}
             journal.keep(early)
+            journal.drop((), parts)
             self._journal = journal
         if left:
             self._late(left)
@@ -187,7 +195,13 @@ class Keeping:
 
 def _taken_from(journal: Journal) -> list[Kept]:
     left, journal.left = journal.left, []
-    return [_as_kept(entry) for entry in left]
+    pieces: list[Kept] = []
+    for entry in left:
+        of_entry = left_of(_as_kept(entry), journal.over.get(entry.place, ()))
+        pieces += of_entry
+        if not of_entry:
+            journal.drop([entry.place])
+    return pieces
 
 
 def _as_entry(kept: Kept) -> Entry:

@@ -40,7 +40,7 @@ from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.patience import PatienceRules
 from pilotage.protocol.records import Parcel
-from pilotage.protocol.sends import DeliveryRules, Kept, Pending, Place
+from pilotage.protocol.sends import DeliveryRules, Kept, Part, Pending, Place
 from pilotage.protocol.settlement import Reason, Settlement, refused
 from pilotage.transport.driver import Driver
 from pilotage.transport.journal import JournalStatistics, Trouble
@@ -452,9 +452,9 @@ class Messenger:
         """Put sends into the journal."""
         self._keeping.keep(sends)
 
-    def drop(self, places: list[Place]) -> None:
-        """Take sends out of the journal."""
-        self._keeping.drop(places)
+    def drop(self, places: list[Place], parts: list[Part]) -> None:
+        """Take sends out of the journal, or some of those at a place."""
+        self._keeping.drop(places, parts)
 
     def accepted(self, handles: list[Any]) -> None:
         """Tell senders that the journal has their message."""

@@ -495,9 +495,9 @@ class Exchange:
         if outbox.unkept:
             out.others.append(Keep(outbox.unkept))
             outbox.unkept = []
-        if outbox.over:
-            out.others.append(Drop(outbox.over))
-            outbox.over = []
+        if outbox.over or outbox.partly_over:
+            out.others.append(Drop(outbox.over, outbox.partly_over))
+            outbox.over, outbox.partly_over = [], []
         if outbox.received:
             received, outbox.received = outbox.received, []
             told = [handle for handle in received if not self._stands_in_received(handle)]

@@ -10,7 +10,7 @@ import msgspec
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.records import Frame, Parcel
-from pilotage.protocol.sends import Kept, Place
+from pilotage.protocol.sends import Kept, Part, Place
 from pilotage.protocol.settlement import Settlement
 
 Link = tuple[str, bytes]
@@ -114,9 +114,15 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """Take these out of the journal, each all that was kept at a place: it is over."""
+    """Take these out of the journal: they are over.
+
+    Attributes:
+        places: all that was kept at each.
+        parts: some of what is kept on at a place, which is not to come back.
+    """
 
     places: list[Place]
+    parts: list[Part]
 
 
 class Accepted(msgspec.Struct, frozen=True):

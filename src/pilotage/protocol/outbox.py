@@ -28,6 +28,7 @@ from pilotage.protocol.sends import (
     Emit,
     Journaled,
     Kept,
+    Part,
     Pending,
     Place,
     Settled,
@@ -53,6 +54,7 @@ class Outbox:
     Attributes:
         unkept: what the journal is to keep, until somebody takes it from here.
         over: what the journal may drop, likewise: all that it keeps as one is over.
+        partly_over: of what it goes on to keep these are over, likewise.
         agenda: a heap of when which flow is to be looked at, its life and number behind the time.
     """
 
@@ -63,6 +65,7 @@ class Outbox:
         self.received: list[Any] = []
         self.unkept: list[Kept] = []
         self.over: list[Place] = []
+        self.partly_over: list[Part] = []
         self.agenda: list[tuple[float, int, int]] = []
         # Where little may be under way, each end lets something through.
         self._spares = rules.window > UNTOLD_MOST
@@ -141,8 +144,9 @@ class Outbox:
             now: the time.
         """
         flows: dict[tuple[int, int], OutFlow] = {}
+        journaled: dict[Place, Journaled] = {}
         for one in kept:
-            boot, number, seq = one.place
+            (boot, number, _), seq = one.place, one.seq
             flow = flows.get((boot, number))
             if flow is None:
                 ordered = bool(one.marks & Marks.ORDERED)
@@ -163,8 +167,9 @@ class Outbox:
                 marks=one.marks,
                 wait=self.rules.repeat_interval_s,
                 safe=True,
-                journaled=Journaled(one.place, len(one.bodies)),
+                journaled=journaled.setdefault(one.place, Journaled(one.place, 0)),
             )
+            journaled[one.place].open += len(one.bodies)
             if one.deadline != FOREVER:
                 self._give_until(flow, pending, one.deadline)
             flow.add(pending)
@@ -452,6 +457,8 @@ class Outbox:
             journaled.open -= len(pending.bodies)
             if not journaled.open:
                 self.over.append(journaled.place)
+            else:
+                self.partly_over.append((journaled.place, pending.seq, pending.end))
 
     def _advance(self, flow: OutFlow, now: float) -> None:
         """Raise the floor over what has ended, and let through what waits: here, or behind this flow."""

@@ -7,12 +7,13 @@ collector's, which would look at all of them again and again; none of it refers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from pilotage.protocol.records import Attached, Parcel
 from pilotage.protocol.settlement import Settlement
@@ -136,11 +137,15 @@ class Pending(msgspec.Struct, gc=False):
         return [(self.handle[at : at + 1], end_of(name)) for at, name in enumerate(self.names)]
 
 
+Part = tuple[Place, int, int]
+"""Some of what the journal keeps as one: the place of that, of the first of these in its flow, and behind the last."""
+
+
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """Durable messages that were sent in a row, as the journal keeps them: together, until all of them are over.
+    """Durable messages that were sent in a row, as the journal keeps them: as one, until all of them are over.
 
     Attributes:
-        place: which message the first one is, in every life.
+        place: which message the first one is that was kept here, in every life.
         path: names to reach, the recipient last.
         verb: the messages' key.
         names: the messages' ids.
@@ -148,6 +153,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         bodies: their encoded bodies.
         frames: raw frames of its arrays; a message that has some is kept by itself.
         deadline: when they are given up, in the core's time; `FOREVER` for never.
+        offset: how many places behind the first that was kept these begin, where some are over.
     """
 
     place: Place
@@ -158,6 +164,12 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     bodies: Sequence[bytes]
     frames: tuple[bytes | memoryview, ...]
     deadline: float = FOREVER
+    offset: int = 0
+
+    @property
+    def seq(self) -> int:
+        """The place of the first of these in their flow."""
+        return self.place[2] + self.offset
 
 
 def kept_from(pending: Pending, place: Place) -> Kept:
@@ -172,4 +184,30 @@ def kept_from(pending: Pending, place: Place) -> Kept:
         pending.bodies,
         frames,
         pending.deadline,
+    )
+
+
+def left_of(kept: Kept, over: Iterable[tuple[int, int]]) -> list[Kept]:
+    """Give what is left of messages of which some are over, in as many pieces as these leave.
+
+    Args:
+        kept: all that was kept as one.
+        over: what of it is over: the place of the first in their flow, and the one behind the last.
+    """
+    pieces: list[Kept] = []
+    at, end = kept.seq, kept.seq + len(kept.bodies)
+    for first, behind in (*sorted(over), (end, end)):
+        if at < min(first, end):
+            pieces.append(_piece(kept, at, min(first, end)))
+        at = max(at, behind)
+    return pieces
+
+
+def _piece(kept: Kept, first: int, end: int) -> Kept:
+    begin, behind = first - kept.seq, end - kept.seq
+    return replace(
+        kept,
+        names=kept.names[begin:behind],
+        bodies=kept.bodies[begin:behind],
+        offset=kept.offset + begin,
     )

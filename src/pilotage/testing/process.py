@@ -37,7 +37,7 @@ from pilotage.protocol.instructions import (
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.message import Message
 from pilotage.protocol.records import Frame, Marks, Parcel
-from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Pending, Place
+from pilotage.protocol.sends import FOREVER, DeliveryRules, Kept, Part, Pending, Place
 from pilotage.protocol.settlement import DELIVERED, Reason, Settlement, refused
 from pilotage.testing.agenda import Agenda
 from pilotage.testing.disks import Disk
@@ -192,7 +192,7 @@ class Process:
 
     def _go_on(self) -> None:
         """Go on with what earlier lives have left in the journal."""
-        left = [self._in_time(one, self._skew) for one in self._disk.journal.values()]
+        left = [self._in_time(one, self._skew) for one in self._disk.left()]
         if left:
             names = [name for one in left for name in one.names]
             self._sent = max(int(name.rpartition("_")[2]) for name in names) + 1
@@ -210,8 +210,8 @@ class Process:
         match instruction:
             case Keep(sends):
                 self._keep(sends)
-            case Drop(places):
-                self._when_synced(self._dropped, places)
+            case Drop(places, parts):
+                self._when_synced(self._dropped, places, parts)
             case Accepted(handles):
                 for sent in chain(*handles):
                     sent.accepted = True
@@ -230,9 +230,9 @@ class Process:
             self._disk.keep(sends)
             self._run(self.exchange.persisted([one.place for one in sends], self._now))
 
-    def _dropped(self, places: list[Place]) -> None:
-        if not self._postponed(self._dropped, places):
-            self._disk.drop(places)
+    def _dropped(self, places: list[Place], parts: list[Part]) -> None:
+        if not self._postponed(self._dropped, places, parts):
+            self._disk.drop(places, parts)
 
     # The network's side
 

@@ -439,8 +439,8 @@ class Driver:
         match instruction:
             case Keep(sends):
                 self._shell.keep(sends)
-            case Drop(places):
-                self._shell.drop(places)
+            case Drop(places, parts):
+                self._shell.drop(places, parts)
             case Accepted(handles):
                 self._shell.accepted(handles)
 

@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -21,8 +21,9 @@ from typing import Final, TypeVar
 import msgspec
 
 from pilotage.protocol.errors import FileHeld, JournalError, JournalInUse, MachineError
+from pilotage.protocol.sends import Part
 from pilotage.transport.disks import FileLock, find_network_mount, make_folder
-from pilotage.transport.journal_entries import Entry, Place, Row, encode_row, weigh_entry
+from pilotage.transport.journal_entries import Entry, Place, Row, Span, encode_row, weigh_entry
 from pilotage.transport.journal_file import JournalFile
 from pilotage.transport.journal_rules import JournalRules, JournalStatistics, Trouble
 
@@ -56,6 +57,7 @@ class Journal:
     Attributes:
         left: what earlier lives left, in the order in which it was kept. It stays on the disk until it is dropped;
             it needn't be kept again. Clear the list when you have taken it over.
+        over: what is over of entries that stay, by their place.
         note: empty, or what was done with a file that couldn't be used, for people.
 
     Raises:
@@ -90,6 +92,7 @@ class Journal:
         self._dropped_while_written: set[Place] = set()
         self._drops: list[Written] = []
         self._drops_since = 0.0
+        self._unsaid: set[Place] = set()
         self._waiting_bytes = 0
         self._kept = self._dropped = self._skipped = self._refused = self._commits = self._troubles = 0
         self._beyond: str = ""
@@ -101,12 +104,18 @@ class Journal:
 
     def _take_over(self) -> None:
         self.left = [entry for _, entry, _ in self._file.left]
+        self.over: dict[Place, list[Span]] = {
+            entry.place: self._file.over[number]
+            for number, entry, _ in self._file.left
+            if number in self._file.over
+        }
         self._on_disk: dict[Place, Written] = {
             entry.place: (number, size, len(entry.bodies)) for number, entry, size in self._file.left
         }
         self._on_disk_bytes = sum(size for _, _, size in self._file.left)
         self._next_number = self._file.left[-1][0] + 1 if self._file.left else 1
-        self._file.left = []
+        self._on_disk_count = sum(count for _, _, count in self._on_disk.values())
+        self._file.left, self._file.over = [], {}
 
     def keep(self, entries: Sequence[Entry]) -> Sequence[Place]:
         """Hand entries to the writer; returns at once. Any thread.
@@ -131,17 +140,28 @@ class Journal:
             self._ring()
         return refused
 
-    def drop(self, places: Sequence[Place]) -> None:
-        """Take settled entries off the disk, or see that they never get there; returns at once. Any thread."""
+    def drop(self, places: Sequence[Place], parts: Sequence[Part] = ()) -> None:
+        """Take settled entries off the disk, or see that they never get there; returns at once. Any thread.
+
+        Args:
+            places: of entries of which all is over.
+            parts: of entries that stay what is over, each once.
+        """
         with self._lock:
             for place in places:
+                self.over.pop(place, None)
                 if place in self._writing:
                     self._dropped_while_written.add(place)
-                elif (on_disk := self._on_disk.pop(place, None)) is not None:
-                    self._add_drop(on_disk)
+                elif place in self._on_disk:
+                    self._add_drop(place)
                 elif (entry := self._waiting.pop(place, None)) is not None:
                     self._waiting_bytes -= weigh_entry(entry)
                     self._skipped += len(entry.bodies)
+            for place, first, end in parts:
+                if place in self._waiting or place in self._on_disk:
+                    self.over.setdefault(place, []).append((first, end))
+                    if place in self._on_disk:
+                        self._say_over(place)
 
     def statistics(self) -> JournalStatistics:
         """Tell what it did and what it holds. Any thread."""
@@ -152,9 +172,9 @@ class Journal:
                 skipped=self._skipped,
                 refused=self._refused,
                 commits=self._commits,
-                waiting=_count(self._waiting.values()),
+                waiting=self._waiting_count(),
                 waiting_bytes=self._waiting_bytes,
-                on_disk=sum(count for _, _, count in self._on_disk.values()),
+                on_disk=self._on_disk_count,
                 on_disk_bytes=self._on_disk_bytes,
                 troubles=self._troubles,
             )
@@ -196,12 +216,25 @@ class Journal:
             self._beyond, self._refused_before = beyond, self._refused
         return True
 
-    def _add_drop(self, on_disk: Written) -> None:
-        if not self._drops:
+    def _add_drop(self, place: Place) -> None:
+        self._fall_due()
+        on_disk = self._on_disk.pop(place)
+        self._on_disk_count -= on_disk[2]
+        self._drops.append(on_disk)
+
+    def _say_over(self, place: Place) -> None:
+        """Write soon what of an entry on the disk is over."""
+        self._fall_due()
+        self._unsaid.add(place)
+
+    def _fall_due(self) -> None:
+        if not (self._drops or self._unsaid):
             self._drops_since = time.monotonic()
             if not self._asleep_for_drops:
                 self._ring()
-        self._drops.append(on_disk)
+
+    def _waiting_count(self) -> int:
+        return sum(len(entry.bodies) for entry in self._waiting.values())
 
     def _ring(self) -> None:
         if self._asleep:
@@ -223,11 +256,12 @@ class Journal:
         while True:
             with self._lock:
                 if self._closing.is_set():
-                    return bool(self._waiting or self._drops)
+                    return bool(self._waiting or self._drops or self._unsaid)
                 news = self._beyond and not self._beyond_told
                 if self._waiting or news or self._is_untidy or self._failing:
                     return True
-                wait_s = self._drops_since + DROPS_WAIT_S - time.monotonic() if self._drops else None
+                due = self._drops or self._unsaid
+                wait_s = self._drops_since + DROPS_WAIT_S - time.monotonic() if due else None
                 if wait_s is not None and wait_s <= 0:
                     return True
                 self._asleep, self._asleep_for_drops = True, wait_s is not None
@@ -240,12 +274,14 @@ class Journal:
         with self._lock:
             batch = self._writing = self._next_batch()
             drops = self._drops[:]
+            unsaid, self._unsaid = self._unsaid, set()
+            over = {self._on_disk[place][0]: self.over[place][:] for place in unsaid if place in self.over}
             began = time.monotonic()
         rows, unwritable = self._encode(batch)
         try:
-            self._write(rows, [number for number, _, _ in drops])
+            self._write(rows, [number for number, _, _ in drops], over)
         except (sqlite3.Error, OSError) as cause:
-            self._fail(cause)
+            self._fail(cause, unsaid)
             return
         told = self._book(rows, unwritable, drops, began)
         self._end_trouble()
@@ -273,7 +309,7 @@ class Journal:
                 )
         return rows, unwritable
 
-    def _write(self, rows: dict[Place, Row], drops: list[int]) -> None:
+    def _write(self, rows: dict[Place, Row], drops: list[int], over: dict[int, list[Span]]) -> None:
         doubtful = None
         if self._failing:
             self._file.mend()
@@ -281,8 +317,8 @@ class Journal:
             if drops:  # by themselves, for they may make the room that the others need
                 self._file.write([], drops, doubtful)
                 drops = []
-        if rows or drops or self._failing:
-            self._file.write(list(rows.values()), drops, doubtful)
+        if rows or drops or over or self._failing:
+            self._file.write(list(rows.values()), drops, doubtful, over)
 
     def _book(
         self, rows: dict[Place, Row], unwritable: list[Place], drops: list[Written], began: float
@@ -294,6 +330,9 @@ class Journal:
                 for place, (number, _, content) in part:
                     count = self._forget_waiting(place)
                     self._on_disk[place] = (number, len(content), count)
+                    self._on_disk_count += count
+                    if place in self.over:
+                        self._say_over(place)
                     self._on_disk_bytes += len(content)
                     self._kept += count
                     self._next_number = number + 1
@@ -307,7 +346,7 @@ class Journal:
             told = [place for place in rows if place not in settled] if settled else list(rows)
             for place in settled:
                 if place in self._on_disk:
-                    self._drops.append(self._on_disk.pop(place))
+                    self._add_drop(place)
             self._writing, self._dropped_while_written = {}, set()
             self._dropped += sum(count for _, _, count in drops)
             self._commits += bool(rows or drops)
@@ -330,12 +369,13 @@ class Journal:
         self._waiting_bytes -= weigh_entry(entry)
         return len(entry.bodies)
 
-    def _fail(self, cause: Exception) -> None:
+    def _fail(self, cause: Exception, unsaid: set[Place]) -> None:
         with self._lock:
+            self._unsaid |= {place for place in unsaid if place in self._on_disk}
             for place in self._dropped_while_written:
                 self._skipped += self._forget_waiting(place)
             self._writing, self._dropped_while_written = {}, set()
-            count, size = _count(self._waiting.values()), self._waiting_bytes
+            count, size = self._waiting_count(), self._waiting_bytes
         if not self._failing:
             self._failing = True
             self._tell(
@@ -353,6 +393,7 @@ class Journal:
         with self._lock:
             self._waiting.clear()
             self._drops.clear()
+            self._unsaid.clear()
             self._waiting_bytes = 0
         if count:
             log.error("%s was closed, but can't be written: %d messages are not in it", self._name, count)
@@ -398,11 +439,6 @@ class Journal:
     def _let_go(self) -> None:
         self._file.close()
         self._file_lock.release()
-
-
-def _count(entries: Iterable[Entry]) -> int:
-    """Count the messages of entries."""
-    return sum(len(entry.bodies) for entry in entries)
 
 
 def _prepare(file: Path) -> FileLock:

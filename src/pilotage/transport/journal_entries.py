@@ -10,6 +10,9 @@ import msgspec
 Place = tuple[int, int, int]
 """(boot, flow, seq): which message it is, among all senders and all their lives."""
 
+Span = tuple[int, int]
+"""Messages that are over: the place of the first in their flow, and the one behind the last."""
+
 Row = tuple[int, int, bytes]
 """(number, checksum, bytes) of an entry; numbers grow in the order in which entries were kept."""
 

@@ -13,16 +13,19 @@ import errno
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
 
 from pilotage.protocol.errors import JournalError
 from pilotage.transport.disks import sync_folder
-from pilotage.transport.journal_entries import Entry, Row, decode_row
+from pilotage.transport.journal_entries import Entry, Row, Span, decode_row
 
 APPLICATION_ID: Final = 0x504C4A31
 VERSION: Final = 2
@@ -51,6 +54,12 @@ _open_connections: set[sqlite3.Connection] = set()
 Left = tuple[int, Entry, int]
 """(number, entry, bytes) of what an earlier life left."""
 
+Over = dict[int, list[Span]]
+"""Which messages of an entry are over, by its number."""
+
+_OVERS = "CREATE TABLE IF NOT EXISTS overs (number INTEGER PRIMARY KEY, spans TEXT NOT NULL)"
+_spans_decoder = msgspec.json.Decoder(list[Span])
+
 
 class JournalFile:
     """An open journal. The caller holds its lock; one thread at a time.
@@ -60,6 +69,7 @@ class JournalFile:
 
     Attributes:
         left: what earlier lives left, in the order in which it was kept.
+        over: what of that is over.
         note: empty, or what was done with a file that couldn't be used.
 
     Raises:
@@ -73,6 +83,7 @@ class JournalFile:
         self._is_old = False
         self.note = ""
         self.left: list[Left] = []
+        self.over: Over = {}
         try:
             self._open()
         except (sqlite3.Error, OSError) as cause:
@@ -82,19 +93,26 @@ class JournalFile:
                 "or move it away to begin a new one"
             ) from cause
 
-    def write(self, rows: Sequence[Row], drops: Sequence[int], doubtful_from: int | None = None) -> None:
+    def write(
+        self,
+        rows: Sequence[Row],
+        drops: Sequence[int],
+        doubtful_from: int | None = None,
+        over: Mapping[int, Sequence[Span]] = MappingProxyType({}),
+    ) -> None:
         """Add and remove rows in one transaction; with rows it is on the disk when this returns.
 
         Args:
             rows: to be added.
             drops: numbers of rows to be removed. Alone they may still be lost by a power cut.
             doubtful_from: remove what stands from this number on: a write that failed may have got there.
+            over: all that is over of rows that stay, by their numbers; the same holds for it.
 
         Raises:
             sqlite3.Error, OSError: nothing was changed, as far as one can tell; call `mend` and try again.
         """
         try:
-            self._write(rows, drops, doubtful_from)
+            self._write(rows, drops, doubtful_from, over)
         except (sqlite3.Error, OSError) as cause:
             self._last_error = cause
             self._roll_back()
@@ -139,7 +157,13 @@ class JournalFile:
         if connection is not None:
             _close(connection)
 
-    def _write(self, rows: Sequence[Row], drops: Sequence[int], doubtful_from: int | None) -> None:
+    def _write(
+        self,
+        rows: Sequence[Row],
+        drops: Sequence[int],
+        doubtful_from: int | None,
+        over: Mapping[int, Sequence[Span]],
+    ) -> None:
         if self._connection is None or not self._is_in_place():
             raise OSError(errno.ENOENT, "it was moved or removed while in use", str(self._file))
         execute = self._connection.execute
@@ -147,16 +171,22 @@ class JournalFile:
         execute(f"PRAGMA synchronous={'FULL' if is_urgent else 'NORMAL'}")
         execute("BEGIN IMMEDIATE")
         if self._is_old:
+            execute(_OVERS)
             execute(f"PRAGMA user_version={VERSION}")  # what comes now an older program can't read
         if doubtful_from is not None:
             execute("DELETE FROM entries WHERE number >= ?", (doubtful_from,))
             execute("UPDATE journal SET token = token")  # shows that the disk takes something
         if drops:
             numbers = json.dumps(list(drops))
-            execute("DELETE FROM entries WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
+            for table in ("entries", "overs"):
+                execute(f"DELETE FROM {table} WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
         _insert(self._connection, rows)
+        _insert_over(self._connection, over)
         execute("COMMIT")
-        self._is_old = False
+        if self._is_old:
+            self._is_old = False
+            with suppress(sqlite3.Error):  # on a full disk an older program learns it later
+                execute("PRAGMA wal_checkpoint").fetchall()
 
     def _roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
@@ -192,6 +222,7 @@ class JournalFile:
                 raise
             return [], f"is damaged ({cause})"
         self.left, undecodable = _decode(rows)
+        self.over = _read_over(self._connection)
         fault = fault or broken or undecodable
         if fault:
             self.close()
@@ -201,7 +232,7 @@ class JournalFile:
     def _begin(self, fault: str, rows: Sequence[Row]) -> None:
         """Make a new file of these rows, and only then move the old one away."""
         finished = _beside(self._file, ".new")
-        _build(self._file, rows).replace(finished)
+        _build(self._file, rows, self.over).replace(finished)
         if fault:
             aside = _set_aside(self._file)
             self.note = (
@@ -321,6 +352,15 @@ def _read_some(connection: sqlite3.Connection, order: str, above: int) -> tuple[
     return rows, ""
 
 
+def _read_over(connection: sqlite3.Connection) -> Over:
+    """Read what is over; where that can't be read its messages are sent once more, which their recipients know."""
+    over: Over = {}
+    with suppress(sqlite3.Error, msgspec.MsgspecError):
+        for number, spans in connection.execute("SELECT number, spans FROM overs"):
+            over[number] = _spans_decoder.decode(spans)
+    return over
+
+
 def _decode(rows: Sequence[Row]) -> tuple[list[Left], str]:
     left: list[Left] = []
     bad: list[str] = []
@@ -332,7 +372,7 @@ def _decode(rows: Sequence[Row]) -> tuple[list[Left], str]:
     return left, f"is damaged ({len(bad)} entries can't be read, first {bad[0]})" if bad else ""
 
 
-def _build(file: Path, rows: Sequence[Row]) -> Path:
+def _build(file: Path, rows: Sequence[Row], over: Over) -> Path:
     building = _beside(file, ".building")
     for ending in ("", *SIDES):
         _beside(building, ending).unlink(missing_ok=True)
@@ -344,11 +384,14 @@ def _build(file: Path, rows: Sequence[Row]) -> Path:
         connection.execute(
             "CREATE TABLE entries (number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, entry BLOB NOT NULL)"
         )
+        connection.execute(_OVERS)
         connection.execute("CREATE TABLE journal (token BLOB NOT NULL)")
         connection.execute("INSERT INTO journal VALUES (?)", (secrets.token_bytes(16),))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
         _insert(connection, rows)
+        numbers = {number for number, _, _ in rows}
+        _insert_over(connection, {number: spans for number, spans in over.items() if number in numbers})
         connection.execute("COMMIT")
     finally:
         connection.close()
@@ -362,6 +405,16 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         while len(rows) - start >= size:
             connection.execute(statement, _flat(rows[start : start + size]))
             start += size
+
+
+def _insert_over(connection: sqlite3.Connection, over: Mapping[int, Sequence[Span]]) -> None:
+    if over:
+        pairs = json.dumps([(number, json.dumps(spans)) for number, spans in over.items()])
+        connection.execute(
+            "INSERT OR REPLACE INTO overs SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') "
+            "FROM json_each(?)",
+            (pairs,),
+        )
 
 
 def _flat(rows: Iterable[Row]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import Arrival, Card, HandOver, Link, Note, PeerChanged
 from pilotage.protocol.records import Frame, Parcel
-from pilotage.protocol.sends import Kept, Pending, Place
+from pilotage.protocol.sends import Kept, Part, Pending, Place
 from pilotage.protocol.settlement import Settlement
 
 PassOn = tuple[Parcel, str]
@@ -41,8 +41,8 @@ class Shell(Protocol):
     def keep(self, sends: list[Kept]) -> None:
         """Put sends into the journal, and say `Driver.persisted` with the place of each once it is synced."""
 
-    def drop(self, places: list[Place]) -> None:
-        """Take sends out of the journal: they are over."""
+    def drop(self, places: list[Place], parts: list[Part]) -> None:
+        """Take sends out of the journal, or some of those at a place: they are over."""
 
     def accepted(self, handles: list[Any]) -> None:
         """Tell senders that the journal has their message."""
