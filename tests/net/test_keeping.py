@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,67 @@ def test_of_what_was_sent_in_a_row_nothing_is_handled_twice_though_it_is_kept_to
     gate.opened.set()
     late.send("rig", "DATA", 100).wait_settled(10)
     assert got == list(range(101))
+    eventually(lambda: late.statistics().journal.on_disk == 0)
+
+
+@pytest.mark.parametrize("opens", ["at once", "late"])
+def test_what_is_over_of_what_is_kept_as_one_is_not_found_by_the_next_life(
+    tmp_path: Path, eventually: Eventually, opens: str
+) -> None:
+    folder = tmp_path / "journal"
+    if opens == "late":
+        folder.touch()  # no folder: it can't be opened yet
+    keeping = Keeping(folder, "cam", lambda places: None, lambda trouble: None)
+    keeping.keep([Kept((1, 1, 1), ("rig",), "DATA", ["a", "b", "c"], 0, [b"a", b"b", b"c"], ())])
+    keeping.keep([Kept((1, 1, 4), ("rig",), "DATA", ["d", "e"], 0, [b"d", b"e"], ())])
+    keeping.keep([Kept((1, 1, 6), ("rig",), "DATA", ["f"], 0, [b"f"], ())])
+    keeping.drop([], [((1, 1, 1), 2, 3), ((1, 1, 4), 4, 5), ((1, 1, 4), 5, 6), ((9, 9, 9), 9, 10)])
+    keeping.drop([(1, 1, 6)])
+    if opens == "late":
+        folder.unlink()
+        eventually(keeping.statistics, timeout_s=10)
+    keeping.close(10)
+    keeping = Keeping(folder, "cam", lambda places: None, lambda trouble: None)
+    left = keeping.left()
+    assert [(one.place, one.seq, one.names, one.bodies) for one in left] == [
+        ((1, 1, 1), 1, ("a",), (b"a",)),
+        ((1, 1, 1), 3, ("c",), (b"c",)),
+    ]
+    keeping.drop([(1, 1, 1)])
+    keeping.close(10)
+    keeping = Keeping(folder, "cam", lambda places: None, lambda trouble: None)
+    assert keeping.left() == []
+    assert keeping.statistics() is not None and keeping.statistics().on_disk == 0
+    keeping.close(10)
+
+
+def test_what_was_told_to_be_delivered_is_not_sent_again_to_whoever_comes_after(
+    node: MakeNode, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Neither by a sender nor to a recipient that was started anew, though some of what was sent in a row is open."""
+    first: list[int] = []
+    second: list[int] = []
+    open_ones: list[Future[None]] = []
+
+    def listen(value: int) -> Future[None] | None:
+        first.append(value)
+        if value % 10:
+            return None
+        open_ones.append(Future())
+        return open_ones[-1]
+
+    rig = node("rig", router_port=0, listens={"DATA": on_loop(listen)})
+    early = node("cam", rig, journal=tmp_path)
+    receipts = [early.send("rig", "DATA", n) for n in range(100)]
+    eventually(lambda: sum(receipt.is_settled for receipt in receipts) == 90, timeout_s=10)
+    delivered = {receipt.message.value for receipt in receipts if receipt.is_settled}
+    early.release()
+    rig.release()
+    rig = node("rig", router_port=0, listens={"DATA": second.append})
+    late = node("cam", rig, journal=tmp_path)
+    late.send("rig", "DATA", 100).wait_settled(10)
+    assert sorted(first) == list(range(100)) and not delivered & set(second)
+    assert second == [*range(0, 100, 10), 100]
     eventually(lambda: late.statistics().journal.on_disk == 0)
 
 

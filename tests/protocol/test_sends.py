@@ -10,8 +10,8 @@ from tests.protocol.test_outbox import Way, ack
 
 from pilotage.protocol.flows import OutFlow
 from pilotage.protocol.outbox import Outbox
-from pilotage.protocol.records import Verdict
-from pilotage.protocol.sends import DeliveryRules, Pending
+from pilotage.protocol.records import Ack, Marks, Verdict
+from pilotage.protocol.sends import DeliveryRules, Kept, Pending, left_of
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement
 
 
@@ -168,9 +168,51 @@ def test_the_journal_keeps_as_one_what_was_sent_in_a_row(outbox: Outbox) -> None
 def test_the_journal_may_drop_a_run_when_all_of_it_is_over(outbox: Outbox) -> None:
     outbox.send([run("abc", durable=True, kept=True)], 0.0)
     outbox.acked(ack(3, 1, settled_beyond=[3, 3]), 0.1)
-    assert outbox.over == []
+    assert outbox.over == [] and outbox.partly_over == [((5, 1, 1), 1, 2), ((5, 1, 1), 3, 4)]
+    outbox.partly_over = []
     outbox.acked(ack(3, 3), 0.2)
-    assert outbox.over == [(5, 1, 1)]
+    assert outbox.over == [(5, 1, 1)] and outbox.partly_over == []
+
+
+@pytest.mark.parametrize(
+    ("over", "left"),
+    [
+        ([], ["abcde"]),
+        ([(1, 3)], ["cde"]),
+        ([(5, 6)], ["abcd"]),
+        ([(4, 5), (2, 3)], ["a", "c", "e"]),
+        ([(2, 4), (3, 5), (2, 3)], ["a", "e"]),
+        ([(1, 3), (3, 6)], []),
+        ([(-7, 2), (5, 99)], ["bcd"]),
+        ([(9, 12)], ["abcde"]),
+        ([(4, 2)], ["abc", "de"]),
+    ],
+)
+def test_what_is_left_of_messages_of_which_some_are_over(
+    over: list[tuple[int, int]], left: list[str]
+) -> None:
+    bodies = [name.encode() for name in "abcde"]
+    kept = Kept((4, 1, 1), ("b",), "DATA", list("abcde"), 0, bodies, ())
+    pieces = left_of(kept, over)
+    assert [("".join(piece.names), b"".join(piece.bodies).decode()) for piece in pieces] == [
+        (names, names) for names in left
+    ]
+    assert [piece.seq for piece in pieces] == [1 + "abcde".index(names[0]) for names in left]
+    assert all(piece.place == (4, 1, 1) for piece in pieces)
+
+
+def test_what_is_left_of_a_row_goes_on_in_the_next_life_and_is_dropped_as_one(
+    outbox: Outbox, way: Way
+) -> None:
+    marks = Marks.ORDERED | Marks.DURABLE
+    kept = Kept((4, 1, 1), ("b",), "DATA", list("abcde"), marks, [b""] * 5, ())
+    outbox.restore(left_of(kept, [(1, 2), (3, 4)]), lambda one: list(one.names), 0.0)
+    assert way.seen[0][1] == 2, "its floor lies behind what is over"
+    assert way.seqs() == [2, 4, 5]
+    outbox.acked(Ack([], 4, 1, 9, 4, [], 4, [], 0, []), 0.1)
+    assert outbox.over == [] and outbox.partly_over == [((4, 1, 1), 2, 3), ((4, 1, 1), 4, 5)]
+    outbox.acked(Ack([], 4, 1, 9, 5, [], 5, [], 0, []), 0.2)
+    assert outbox.over == [(4, 1, 1)]
 
 
 def test_a_run_that_comes_back_goes_again_with_what_follows_it(way: Way) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from pilotage.protocol.errors import JournalError, JournalInUse
 from pilotage.transport import journal as room
 from pilotage.transport.journal import Entry, JournalRules
+from pilotage.transport.journal_file import JournalFile
 from tests.conftest import Eventually
 from tests.transport.journals import BOOT, Kept, make_entries, make_entry, make_run, places_of, read_left
 
@@ -335,10 +337,96 @@ def test_a_network_file_system_is_refused(file: Path, monkeypatch: pytest.Monkey
         Kept(file)
 
 
+# ---------------------------------------------------------------- what is over of an entry that stays
+
+
+def _within(spans: list[tuple[int, int]]) -> set[int]:
+    return {at for first, end in spans for at in range(first, end)}
+
+
+@pytest.mark.parametrize("when", ["it waits", "it is written", "it is on the disk"])
+def test_what_is_over_of_an_entry_that_stays_is_known_to_the_next_life(
+    file: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    entry = make_run(7)
+    with Kept(file) as journal:
+        if when == "it waits":
+            journal.hold_writer()
+        if when == "it is written":
+            write = JournalFile.write
+
+            def drop_first(*args: Any) -> None:
+                if args[1]:
+                    journal.drop((), [(entry.place, 8, 9)])
+                write(*args)
+
+            monkeypatch.setattr(JournalFile, "write", drop_first)
+        journal.keep([entry])
+        if when == "it is on the disk":
+            eventually(lambda: journal.places == [entry.place])
+        if when != "it is written":
+            journal.drop((), [(entry.place, 8, 9)])
+        journal.goes_on.set()
+        eventually(lambda: entry.place in journal.places)
+        journal.drop((), [(entry.place, 10, 11)])
+    with Kept(file) as journal:
+        assert journal.left[-1] == entry and journal.over == {entry.place: [(8, 9), (10, 11)]}
+        journal.drop((), [(entry.place, 7, 8)])
+        eventually(lambda: not journal._unsaid)
+    with Kept(file) as journal:
+        assert _within(journal.over[entry.place]) == {7, 8, 10}
+        journal.drop([entry.place])
+        assert journal.over == {}
+    connection = sqlite3.connect(file)
+    assert connection.execute("SELECT count(*) FROM overs").fetchone()[0] == 0
+    connection.close()
+
+
+def test_what_is_over_is_written_by_itself_soon_and_with_few_commits(
+    file: Path, eventually: Eventually
+) -> None:
+    entries = [make_run(seq) for seq in (3, 7, 11)]
+    with Kept(file) as journal:
+        journal.keep(entries)
+        eventually(lambda: len(journal.places) == 3)
+        before = journal.statistics().commits
+        for entry in entries:
+            for at in range(entry.seq, entry.seq + 3):
+                journal.drop((), [(entry.place, at, at + 1)])
+        eventually(lambda: not journal._unsaid)
+        eventually(lambda: journal.statistics().commits == before + 1)
+        assert journal.statistics().dropped == 0 and journal.statistics().on_disk == 12
+
+
+def test_what_is_over_of_what_nobody_knows_is_nothing(file: Path) -> None:
+    with Kept(file) as journal:
+        journal.drop((), [((1, 2, 3), 3, 4)])
+        assert journal.over == {}
+
+
+def test_a_disk_that_fails_forgets_nothing_of_what_is_over(
+    file: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, write = make_run(7), JournalFile.write
+    with Kept(file) as journal:
+        journal.keep([entry])
+        eventually(lambda: journal.places)
+
+        def fail(*_: Any) -> None:
+            raise sqlite3.OperationalError("planted")
+
+        monkeypatch.setattr(JournalFile, "write", fail)
+        journal.drop((), [(entry.place, 8, 9)])
+        eventually(lambda: journal.troubles)
+        monkeypatch.setattr(JournalFile, "write", write)
+    with Kept(file) as journal:
+        assert journal.over == {entry.place: [(8, 9)]}
+
+
 # ---------------------------------------------------------------- any sequence
 
 _keeps = st.tuples(st.just("keep"), st.integers(1, 60))
-_drops = st.tuples(st.just("drop"), st.integers(1, 40))
+_drops = st.tuples(st.sampled_from(["drop", "part"]), st.integers(1, 40))
 _others = st.tuples(st.sampled_from(["wait", "reopen"]), st.just(0))
 
 
@@ -349,11 +437,12 @@ def test_it_holds_what_a_list_would(steps: list[tuple[str, int]], max_batch: int
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "journal.sqlite")
         model: dict[tuple[int, int, int], Entry] = {}
-        journal, seq = Kept(file, rules), 0
+        over: dict[tuple[int, int, int], set[int]] = {}
+        journal, seq = Kept(file, rules), 1
         for verb, count in [*steps, ("reopen", 0)]:
             if verb == "keep":
-                entries = make_entries(seq + 1, count)
-                seq += count
+                entries = [make_run(at) for at in range(seq, seq + 4 * count, 4)]
+                seq += 4 * count
                 model |= {entry.place: entry for entry in entries}
                 journal.keep(entries)
             elif verb == "drop":
@@ -361,16 +450,29 @@ def test_it_holds_what_a_list_would(steps: list[tuple[str, int]], max_batch: int
                 journal.drop(gone)
                 for place in gone:
                     del model[place]
+                    over.pop(place, None)
+            elif verb == "part":
+                parts = []
+                for place in list(model)[:: max(1, len(model) // count)]:
+                    gone_there = over.setdefault(place, set())
+                    at = next(at for at in range(place[2] + count % 2, place[2] + 9) if at not in gone_there)
+                    if at < place[2] + len(model[place].bodies):
+                        gone_there.add(at)
+                        parts.append((place, at, at + 1))
+                journal.drop((), parts)
             elif verb == "wait":
                 journal.drop([journal.hold_writer()])
                 journal.goes_on.set()
             else:
                 journal.close()
                 assert len(set(journal.places)) == len(journal.places)
-                assert journal.statistics().on_disk == len(model)
+                assert journal.statistics().on_disk == sum(len(entry.bodies) for entry in model.values())
                 journal = Kept(file, rules)
                 assert journal.left == list(model.values())
+                found = {place: _within(spans) for place, spans in journal.over.items()}
+                assert found == {place: gone for place, gone in over.items() if gone}
         journal.close()
         with sqlite3.connect(file) as connection:
             assert connection.execute("SELECT count(*) FROM entries").fetchone()[0] == len(model)
+            assert connection.execute("SELECT count(*) FROM overs").fetchone()[0] == len(found)
         connection.close()

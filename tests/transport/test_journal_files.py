@@ -96,8 +96,42 @@ def test_a_file_of_the_first_version_goes_on_and_is_of_this_one_once_it_is_writt
         journal.drop([entry.place for entry in entries[:30]])
         journal.keep([make_run(1000)])
         eventually(lambda: journal.statistics().dropped == 30)
-    assert version_of(file) == journal_file.VERSION
-    assert read_left(file) == [*entries[30:], make_run(1000)]
+        eventually(lambda: make_run(1000).place in journal.places)
+        # At once, and not only when it is closed: an older program looks there first.
+        assert version_of(file) == journal_file.VERSION
+        journal.drop((), [(make_run(1000).place, 1000, 1001)])
+    with Kept(file) as journal:
+        assert journal.left == [*entries[30:], make_run(1000)]
+        assert journal.over == {make_run(1000).place: [(1000, 1001)]}
+
+
+def test_what_is_over_goes_into_the_file_that_is_begun_anew(file: Path) -> None:
+    entry = replace(make_run(1003), names=("a", "b"), bodies=(b"", b""))
+    with Kept(file) as journal:
+        journal.keep([*make_entries(1, 3), entry])
+        journal.drop((), [(entry.place, 1003, 1004), (make_entry(2).place, 2, 3)])
+    execute(file, "UPDATE entries SET checksum = 1 WHERE number = 2")
+    with Kept(file) as journal:
+        assert "1 entries can't be read" in journal.note
+        assert journal.over == {entry.place: [(1003, 1004)]}
+    assert rows_of(file, "SELECT number FROM overs") == [(4,)]
+
+
+@pytest.mark.parametrize("spans", ["no json", "[[1]]", "7", '[["a", 2]]'])
+def test_what_is_over_may_be_unreadable_and_nothing_else_is(file: Path, spans: str) -> None:
+    with Kept(file) as journal:
+        journal.keep([make_run(1003)])
+    execute(file, f"INSERT INTO overs VALUES (1, '{spans}')")
+    with Kept(file) as journal:
+        assert (journal.note, journal.left, journal.over) == ("", [make_run(1003)], {})
+
+
+def rows_of(file: Path, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(file)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
 
 
 def version_of(file: Path) -> int:

@@ -199,7 +199,7 @@ def left_of(kept: Kept, over: Iterable[tuple[int, int]]) -> list[Kept]:
     for first, behind in (*sorted(over), (end, end)):
         if at < min(first, end):
             pieces.append(_piece(kept, at, min(first, end)))
-        at = max(at, behind)
+        at = max(at, min(first, end), behind)
     return pieces
 
 

@@ -279,11 +279,12 @@ class Journal:
             began = time.monotonic()
         rows, unwritable = self._encode(batch)
         try:
-            self._write(rows, [number for number, _, _ in drops], over)
+            has_committed = self._write(rows, [number for number, _, _ in drops], over)
         except (sqlite3.Error, OSError) as cause:
             self._fail(cause, unsaid)
             return
         told = self._book(rows, unwritable, drops, began)
+        self._commits += has_committed
         self._end_trouble()
         if told:
             self._call(self._tell_kept, told)
@@ -309,7 +310,9 @@ class Journal:
                 )
         return rows, unwritable
 
-    def _write(self, rows: dict[Place, Row], drops: list[int], over: dict[int, list[Span]]) -> None:
+    def _write(self, rows: dict[Place, Row], drops: list[int], over: dict[int, list[Span]]) -> bool:
+        """Have the file written; tell whether there was anything to be written."""
+        has_news = bool(rows or drops or over)
         doubtful = None
         if self._failing:
             self._file.mend()
@@ -319,6 +322,7 @@ class Journal:
                 drops = []
         if rows or drops or over or self._failing:
             self._file.write(list(rows.values()), drops, doubtful, over)
+        return has_news
 
     def _book(
         self, rows: dict[Place, Row], unwritable: list[Place], drops: list[Written], began: float
@@ -349,7 +353,6 @@ class Journal:
                     self._add_drop(place)
             self._writing, self._dropped_while_written = {}, set()
             self._dropped += sum(count for _, _, count in drops)
-            self._commits += bool(rows or drops)
         return told
 
     def _next_batch(self) -> dict[Place, Entry]:
