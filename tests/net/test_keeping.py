@@ -207,8 +207,10 @@ def test_what_is_over_of_what_is_kept_as_one_is_not_found_by_the_next_life(
     keeping.keep([Kept((1, 1, 4), ("rig",), "DATA", ["d", "e"], 0, [b"d", b"e"], ())])
     keeping.keep([Kept((1, 1, 6), ("rig",), "DATA", ["f"], 0, [b"f"], ())])
     keeping.drop([], [((1, 1, 1), 2, 3), ((1, 1, 4), 4, 5), ((1, 1, 4), 5, 6), ((9, 9, 9), 9, 10)])
+    keeping.drop([], [((1, 1, 6), 6, 7)])
     keeping.drop([(1, 1, 6)])
     if opens == "late":
+        assert set(keeping._early_parts) == {(1, 1, 1), (1, 1, 4)}, "of nothing else is anything remembered"
         folder.unlink()
         eventually(keeping.statistics, timeout_s=10)
     keeping.close(10)

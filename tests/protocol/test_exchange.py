@@ -19,7 +19,8 @@ from tests.protocol.builders import (
 )
 
 from pilotage.protocol.doors import Door
-from pilotage.protocol.instructions import Follow, Hangup, PeerChanged, PeerState
+from pilotage.protocol.exchange import Exchange, ExchangeConfig
+from pilotage.protocol.instructions import Drop, Follow, Hangup, Keep, PeerChanged, PeerState, Service
 from pilotage.protocol.liveness import LivenessRules
 from pilotage.protocol.records import MAX_HOPS, Ack, Greeting, Marks, Verdict
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason
@@ -385,3 +386,15 @@ def test_what_a_station_had_sent_before_we_left_it_for_a_door_does_not_bring_it_
     pair.node.link_up(UP, consumer, 1.2)
     out = pair.node.frames_arrived([(UP, consumer, packet(greetings=[Greeting("welcome")]))], 1.3)
     assert states(out) == [("_S", PeerState.ALIVE)]
+
+
+def test_what_is_over_is_told_to_the_journal_once() -> None:
+    node = Exchange(ExchangeConfig("a", 5), lambda verb: Service.NONE)
+    sent = request(list("abc"), bodies=[b"a", b"b", b"c"], names=list("abc"), durable=True, kept=True)
+    told = [one for one in node.send([sent], 0.0) if isinstance(one, Keep)]
+    for settled in (1, 2, 3):
+        node.outbox.acked(Ack([], 5, 1, 9, 3, [], settled, [], 0, []), 0.1)
+        told += [one for one in node.time_passed(0.1) if isinstance(one, Drop)]
+    place = (5, 1, 1)
+    assert told[1:] == [Drop([], [(place, 1, 2)]), Drop([], [(place, 2, 3)]), Drop([place], [])]
+    assert [one.place for one in told[0].sends] == [place]

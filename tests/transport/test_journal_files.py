@@ -81,6 +81,7 @@ def test_a_file_of_the_first_version_goes_on_and_is_of_this_one_once_it_is_writt
 ) -> None:
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA user_version=1")
+    connection.execute("DROP TABLE overs")
     for number, entry in enumerate(entries, 1):
         # One message an entry, whose id and body stood where several stand now.
         content = msgspec.msgpack.encode(
