@@ -392,8 +392,8 @@ def test_what_is_over_is_told_to_the_journal_once() -> None:
     node = Exchange(ExchangeConfig("a", 5), lambda verb: Service.NONE)
     sent = request(list("abc"), bodies=[b"a", b"b", b"c"], names=list("abc"), durable=True, kept=True)
     told = [one for one in node.send([sent], 0.0) if isinstance(one, Keep)]
-    for settled in (1, 2, 3):
-        node.outbox.acked(Ack([], 5, 1, 9, 3, [], settled, [], 0, []), 0.1)
+    for last in (1, 2, 3):
+        node.outbox.acked(Ack([], 5, 1, 9, 3, [], last, [], 0, []), 0.1)
         told += [one for one in node.time_passed(0.1) if isinstance(one, Drop)]
     place = (5, 1, 1)
     assert told[1:] == [Drop([], [(place, 1, 2)]), Drop([], [(place, 2, 3)]), Drop([place], [])]

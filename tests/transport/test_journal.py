@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pilotage.protocol.errors import JournalError, JournalInUse
 from pilotage.transport import journal as room
@@ -200,6 +201,10 @@ def test_what_can_t_be_written_down_harms_nobody_else(
         eventually(lambda: len(journal.places) == 2)
         assert journal.statistics().refused == 3
         assert journal.statistics().waiting_bytes == 0
+        commits = journal.statistics().commits
+        journal.keep([replace(bad, seq=4)])
+        eventually(lambda: journal.statistics().refused == 6)
+        assert journal.statistics().commits == commits
     assert "'bad_1' can't be journaled, nor the 2 after it" in caplog.text
     assert read_left(file) == make_entries(1, 2)
 
