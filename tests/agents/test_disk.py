@@ -37,7 +37,7 @@ def test_a_trouble_that_is_told_twice_ends_once() -> None:
 def test_troubles_of_one_file_that_overlap_end_when_both_have(tmp_path: Path) -> None:
     troubles: list[DiskTrouble] = []
     rules = JournalRules(max_bytes=4000)
-    entries = [Entry(1, 1, seq, ("T",), "DATA", str(seq), 0, bytes(1000), ()) for seq in range(8)]
+    entries = [Entry(1, 1, seq, ("T",), "DATA", (str(seq),), 0, (bytes(1000),), ()) for seq in range(8)]
     with Journal(tmp_path / "j.sqlite", rules, lambda places: None, troubles.append) as journal:
         journal.keep(entries)
         wait_eventually(lambda: troubles)
