@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pilotage.protocol.errors import MalformedFrame, MisuseError
 from pilotage.protocol.sends import Kept
 from pilotage.protocol.settlement import Stage
 from pilotage.transport.journal import JournalRules, Trouble
+from pilotage.transport.journal_file import JournalFile
 from tests.conftest import Eventually
 from tests.net.conftest import Gate, MakeNode
 
@@ -256,6 +258,36 @@ def test_what_was_told_to_be_delivered_is_not_sent_again_to_whoever_comes_after(
     assert sorted(first) == list(range(100)) and not delivered & set(second)
     assert second == [*range(0, 100, 10), 100]
     eventually(lambda: late.statistics().journal.on_disk == 0)
+
+
+@pytest.mark.parametrize("ends", ["answered", "refused", "handled"])
+def test_each_end_of_what_was_sent_in_a_row_reaches_a_slow_disk(
+    node: MakeNode, tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Answers and refusals end messages one by one, while the disk is at work on all of them."""
+    write = JournalFile.write
+
+    def slow(*arguments: Any) -> None:
+        write(*arguments)
+        time.sleep(0.01)  # what is tested: a disk that takes its time
+
+    def listen(value: int) -> int | None:
+        if ends == "refused":
+            raise ValueError(str(value))
+        return value if ends == "answered" else None
+
+    monkeypatch.setattr(JournalFile, "write", slow)
+    rig = node("rig", router_port=0, listens={"DATA": listen})
+    cam = node("cam", rig, journal=tmp_path)
+    cam.on_journal = (troubles := []).append
+    for _ in range(15):
+        receipts = [cam.send("rig", "DATA", n) for n in range(200)]
+        wanted = Outcome.REFUSED if ends == "refused" else Outcome.DELIVERED
+        assert {receipt.wait_settled(20).outcome for receipt in receipts} == {wanted}
+    eventually(lambda: cam.statistics().journal.on_disk == 0, timeout_s=10)
+    assert troubles == []
+    cam.release()
+    assert node("cam", rig, journal=tmp_path).outbox == {}
 
 
 def test_ids_that_come_again_are_all_shown(node: MakeNode, tmp_path: Path) -> None:

@@ -387,6 +387,82 @@ def test_what_is_over_of_an_entry_that_stays_is_known_to_the_next_life(
     connection.close()
 
 
+@pytest.mark.parametrize("when", ["it waits", "it is written", "it was just written", "it is on the disk"])
+def test_what_ends_piece_by_piece_in_one_breath_is_gone(
+    file: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    entry, write, is_armed = (
+        make_run(7),
+        JournalFile.write,
+        [when in ("it is written", "it was just written")],
+    )
+
+    def drop(journal: Kept) -> None:
+        journal.drop([entry.place], [(entry.place, at, at + 1) for at in range(7, 11)])
+
+    def write_and_drop(*args: Any) -> None:
+        is_now = is_armed[0] and bool(args[1])
+        is_armed[0] = is_armed[0] and not is_now
+        if is_now and when == "it is written":
+            drop(journal)
+        write(*args)
+        if is_now and when == "it was just written":
+            drop(journal)
+
+    monkeypatch.setattr(JournalFile, "write", write_and_drop)
+    with Kept(file) as journal:
+        if when == "it waits":
+            journal.hold_writer()
+        journal.keep([entry])
+        if when == "it is on the disk":
+            eventually(lambda: journal.places == [entry.place])
+        if "written" not in when:
+            drop(journal)
+        journal.goes_on.set()
+        eventually(lambda: not is_armed[0] and not (journal._writing or journal._drops or journal._unsaid))
+        journal.keep([make_run(15)])
+        eventually(lambda: make_run(15).place in journal.places)
+        assert journal.over == {}
+    with Kept(file) as journal:
+        assert journal.left[-1] == make_run(15) and entry not in journal.left
+        assert journal.over == {}
+
+
+def test_a_fault_of_its_own_is_told_and_the_journal_goes_on(
+    file: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    book, fails = Kept._book, [True]
+
+    def stumble(*args: Any) -> Any:
+        if fails[0]:
+            raise KeyError("planted")
+        return book(*args)
+
+    monkeypatch.setattr(Kept, "_book", stumble)
+    entries = make_entries(1, 3)
+    with Kept(file) as journal:
+        journal.keep(entries)
+        eventually(lambda: journal.troubles)
+        assert "planted" in journal.troubles[0].text and "a turn of the writer failed" in caplog.text
+        with pytest.raises(JournalInUse):
+            Kept(file)
+        journal.drop([entries[1].place])
+        fails[0] = False
+        eventually(lambda: len(journal.places) == 2)
+        eventually(lambda: len(journal.troubles) == 2)
+        assert journal.troubles[1].is_over
+    assert read_left(file) == entries[::2]
+
+
+def test_what_is_over_in_its_order_is_noted_as_one(file: Path) -> None:
+    entry = replace(make_run(7), names=("",) * 256, bodies=(b"",) * 256)
+    with Kept(file) as journal:
+        journal.keep([entry])
+        for at in range(7, 200):
+            journal.drop((), [(entry.place, at, at + 1)])
+        assert journal.over == {entry.place: [(7, 200)]}
+
+
 def test_what_is_over_is_written_by_itself_soon_and_with_few_commits(
     file: Path, eventually: Eventually
 ) -> None:
@@ -464,7 +540,10 @@ def test_it_holds_what_a_list_would(steps: list[tuple[str, int]], max_batch: int
                     if at < place[2] + len(model[place].bodies):
                         gone_there.add(at)
                         parts.append((place, at, at + 1))
-                journal.drop((), parts)
+                ended = [place for place, *_ in parts if len(over[place]) == len(model[place].bodies)]
+                journal.drop(ended, parts)  # the last piece of it and all of it in one breath
+                for place in ended:
+                    del model[place], over[place]
             elif verb == "wait":
                 journal.drop([journal.hold_writer()])
                 journal.goes_on.set()

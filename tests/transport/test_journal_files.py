@@ -118,13 +118,52 @@ def test_what_is_over_goes_into_the_file_that_is_begun_anew(file: Path) -> None:
     assert rows_of(file, "SELECT number FROM overs") == [(4,)]
 
 
-@pytest.mark.parametrize("spans", ["no json", "[[1]]", "7", '[["a", 2]]'])
-def test_what_is_over_may_be_unreadable_and_nothing_else_is(file: Path, spans: str) -> None:
+@pytest.mark.parametrize("spans", ["no json", "[[1]]", "7", '[["a", 2]]', b"[[1003, 1004]]", 7])
+def test_what_is_over_may_be_unreadable_and_nothing_else_is(file: Path, spans: str | bytes | int) -> None:
+    with Kept(file) as journal:
+        journal.keep([make_run(1003), make_run(1007)])
+        journal.drop((), [(make_run(1007).place, 1008, 1009)])
+    content = spans if isinstance(spans, bytes) else str(spans).encode()
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("INSERT INTO overs VALUES (1, ?, ?)", (zlib.crc32(content), spans))
+    connection.close()
+    with Kept(file) as journal:
+        assert (journal.note, journal.left) == ("", [make_run(1003), make_run(1007)])
+        assert journal.over == {make_run(1007).place: [(1008, 1009)]}
+
+
+def test_a_bit_that_has_turned_makes_nothing_over(file: Path) -> None:
     with Kept(file) as journal:
         journal.keep([make_run(1003)])
-    execute(file, f"INSERT INTO overs VALUES (1, '{spans}')")
+        journal.drop((), [(make_run(1003).place, 1003, 1004)])
+    execute(file, "UPDATE overs SET spans = '[[1003, 1007]]'")
     with Kept(file) as journal:
         assert (journal.note, journal.left, journal.over) == ("", [make_run(1003)], {})
+
+
+def test_a_file_without_the_table_of_what_is_over_is_given_it(file: Path) -> None:
+    with Kept(file) as journal:
+        journal.keep([make_run(1003), make_run(1007)])
+    execute(file, "DROP TABLE overs")
+    with Kept(file) as journal:
+        assert journal.note == ""
+        journal.drop([make_run(1003).place], [(make_run(1007).place, 1007, 1008)])
+    with Kept(file) as journal:
+        assert (journal.note, journal.left) == ("", [make_run(1007)])
+        assert journal.over == {make_run(1007).place: [(1007, 1008)]}
+
+
+def test_what_is_dropped_makes_room_in_a_full_file_of_the_first_version(
+    file: Path, monkeypatch: pytest.MonkeyPatch, entries: list[journal_file.Entry], eventually: Eventually
+) -> None:
+    execute(file, "DROP TABLE overs", "PRAGMA user_version=1", "VACUUM")
+    pages = rows_of(file, "PRAGMA page_count")[0][0]
+    monkeypatch.setattr(journal_file, "PRAGMAS", (*journal_file.PRAGMAS, f"max_page_count={pages}"))
+    with Kept(file) as journal:
+        journal.drop([entry.place for entry in entries[:30]])
+        eventually(lambda: journal.statistics().dropped == 30)
+        assert journal.troubles == []
+    assert version_of(file) == 1
 
 
 def rows_of(file: Path, query: str) -> list[tuple[object, ...]]:

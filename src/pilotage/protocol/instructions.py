@@ -118,7 +118,7 @@ class Drop(msgspec.Struct, frozen=True):
 
     Attributes:
         places: all that was kept at each.
-        parts: some of what is kept on at a place, which is not to come back.
+        parts: some of what is kept at a place, which is not to come back, even where the rest stays.
     """
 
     places: list[Place]

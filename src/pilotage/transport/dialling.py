@@ -71,7 +71,7 @@ class Dialling:
         self._task = loop.create_task(self._keep_dialled(loop))
 
     def stop(self) -> None:
-        """Dial no more; the link is left as it is."""
+        """Dial no more; a link that is there ends."""
         if self._task is not None:
             self._task.cancel()
 

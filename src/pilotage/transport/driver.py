@@ -162,9 +162,9 @@ class Driver:
 
     def _may_stand_in(self) -> bool:
         """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
-        lines, thread = self._lines, threading.get_ident()
+        listener, dialer, thread = self._lines.listener, self._lines.dialer, threading.get_ident()
         may = thread not in (self._thread, threading.main_thread().ident)
-        return may and lines.listener is None and lines.dialer is not None and lines.dialer.is_plain
+        return may and listener is None and dialer is not None and dialer.is_plain
 
     def _see_to(self, take: Callable[[], Wishes]) -> None:
         """Send what comes of something, in the loop's place; all else may be somebody else's code, and is put off."""

@@ -78,7 +78,7 @@ class Journal:
         self._file_lock = _prepare(file)
         try:
             self._file = JournalFile(file)
-        except JournalError:
+        except BaseException:
             self._file_lock.release()
             raise
         self.note = self._file.note
@@ -93,7 +93,7 @@ class Journal:
         self._drops: list[Written] = []
         self._drops_since = 0.0
         self._unsaid: set[Place] = set()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_count = 0
         self._kept = self._dropped = self._skipped = self._refused = self._commits = self._troubles = 0
         self._beyond: str = ""
         self._beyond_told = False
@@ -137,6 +137,7 @@ class Journal:
                     continue
                 self._waiting[place] = entry
                 self._waiting_bytes += size
+                self._waiting_count += len(entry.bodies)
             self._ring()
         return refused
 
@@ -145,23 +146,22 @@ class Journal:
 
         Args:
             places: of entries of which all is over.
-            parts: of entries that stay what is over, each once.
+            parts: of entries that stay what is over, each once; of those of `places`, too.
         """
         with self._lock:
+            for place, first, end in parts:
+                if place in self._waiting or place in self._on_disk:
+                    _add_span(self.over.setdefault(place, []), first, end)
+                    if place in self._on_disk:
+                        self._say_over(place)
             for place in places:
                 self.over.pop(place, None)
                 if place in self._writing:
                     self._dropped_while_written.add(place)
                 elif place in self._on_disk:
                     self._add_drop(place)
-                elif (entry := self._waiting.pop(place, None)) is not None:
-                    self._waiting_bytes -= weigh_entry(entry)
-                    self._skipped += len(entry.bodies)
-            for place, first, end in parts:
-                if place in self._waiting or place in self._on_disk:
-                    self.over.setdefault(place, []).append((first, end))
-                    if place in self._on_disk:
-                        self._say_over(place)
+                elif place in self._waiting:
+                    self._skipped += self._forget_waiting(place)
 
     def statistics(self) -> JournalStatistics:
         """Tell what it did and what it holds. Any thread."""
@@ -172,7 +172,7 @@ class Journal:
                 skipped=self._skipped,
                 refused=self._refused,
                 commits=self._commits,
-                waiting=self._waiting_count(),
+                waiting=self._waiting_count,
                 waiting_bytes=self._waiting_bytes,
                 on_disk=self._on_disk_count,
                 on_disk_bytes=self._on_disk_bytes,
@@ -233,9 +233,6 @@ class Journal:
             if not self._asleep_for_drops:
                 self._ring()
 
-    def _waiting_count(self) -> int:
-        return sum(len(entry.bodies) for entry in self._waiting.values())
-
     def _ring(self) -> None:
         if self._asleep:
             self._asleep = False
@@ -247,7 +244,12 @@ class Journal:
         try:
             while self._wait_for_work():
                 self._tell_beyond()
-                self._work()
+                try:
+                    self._work()
+                except Exception as cause:
+                    # Whatever it is, it is told, and tried again: else nobody would learn that nothing is kept.
+                    log.exception("%s: a turn of the writer failed", self._name)
+                    self._fail(cause)
         finally:
             self._let_go()
 
@@ -275,13 +277,14 @@ class Journal:
             batch = self._writing = self._next_batch()
             drops = self._drops[:]
             unsaid, self._unsaid = self._unsaid, set()
-            over = {self._on_disk[place][0]: self.over[place][:] for place in unsaid if place in self.over}
+            unsaid &= self.over.keys() & self._on_disk.keys()
+            over = {self._on_disk[place][0]: self.over[place][:] for place in unsaid}
             began = time.monotonic()
         rows, unwritable = self._encode(batch)
         try:
             has_committed = self._write(rows, [number for number, _, _ in drops], over)
         except (sqlite3.Error, OSError) as cause:
-            self._fail(cause, unsaid)
+            self._fail(cause)
             return
         told = self._book(rows, unwritable, drops, began)
         self._commits += has_committed
@@ -370,15 +373,19 @@ class Journal:
         """Have an entry wait no more; give how many messages it has."""
         entry = self._waiting.pop(place)
         self._waiting_bytes -= weigh_entry(entry)
+        self._waiting_count -= len(entry.bodies)
         return len(entry.bodies)
 
-    def _fail(self, cause: Exception, unsaid: set[Place]) -> None:
+    def _fail(self, cause: Exception) -> None:
         with self._lock:
-            self._unsaid |= {place for place in unsaid if place in self._on_disk}
+            self._unsaid = {place for place in self.over if place in self._on_disk}
             for place in self._dropped_while_written:
-                self._skipped += self._forget_waiting(place)
+                if place in self._waiting:
+                    self._skipped += self._forget_waiting(place)
+                elif place in self._on_disk:
+                    self._add_drop(place)
             self._writing, self._dropped_while_written = {}, set()
-            count, size = self._waiting_count(), self._waiting_bytes
+            count, size = self._waiting_count, self._waiting_bytes
         if not self._failing:
             self._failing = True
             self._tell(
@@ -397,7 +404,7 @@ class Journal:
             self._waiting.clear()
             self._drops.clear()
             self._unsaid.clear()
-            self._waiting_bytes = 0
+            self._waiting_bytes = self._waiting_count = 0
         if count:
             log.error("%s was closed, but can't be written: %d messages are not in it", self._name, count)
 
@@ -442,6 +449,14 @@ class Journal:
     def _let_go(self) -> None:
         self._file.close()
         self._file_lock.release()
+
+
+def _add_span(spans: list[Span], first: int, end: int) -> None:
+    """Add what is over; what follows what was added last is one with it, as it usually does."""
+    if spans and spans[-1][1] == first:
+        spans[-1] = (spans[-1][0], end)
+    else:
+        spans.append((first, end))
 
 
 def _prepare(file: Path) -> FileLock:

@@ -13,6 +13,7 @@ import errno
 import json
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ Left = tuple[int, Entry, int]
 Over = dict[int, list[Span]]
 """Which messages of an entry are over, by its number."""
 
-_OVERS = "CREATE TABLE IF NOT EXISTS overs (number INTEGER PRIMARY KEY, spans TEXT NOT NULL)"
+_OVERS = "CREATE TABLE IF NOT EXISTS overs (number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, spans TEXT NOT NULL)"
 _spans_decoder = msgspec.json.Decoder(list[Span])
 
 
@@ -170,7 +171,9 @@ class JournalFile:
         is_urgent = bool(rows) or doubtful_from is not None
         execute(f"PRAGMA synchronous={'FULL' if is_urgent else 'NORMAL'}")
         execute("BEGIN IMMEDIATE")
-        if self._is_old:
+        if self._is_old and (
+            rows or over
+        ):  # else there may be no room for it, and what is removed makes some
             execute(_OVERS)
             execute(f"PRAGMA user_version={VERSION}")  # what comes now an older program can't read
         if doubtful_from is not None:
@@ -178,12 +181,12 @@ class JournalFile:
             execute("UPDATE journal SET token = token")  # shows that the disk takes something
         if drops:
             numbers = json.dumps(list(drops))
-            for table in ("entries", "overs"):
+            for table in ("entries",) if self._is_old else ("entries", "overs"):
                 execute(f"DELETE FROM {table} WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
         _insert(self._connection, rows)
         _insert_over(self._connection, over)
         execute("COMMIT")
-        if self._is_old:
+        if self._is_old and (rows or over):
             self._is_old = False
             with suppress(sqlite3.Error):  # on a full disk an older program learns it later
                 execute("PRAGMA wal_checkpoint").fetchall()
@@ -208,7 +211,7 @@ class JournalFile:
                 raise OSError(errno.EIO, f"what was just written {fault}")
         self._token = self._read_token()
         self._identity = self._read_identity()
-        self._is_old = self._read_version() < VERSION
+        self._is_old = not self._has_overs()
 
     def _read(self) -> tuple[list[Row], str]:
         """Connect and read everything; without a fault the connection stays."""
@@ -248,9 +251,9 @@ class JournalFile:
         found = self._connection.execute("SELECT token FROM journal").fetchone()
         return bytes(found[0]) if found else b""
 
-    def _read_version(self) -> int:
+    def _has_overs(self) -> bool:
         assert self._connection is not None
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        return bool(self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'overs'").fetchone())
 
     def _is_in_place(self) -> bool:
         try:
@@ -355,9 +358,11 @@ def _read_some(connection: sqlite3.Connection, order: str, above: int) -> tuple[
 def _read_over(connection: sqlite3.Connection) -> Over:
     """Read what is over; where that can't be read its messages are sent once more, which their recipients know."""
     over: Over = {}
-    with suppress(sqlite3.Error, msgspec.MsgspecError):
-        for number, spans in connection.execute("SELECT number, spans FROM overs"):
-            over[number] = _spans_decoder.decode(spans)
+    with suppress(sqlite3.Error):
+        for number, checksum, spans in connection.execute("SELECT number, checksum, spans FROM overs"):
+            if isinstance(spans, str) and zlib.crc32(spans.encode()) == checksum:
+                with suppress(msgspec.MsgspecError):
+                    over[number] = _spans_decoder.decode(spans)
     return over
 
 
@@ -409,12 +414,10 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 def _insert_over(connection: sqlite3.Connection, over: Mapping[int, Sequence[Span]]) -> None:
     if over:
-        pairs = json.dumps([(number, json.dumps(spans)) for number, spans in over.items()])
-        connection.execute(
-            "INSERT OR REPLACE INTO overs SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') "
-            "FROM json_each(?)",
-            (pairs,),
-        )
+        texts = [(number, json.dumps(spans)) for number, spans in over.items()]
+        rows = json.dumps([(number, zlib.crc32(text.encode()), text) for number, text in texts])
+        columns = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(3))
+        connection.execute(f"INSERT OR REPLACE INTO overs SELECT {columns} FROM json_each(?)", (rows,))
 
 
 def _flat(rows: Iterable[Row]) -> list[Any]:
