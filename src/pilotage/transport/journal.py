@@ -277,7 +277,7 @@ class Journal:
             batch = self._writing = self._next_batch()
             drops = self._drops[:]
             unsaid, self._unsaid = self._unsaid, set()
-            unsaid &= self.over.keys() & self._on_disk.keys()
+            unsaid &= self.over.keys()
             over = {self._on_disk[place][0]: self.over[place][:] for place in unsaid}
             began = time.monotonic()
         rows, unwritable = self._encode(batch)
