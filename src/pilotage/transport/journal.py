@@ -25,6 +25,7 @@ from pilotage.protocol.sends import Part
 from pilotage.transport.disks import FileLock, find_network_mount, make_folder
 from pilotage.transport.journal_entries import Entry, Place, Row, Span, encode_row, weigh_entry
 from pilotage.transport.journal_file import JournalFile
+from pilotage.transport.journal_overs import add_span
 from pilotage.transport.journal_rules import JournalRules, JournalStatistics, Trouble
 
 __all__ = ["Entry", "Journal", "JournalRules", "JournalStatistics", "Place", "Trouble"]
@@ -151,7 +152,7 @@ class Journal:
         with self._lock:
             for place, first, end in parts:
                 if place in self._waiting or place in self._on_disk:
-                    _add_span(self.over.setdefault(place, []), first, end)
+                    add_span(self.over.setdefault(place, []), first, end)
                     if place in self._on_disk:
                         self._say_over(place)
             for place in places:
@@ -449,14 +450,6 @@ class Journal:
     def _let_go(self) -> None:
         self._file.close()
         self._file_lock.release()
-
-
-def _add_span(spans: list[Span], first: int, end: int) -> None:
-    """Add what is over; what follows what was added last is one with it, as it usually does."""
-    if spans and spans[-1][1] == first:
-        spans[-1] = (spans[-1][0], end)
-    else:
-        spans.append((first, end))
 
 
 def _prepare(file: Path) -> FileLock:

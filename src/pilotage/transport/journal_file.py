@@ -13,7 +13,6 @@ import errno
 import json
 import secrets
 import sqlite3
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,11 +21,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
-
 from pilotage.protocol.errors import JournalError
 from pilotage.transport.disks import sync_folder
 from pilotage.transport.journal_entries import Entry, Row, Span, decode_row
+from pilotage.transport.journal_overs import Over, has_overs, make_overs, read_overs, write_overs
 
 APPLICATION_ID: Final = 0x504C4A31
 VERSION: Final = 2
@@ -54,12 +52,6 @@ _open_connections: set[sqlite3.Connection] = set()
 
 Left = tuple[int, Entry, int]
 """(number, entry, bytes) of what an earlier life left."""
-
-Over = dict[int, list[Span]]
-"""Which messages of an entry are over, by its number."""
-
-_OVERS = "CREATE TABLE IF NOT EXISTS overs (number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, spans TEXT NOT NULL)"
-_spans_decoder = msgspec.json.Decoder(list[Span])
 
 
 class JournalFile:
@@ -171,10 +163,9 @@ class JournalFile:
         is_urgent = bool(rows) or doubtful_from is not None
         execute(f"PRAGMA synchronous={'FULL' if is_urgent else 'NORMAL'}")
         execute("BEGIN IMMEDIATE")
-        if self._is_old and (
-            rows or over
-        ):  # else there may be no room for it, and what is removed makes some
-            execute(_OVERS)
+        grows = bool(rows or over)
+        if self._is_old and grows:  # else there may be no room for it, and what is removed makes some
+            make_overs(self._connection)
             execute(f"PRAGMA user_version={VERSION}")  # what comes now an older program can't read
         if doubtful_from is not None:
             execute("DELETE FROM entries WHERE number >= ?", (doubtful_from,))
@@ -184,9 +175,9 @@ class JournalFile:
             for table in ("entries",) if self._is_old else ("entries", "overs"):
                 execute(f"DELETE FROM {table} WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
         _insert(self._connection, rows)
-        _insert_over(self._connection, over)
+        write_overs(self._connection, over)
         execute("COMMIT")
-        if self._is_old and (rows or over):
+        if self._is_old and grows:
             self._is_old = False
             with suppress(sqlite3.Error):  # on a full disk an older program learns it later
                 execute("PRAGMA wal_checkpoint").fetchall()
@@ -211,7 +202,7 @@ class JournalFile:
                 raise OSError(errno.EIO, f"what was just written {fault}")
         self._token = self._read_token()
         self._identity = self._read_identity()
-        self._is_old = not self._has_overs()
+        self._is_old = self._connection is not None and not has_overs(self._connection)
 
     def _read(self) -> tuple[list[Row], str]:
         """Connect and read everything; without a fault the connection stays."""
@@ -225,7 +216,7 @@ class JournalFile:
                 raise
             return [], f"is damaged ({cause})"
         self.left, undecodable = _decode(rows)
-        self.over = _read_over(self._connection)
+        self.over = read_overs(self._connection)
         fault = fault or broken or undecodable
         if fault:
             self.close()
@@ -250,10 +241,6 @@ class JournalFile:
         assert self._connection is not None
         found = self._connection.execute("SELECT token FROM journal").fetchone()
         return bytes(found[0]) if found else b""
-
-    def _has_overs(self) -> bool:
-        assert self._connection is not None
-        return bool(self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'overs'").fetchone())
 
     def _is_in_place(self) -> bool:
         try:
@@ -355,17 +342,6 @@ def _read_some(connection: sqlite3.Connection, order: str, above: int) -> tuple[
     return rows, ""
 
 
-def _read_over(connection: sqlite3.Connection) -> Over:
-    """Read what is over; where that can't be read its messages are sent once more, which their recipients know."""
-    over: Over = {}
-    with suppress(sqlite3.Error):
-        for number, checksum, spans in connection.execute("SELECT number, checksum, spans FROM overs"):
-            if isinstance(spans, str) and zlib.crc32(spans.encode()) == checksum:
-                with suppress(msgspec.MsgspecError):
-                    over[number] = _spans_decoder.decode(spans)
-    return over
-
-
 def _decode(rows: Sequence[Row]) -> tuple[list[Left], str]:
     left: list[Left] = []
     bad: list[str] = []
@@ -389,14 +365,14 @@ def _build(file: Path, rows: Sequence[Row], over: Over) -> Path:
         connection.execute(
             "CREATE TABLE entries (number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, entry BLOB NOT NULL)"
         )
-        connection.execute(_OVERS)
+        make_overs(connection)
         connection.execute("CREATE TABLE journal (token BLOB NOT NULL)")
         connection.execute("INSERT INTO journal VALUES (?)", (secrets.token_bytes(16),))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
         _insert(connection, rows)
         numbers = {number for number, _, _ in rows}
-        _insert_over(connection, {number: spans for number, spans in over.items() if number in numbers})
+        write_overs(connection, {number: spans for number, spans in over.items() if number in numbers})
         connection.execute("COMMIT")
     finally:
         connection.close()
@@ -410,14 +386,6 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         while len(rows) - start >= size:
             connection.execute(statement, _flat(rows[start : start + size]))
             start += size
-
-
-def _insert_over(connection: sqlite3.Connection, over: Mapping[int, Sequence[Span]]) -> None:
-    if over:
-        texts = [(number, json.dumps(spans)) for number, spans in over.items()]
-        rows = json.dumps([(number, zlib.crc32(text.encode()), text) for number, text in texts])
-        columns = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(3))
-        connection.execute(f"INSERT OR REPLACE INTO overs SELECT {columns} FROM json_each(?)", (rows,))
 
 
 def _flat(rows: Iterable[Row]) -> list[Any]:
