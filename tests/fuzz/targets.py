@@ -111,6 +111,8 @@ def _hear(talk: Conversation, data: bytes) -> None:
     while data:
         room = talk.room
         part = data if room is None else data[: len(room)]
+        if room is None and talk.alone(part) is not None:
+            return
         if room is None:
             talk.feed(part)
         else:

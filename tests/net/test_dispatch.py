@@ -35,13 +35,31 @@ def listen(value: Any) -> Any:
 
 def told_of(values: list[Any]) -> list[list[Handled]]:
     told: list[list[Handled]] = []
+    dispatch_to(told)._work([run_of(values)])
+    return told
+
+
+def dispatch_to(told: list[list[Handled]]) -> Dispatch:
     notes = NoteLog(logging.getLogger("cam"))
-    dispatched = Dispatch(
+    return Dispatch(
         "cam", {"K": listen}, lambda results, is_last=False, may_wait=False: told.append(results), notes,
         gives_values=True, expands=True, max_workers=1,
     )  # fmt: skip
-    dispatched._work([run_of(values)])
-    return told
+
+
+@pytest.mark.parametrize(
+    ("urgent", "others"),
+    [(True, True), (True, False), (False, True), (False, False), (None, True), (True, None)],
+)
+def test_the_loop_comes_back_while_either_kind_of_worker_is_late(
+    urgent: bool | None, others: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatched = dispatch_to([])
+    for workers, is_late in ((dispatched._urgent, urgent), (dispatched._workers, others)):
+        if is_late is not None:
+            monkeypatch.setattr(workers, "unserved", [workers])
+            monkeypatch.setattr(workers, "help_out", lambda is_late=is_late: is_late)
+    assert dispatched.turn_over() is bool(urgent or others)
 
 
 def test_each_ends_as_its_listen_did_and_what_ends_plainly_in_a_row_is_told_as_one(

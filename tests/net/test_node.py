@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -455,6 +456,28 @@ def test_a_node_joins_the_loop_that_runs_in_the_calling_thread(new_loop: Any) ->
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
     assert got == [(1, threading.current_thread())]
+
+
+def test_who_waits_on_the_loop_that_ends_his_send_is_told_without_a_bell(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = node("rig", router_port=0, listens={"K": lambda value: value})
+    rung: list[str] = []
+
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        ring = loop.call_soon_threadsafe
+
+        def ring_and_note(call: Callable[..., object], *given: object, **how: Any) -> asyncio.Handle:
+            rung.append(call.__qualname__)
+            return ring(call, *given, **how)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", ring_and_note)
+        with Net_Node("cam", "rig", rig.router_port or 0, {}, instance=True) as cam:
+            return (await asyncio.wait_for(_settled(cam.send("rig", "K", 1)), 5)).answer
+
+    assert asyncio.run(main()) == 1
+    assert not [name for name in rung if name.startswith("Receipt.")]
 
 
 async def _settled(receipt: Receipt) -> Any:

@@ -27,19 +27,33 @@ def begun() -> Conversation:
     return talk
 
 
-def hear(talk: Conversation, data: bytes, portion: int = 1 << 20, most: int = 1 << 20) -> list[list[bytes]]:
-    """Have it come in portions, as a socket gives them: into the room, where there is one."""
+def hear(
+    talk: Conversation, data: bytes, portion: int = 1 << 20, most: int = 1 << 20, *, asks: bool = True
+) -> list[list[bytes]]:
+    """Have it come in portions, as a socket gives them: into the room, where there is one.
+
+    Args:
+        talk: who hears it.
+        data: what comes.
+        portion: bytes in one go.
+        most: transmissions that are cut in one go.
+        asks: whether it is one transmission by itself, first, as connections do.
+    """
     found: list[list[bytes]] = []
     at = 0
     while at < len(data):
         room = talk.room
         piece = data[at : at + portion] if room is None else data[at : at + min(portion, len(room))]
+        at += len(piece)
+        alone = talk.alone(piece) if asks and room is None else None
+        if alone is not None:
+            found.append([bytes(alone)])
+            continue
         if room is None:
             talk.feed(piece)
         else:
             room[: len(piece)] = piece
             talk.fill(len(piece))
-        at += len(piece)
         found += [[bytes(frame) for frame in frames] for frames in talk.cut(most)]
         while talk.has_more:
             found += [[bytes(frame) for frame in frames] for frames in talk.cut(most)]
@@ -86,14 +100,58 @@ SIZES = st.sampled_from(
     st.lists(st.lists(SIZES, min_size=1, max_size=4), max_size=6),
     st.sampled_from([1, 2, 9, 64, 300, 4096, 65_536, 1 << 20]),
     st.sampled_from([1, 2, 1000]),
+    st.booleans(),
 )
-def test_however_it_comes_it_is_cut_alike(sizes: list[list[int]], portion: int, most: int):
+def test_however_it_comes_it_is_cut_alike(sizes: list[list[int]], portion: int, most: int, asks: bool):
     if portion < 9 and sum(map(sum, sizes)) > 2000:
         portion = 999
     sent = [[bytes([number % 251]) * size for number, size in enumerate(row)] for row in sizes]
     talk = conversation()
-    assert hear(talk, GREETING + THEIRS + said(*sent), portion, most) == sent
+    assert hear(talk, GREETING + THEIRS + said(*sent), portion, most, asks=asks) == sent
     assert not talk.fault
+
+
+@given(st.lists(SIZES, min_size=1, max_size=3), st.sampled_from([0, 1, 5]))
+def test_a_transmission_that_comes_by_itself_is_taken_as_it_would_be_cut(sizes: list[int], tail: int):
+    data = said([bytes([7]) * size for size in sizes]) + bytes(tail)
+    talk, other = begun(), begun()
+    alone = talk.alone(data)
+    other.feed(data)
+    found = other.cut(10)
+    is_alone = len(sizes) == 1 and not tail
+    assert alone is None or [[alone]] == found
+    assert (alone is not None) is is_alone
+    assert talk.has_more is False and talk.cut(1) == [], "nothing of it is left"
+
+
+def test_nothing_is_taken_by_itself_that_belongs_to_what_came_before_or_is_a_fault():
+    stranger, talk = conversation(), begun()
+    assert stranger.alone(said([b"early"])) is None and talk.alone(b"") is None and talk.alone(b"\0") is None
+    assert talk.alone(frame_head(4, COMMAND) + b"PING") is None
+    for head, size in (
+        (frame_head(MAX_FRAME + 1), MAX_FRAME + 1),
+        (b"\x02" + bytes(7), 0),
+        (b"\x02" + bytes(6) + b"\0", 0),
+    ):
+        assert talk.alone(head + bytes(size)) is None
+    narrow = Conversation(OURS, (b"DEALER",), 150)
+    hear(narrow, GREETING + THEIRS)
+    assert narrow.told is not None and narrow.alone(said([bytes(150)])) == bytes(150)
+    assert narrow.alone(said([bytes(151)])) is None
+    looks_whole = said([b"a frame within a frame"])
+    for sent in ([[looks_whole]], [[b"first", b"second"]], [[b"first", b"second"], [b"third"]]):
+        whole = said(*sent)
+        for at in range(1, len(whole)):
+            talk = begun()
+            talk.feed(whole[:at])
+            before = talk.cut(10)
+            if not before:
+                assert talk.alone(whole[at:]) is None, "it goes on with what was begun"
+            talk.feed(whole[at:])
+            assert before + talk.cut(10) == sent
+    faulty = begun()
+    hear(faulty, b"\xff\x00")
+    assert faulty.fault and faulty.alone(said([b"later"])) is None
 
 
 def test_a_long_frame_is_read_into_memory_of_its_own_and_cannot_be_written_to():

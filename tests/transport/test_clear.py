@@ -219,6 +219,49 @@ def test_what_was_not_taken_is_not_read_on(ends: Ends, eventually: Eventually) -
         assert len(one.come) <= TRANSMISSIONS_AT_ONCE
 
 
+def test_what_comes_by_itself_is_served_without_a_wait_but_not_before_what_waits(
+    ends: Ends, eventually: Eventually
+) -> None:
+    hub = ends.listening("hub")
+    listener, counts = listener_of(hub), hub.exchange.counts
+    with bare(hub.port, "one") as one, bare(hub.port, "two") as two:
+        eventually(lambda: len(listener._connections) == 2)
+        drain, listener.drain = listener.drain, lambda most: []  # type: ignore[method-assign]
+        one.sendall(b"\x00\x01x")
+        eventually(lambda: counts["malformed"] == 1)
+        assert not listener._row
+        one.sendall(b"\x00\x01x" * 2)
+        eventually(lambda: len(listener._row) == 1)
+        two.sendall(b"\x00\x01x")
+        eventually(lambda: len(listener._row) == 2)
+        assert counts["malformed"] == 1, "it went before what had come earlier"
+        listener.drain = drain  # type: ignore[method-assign]
+        eventually(lambda: counts["malformed"] == 4)
+
+
+def test_who_brings_something_while_others_gather_waits_with_them() -> None:
+    told: list[object] = []
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        wire = ClearListener("127.0.0.1", 0, "hub", (), SocketRules())
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        one = Connection(near, Conversation(b"", (b"DEALER",), 1000))
+        one.conversation.feed(GREETING + ready_command("DEALER", metadata("bare", 7, 3)))
+        one.conversation.cut(1)
+        one.card, one.link = Card(Dialect.OWN, "bare"), ("hub", b"1")
+        wire._on_ready = lambda alone=None: bool(told.append(alone))
+        with far:
+            far.sendall(b"\x00\x01x")
+            near.setblocking(True)
+            assert near.recv(3, socket.MSG_PEEK | socket.MSG_WAITALL) == b"\x00\x01x"
+            near.setblocking(False)
+            wire._stir(one)
+        assert told == [(one.link, one.card, [b"x"]), None], "it was offered, and is to be drained"
+        assert wire.drain(10) == [(one.link, one.card, [b"x"])]
+        one.close()
+        wire.close()
+
+
 def test_answers_are_not_heaped_up_for_one_who_does_not_read() -> None:
     near, far = socket.socketpair()
     with far:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import zmq
 
 from pilotage.protocol.conversation import MAX_FRAMES
 from pilotage.protocol.exchange import Arrival
-from pilotage.protocol.instructions import PeerState
+from pilotage.protocol.instructions import Instruction, PeerState
 from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_packet
 from pilotage.transport.clear_listener import WELCOMED_A_TURN, ClearListener
 from pilotage.transport.connections import Connection
@@ -150,14 +151,13 @@ def test_after_a_long_turn_less_is_taken_in(
     monkeypatch.setattr("pilotage.transport.driver.TURN_S", turn_s)
     hub = ends.listening("hub")
     assert hub.driver.listener is not None
-    drain, taken = hub.driver.listener.drain, list[int]()
+    turn, taken = hub.exchange.turn, list[int]()
 
-    def drain_and_note(most: int) -> list[Arrival]:
-        arrivals = drain(most)
+    def turn_and_note(arrivals: Sequence[Arrival], *others: Any) -> list[Instruction]:
         taken.append(len(arrivals))
-        return arrivals
+        return turn(arrivals, *others)
 
-    hub.driver.listener.drain = drain_and_note  # type: ignore[method-assign]
+    hub.exchange.turn = turn_and_note  # type: ignore[method-assign]
     hello = encode_packet(Packet([], [], [Greeting("hello", "")]))
     with zmq.Context() as context, context.socket(zmq.DEALER) as busy:
         busy.setsockopt(zmq.LINGER, 0)

@@ -205,12 +205,11 @@ def test_descriptors_that_nobody_asked_for_are_closed(pair: Pair) -> None:
     for _ in range(3):
         given = array.array("i", [shelf.fd])
         far.sendmsg([b"\x00\x01x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
-        one.read()
+        assert one.read() == [b"x"]
     with Path(os.devnull).open("rb") as other:
         given = array.array("i", [other.fileno(), other.fileno()])
         far.sendmsg([b"\x00\x01x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
-        one.read()
-    assert len(one.come) == 4
+        assert one.read() == [b"x"]
     # From Python 3.13 on, what looks at a shelf needs no descriptor.
     assert len(list(fds.iterdir())) <= before + 1, "one shelf is looked at"
     one.close()

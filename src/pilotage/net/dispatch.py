@@ -126,9 +126,10 @@ class Dispatch:
             jobs, self._jobs = self._jobs, []
             self._workers.submit_all(jobs)
         waits = False
-        for workers in (self._urgent, self._workers):
-            if workers.unserved:
-                waits = workers.help_out() or waits
+        if self._urgent.unserved:
+            waits = self._urgent.help_out()
+        if self._workers.unserved:
+            waits = self._workers.help_out() or waits
         return waits
 
     # From any thread

@@ -165,15 +165,18 @@ class Receipt(msgspec.Struct, eq=False):
 
     def __await__(self) -> Generator[Any, None, Settlement]:
         """Await the settlement in asyncio code."""
-        future: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
-        loop = future.get_loop()
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
+        future: asyncio.Future[Settlement] = loop.create_future()
 
         def resolve() -> None:
             if not future.done() and self.settlement is not None:
                 future.set_result(self.settlement)
 
         def settled(_: Receipt) -> None:
-            loop.call_soon_threadsafe(resolve)
+            if threading.get_ident() == thread:
+                resolve()
+            else:
+                loop.call_soon_threadsafe(resolve)
 
         self.add_callback(settled)
         return future.__await__()

@@ -34,6 +34,7 @@ FRAMES_AT_ONCE = 4096
 
 PING, PONG, ERROR = b"\x04PING", b"\x04PONG", b"\x05ERROR"
 TTL_BYTES = 2
+LONG_HEAD_BYTES = 9
 
 
 class Conversation:
@@ -94,6 +95,19 @@ class Conversation:
         """Take in what has come."""
         self._data, self._at = (self._data[self._at :] + data if self._data else data), 0
 
+    def alone(self, data: bytes) -> Frame | None:
+        """Give the frame of what has come, if that is one transmission of one frame, as most are; else feed it."""
+        size = len(data)
+        if size < 2 or self._data or self._frames or self.told is None or self.fault:
+            return None
+        if data[0] == 0:
+            return data[2:] if size - 2 == data[1] <= self._max else None
+        if data[0] == LONG and size >= LONG_HEAD_BYTES:
+            body = size - LONG_HEAD_BYTES
+            is_whole = body == int.from_bytes(data[1:LONG_HEAD_BYTES], "big") <= self._max
+            return data[LONG_HEAD_BYTES:] if is_whole else None
+        return None
+
     def cut(self, most: int) -> list[list[Frame]]:
         """Give transmissions that are whole, up to so many."""
         found: list[list[Frame]] = []
@@ -123,7 +137,7 @@ class Conversation:
             frames_left -= 1
             flags = data[at]
             if flags & LONG:
-                start = at + 9
+                start = at + LONG_HEAD_BYTES
                 if start > end:
                     self._check(flags, 0)
                     break

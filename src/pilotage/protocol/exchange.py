@@ -260,11 +260,11 @@ class Exchange:
 
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
-        due, agenda = self.inbox.news.due, self.outbox.agenda
-        if self.routing.peers:
-            due = min(due, self.admission.next_beat)
-        if self.admission.candidates:
-            due = min(due, self.admission.next_due())
+        due, agenda, admission = self.inbox.news.due, self.outbox.agenda, self.admission
+        if admission.next_beat < due and self.routing.peers:
+            due = admission.next_beat
+        if admission.candidates:
+            due = min(due, admission.next_due())
         if agenda and agenda[0][0] < due:
             due = agenda[0][0]
         if self.waiting.messages:
@@ -326,7 +326,8 @@ class Exchange:
             self.strangers.offend(peer, sum(map(len, frames)), self._now)
 
     def _packet(self, peer: Peer, packet: Packet) -> None:
-        for greeting in packet.greetings:
+        greetings = packet.greetings
+        for greeting in greetings:
             self._neighbours.greeted(peer, greeting)
         if peer.link not in self.routing.peers:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
@@ -346,7 +347,7 @@ class Exchange:
                 self._refuse_name(parcel, stolen)
             elif len(parcel.trail) > MAX_HOPS or not self._forward(parcel):
                 self._hold(parcel)
-        if packet.greetings and any(greeting.word == "bye" for greeting in packet.greetings):
+        if greetings and any(greeting.word == "bye" for greeting in greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
 
     def _envelope(self, peer: Peer, frames: Sequence[Frame]) -> None:
@@ -488,7 +489,8 @@ class Exchange:
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
-        if self.inbox.news:
+        news = self.inbox.news
+        if news.flows or news.unwatched:
             for ack in self.inbox.acks(self._now, goes_anyway=bool(self._out.packets)):
                 self._route_ack(ack)
         out, outbox = self._out, self.outbox

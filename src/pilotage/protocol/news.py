@@ -37,45 +37,44 @@ class News(Generic[Flow]):
 
     Attributes:
         hurries: something is to be said at once.
+        flows: of which something is to be said soon.
+        unwatched: of which something is to be said in a while, and since when; of no others is there anything to say.
     """
 
     def __init__(self, within_s: float = WITHIN_S, unwatched_within_s: float = UNWATCHED_WITHIN_S) -> None:
         self.hurries = False
         self._within_s = within_s
         self._unwatched_within_s = unwatched_within_s
-        self._flows: dict[FlowId, Flow] = {}
+        self.flows: dict[FlowId, Flow] = {}
         self._due = FOREVER
-        self._unwatched: dict[FlowId, tuple[Flow, float]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._flows or self._unwatched)
+        self.unwatched: dict[FlowId, tuple[Flow, float]] = {}
 
     @property
     def due(self) -> float:
         """When something is to be said at the latest."""
-        return min(self._due, self._unwatched_due) if self._unwatched else self._due
+        return min(self._due, self._unwatched_due) if self.unwatched else self._due
 
     @property
     def _unwatched_due(self) -> float:
         """When the one that waits longest has waited long enough."""
-        _, since = next(iter(self._unwatched.values()))
+        _, since = next(iter(self.unwatched.values()))
         return since + self._unwatched_within_s
 
     def add(self, key: FlowId, flow: Flow) -> None:
         """Have it said soon how a flow stands."""
-        self._flows[key] = flow
-        if self._unwatched:
-            self._unwatched.pop(key, None)
+        self.flows[key] = flow
+        if self.unwatched:
+            self.unwatched.pop(key, None)
 
     def add_unwatched(self, key: FlowId, flow: Flow, since: float) -> None:
         """Have it said in a while how a flow stands, for nobody can ask for what has changed in it since then."""
-        if key not in self._flows and key not in self._unwatched:
-            self._unwatched[key] = flow, since
+        if key not in self.flows and key not in self.unwatched:
+            self.unwatched[key] = flow, since
 
     def forget(self, key: FlowId) -> None:
         """Say nothing of a flow."""
-        self._flows.pop(key, None)
-        self._unwatched.pop(key, None)
+        self.flows.pop(key, None)
+        self.unwatched.pop(key, None)
 
     def hurry(self) -> None:
         """Have all of it said at once."""
@@ -84,11 +83,11 @@ class News(Generic[Flow]):
     def _hurry(self, until: float) -> None:
         """Have that said at once which has waited since then, or for longer, and all that is to be said soon."""
         self.hurries = True
-        for key, (flow, since) in list(self._unwatched.items()):
+        for key, (flow, since) in list(self.unwatched.items()):
             if since > until:
                 return
-            self._flows[key] = flow
-            del self._unwatched[key]
+            self.flows[key] = flow
+            del self.unwatched[key]
 
     def take(self, now: float, *, goes_anyway: bool) -> list[Flow]:
         """Give the flows of which something is to be said now.
@@ -97,12 +96,12 @@ class News(Generic[Flow]):
             now: the time.
             goes_anyway: something else goes out now, and what is to be said soon may go with it.
         """
-        if self._unwatched and now >= self._unwatched_due:
+        if self.unwatched and now >= self._unwatched_due:
             self._hurry(now - self._unwatched_within_s + TOGETHER_S)
         said: list[Flow] = []
         if self.hurries or goes_anyway or now >= self._due or not self._within_s:
-            said += self._flows.values()
-            self._flows = {}
+            said += self.flows.values()
+            self.flows = {}
             self.hurries = False
-        self._due = min(self._due, now + self._within_s) if self._flows else FOREVER
+        self._due = min(self._due, now + self._within_s) if self.flows else FOREVER
         return said

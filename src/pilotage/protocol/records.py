@@ -211,9 +211,9 @@ def decode_packet(frames: Sequence[Frame]) -> Packet:
     Raises:
         MalformedFrame: no frame, another version, a head that is no packet, or attached frames that don't add up.
     """
-    if not frames or len(frames[0]) < 2 or len(frames[0]) > MAX_HEAD_BYTES:
+    head = frames[0] if frames else b""
+    if not 2 <= len(head) <= MAX_HEAD_BYTES:
         raise MalformedFrame("a transmission on our wire needs a head of 2 bytes to 64 MiB")
-    head = frames[0]
     if head[0] != WIRE_VERSION:
         raise MalformedFrame(f"wire version {head[0]} is not spoken here (we speak {WIRE_VERSION})")
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pilotage.protocol.errors import PortInUse
 from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
-from pilotage.transport.ports import SendsLast
+from pilotage.transport.ports import OnReady, SendsLast
 
 FIRST_FREE_PORT = 40_000
 
@@ -27,9 +27,9 @@ class _Bell:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._call: Callable[[], None] = lambda: None
+        self._call: Callable[[], object] = lambda: None
 
-    def hang(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    def hang(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
         self._loop, self._call = loop, call
 
     def ring(self) -> None:
@@ -135,7 +135,7 @@ class _MemoryWire(SendsLast):
     changed: _Bell = field(default_factory=_Bell)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
     ) -> None:
         """Have the loop call when there may be something to read, or something happened to a connection."""
         self.ready.hang(loop, on_ready)

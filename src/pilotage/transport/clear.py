@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.connections import Connection
 from pilotage.transport.lookout import Lookout, lookout
+from pilotage.transport.ports import OnReady
 from pilotage.transport.rules import SocketRules
 
 NOBODY = Card(Dialect.NONE, "")
@@ -42,7 +43,7 @@ class ClearWire:
         self._rules = rules
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lookout: Lookout | asyncio.AbstractEventLoop | None = None
-        self._on_ready: Callable[[], None] = lambda: None
+        self._on_ready: OnReady = lambda alone=None: False
         self._row: dict[Connection, None] = {}
 
     @property
@@ -83,15 +84,20 @@ class ClearWire:
 
     def _stir(self, one: Connection) -> None:
         """Something has happened to a connection."""
-        if one in self._row:
+        row = self._row
+        if one in row:
             one.is_paused = True
             self._ignore(one)
             return
-        one.read()
+        alone = one.read()
+        if alone is not None:
+            if one.card is not None and not (row or one.come) and self._on_ready((one.link, one.card, alone)):
+                return
+            one.come.append(alone)
         if one.unsent:
             self._send_later(one)
-        if one.come and one.card is not None:  # as it usually is
-            self._row[one] = None
+        if one.come and one.card is not None:
+            row[one] = None
             self._on_ready()
         else:
             self._take_in(one)

@@ -18,6 +18,7 @@ from pilotage.protocol.zmtp import ready_command
 from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
 from pilotage.transport.paths import make_connection, shelf_told
+from pilotage.transport.ports import OnReady
 from pilotage.transport.rules import SocketRules
 
 PARTNERS = (b"ROUTER",)
@@ -57,7 +58,7 @@ class ClearDialer(ClearWire):
         self.is_refused = False
         self._where = (host, port) if port else host
         self._happened: list[bool] = []
-        self._on_change: Callable[[], None] = lambda: None
+        self._on_change: Callable[[], object] = lambda: None
         self._opening: asyncio.Task[None] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._is_up = False
@@ -66,7 +67,7 @@ class ClearDialer(ClearWire):
         self._one = make_connection(one, talk, rules.send_buffer_bytes)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
     ) -> None:
         """Connect, and have the loop call when there is something to take, or the connection has changed."""
         self._look_out(loop)

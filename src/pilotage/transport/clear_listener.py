@@ -27,6 +27,7 @@ from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
 from pilotage.transport.doors import LOOPBACK, bound_path, door_name, door_path
 from pilotage.transport.paths import make_connection, shelf_told
+from pilotage.transport.ports import OnReady
 from pilotage.transport.rules import PEER_ADDRESS, Gate, SocketRules, port_in_use
 
 WELCOMED_A_TURN = 8
@@ -123,7 +124,7 @@ class ClearListener(ClearWire):
         return (LOOPBACK, self._open(self._bound(LOOPBACK, 0))) if is_needed else ("", 0)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
     ) -> None:
         """Have the loop call when there is something to take, or a connection has ended."""
         self._look_out(loop)

@@ -89,24 +89,24 @@ class Connection:
         """Tell whether we have let go of the socket."""
         return self.socket.fileno() < 0
 
-    def read(self) -> None:
-        """Read what has come, within bounds; what is whole of it is in `come`."""
+    def read(self) -> list[Frame] | None:
+        """Read what has come, within bounds; what is whole of it is in `come`.
+
+        Returns:
+            A transmission that has come by itself, as most do, instead of leaving it in `come`.
+        """
         talk, left = self.conversation, READ_AT_ONCE
         try:
             while left > 0 and not talk.has_more:
-                room = talk.room
-                if room is None:
-                    wanted, data = READ_BYTES, self._receive(READ_BYTES)
-                    count = len(data)
+                if talk.room is None:
+                    data = self._receive(READ_BYTES)
+                    frame = talk.alone(data)
+                    if frame is not None:
+                        return [frame]
+                    wanted, count = READ_BYTES, len(data)
                     talk.feed(data)
                 else:
-                    if GATHERS and not self._behind:
-                        self._behind = memoryview(bytearray(HEAD_BYTES))
-                    wanted = len(room) + len(self._behind)
-                    count = self._receive_into(room)
-                    talk.fill(min(count, len(room)))
-                    if count > len(room):
-                        talk.feed(bytes(self._behind[: count - len(room)]))
+                    wanted, count = self._fill(talk.room)
                 self.cut()
                 if not count:
                     self.is_over = True
@@ -119,6 +119,18 @@ class Connection:
             self.is_over = True
         if talk.replies:
             self._answer()
+        return None
+
+    def _fill(self, room: memoryview) -> tuple[int, int]:
+        """Read into a frame's memory, and what comes behind it; give how many bytes there was room for, and came."""
+        talk = self.conversation
+        if GATHERS and not self._behind:
+            self._behind = memoryview(bytearray(HEAD_BYTES))
+        count = self._receive_into(room)
+        talk.fill(min(count, len(room)))
+        if count > len(room):
+            talk.feed(bytes(self._behind[: count - len(room)]))
+        return len(room) + len(self._behind), count
 
     def cut(self) -> None:
         """Cut more of what was read; a fault leaves a transmission without frames, and is the end."""
@@ -156,12 +168,14 @@ class Connection:
         """
         if self.unsent:
             raise BlockingIOError
-        if len(frames) != 1 or len(frames[0]) > JOINED_BYTES:
+        frame = frames[0]
+        size = len(frame)
+        if size > JOINED_BYTES or len(frames) > 1:
             self.write_last(frames)
             self.flush()
             return
         # Most are one short frame, which leaves at once.
-        piece = frame_head(len(frames[0])) + frames[0]
+        piece = frame_head(size) + frame
         try:
             sent = self.socket.send(piece)
         except BlockingIOError:

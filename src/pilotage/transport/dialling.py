@@ -14,7 +14,7 @@ from typing import Protocol
 from pilotage.protocol.doors import Door
 from pilotage.protocol.errors import Locked, MalformedFrame
 from pilotage.protocol.exchange import Exchange
-from pilotage.protocol.instructions import Card, Instruction, Level, Note
+from pilotage.protocol.instructions import Arrival, Card, Instruction, Level, Note
 from pilotage.transport.lines import Lines, Places
 from pilotage.transport.ports import Wires
 
@@ -27,8 +27,8 @@ class Driving(Protocol):
     def carry_out(self, instructions: Sequence[Instruction]) -> None:
         """Carry instructions of the exchange out."""
 
-    def turn(self) -> None:
-        """Do what there is to do."""
+    def turn(self, alone: Arrival | None = None, /) -> bool:
+        """Do what there is to do; see `OnReady`."""
 
 
 class Dialling:

@@ -22,6 +22,7 @@ from pilotage.protocol.exchange import Exchange
 from pilotage.protocol.inbox import Handled
 from pilotage.protocol.instructions import (
     Accepted,
+    Arrival,
     Drop,
     Follow,
     HandOver,
@@ -296,16 +297,16 @@ class Driver:
         self.carry_out(self.exchange.time_passed(time.monotonic()))
         self._turn_over()
 
-    def _come(self) -> None:
+    def _come(self, alone: Arrival | None = None) -> bool:
         """Something has come: the first is served at once, all that come in the same moment together after it."""
         if self._is_gathering:
             self._has_gathered = True
-            return
+            return False
         listener = self._lines.listener
         if listener is not None and listener.more_comes():
             self._is_gathering = True
             self._loop.call_soon(self._gathered)
-        self.turn()
+        return self.turn(alone)
 
     def _gathered(self) -> None:
         self._is_gathering = False
@@ -313,25 +314,33 @@ class Driver:
             self._has_gathered = False
             self.turn()
 
-    def turn(self) -> None:
-        """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
+    def turn(self, alone: Arrival | None = None) -> bool:
+        """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1).
+
+        Args:
+            alone: what has come, if it is taken already.
+
+        Returns:
+            True; see `OnReady`.
+        """
         self.is_awake = False
         if interval.is_short:
             interval.calm_down()
         if self._closed:
-            return
+            return True
         now = time.monotonic()
         try:
             if self._put_off:  # it is older than all that this turn brings
                 put_off, self._put_off = self._put_off, []
                 self.carry_out(put_off)
-            self._work(now)
+            self._work(now, alone)
         except Exception:
             self.counts["turns failed"] += 1
             log.exception("%s: a turn of the loop failed", self.exchange.config.me)
         if not self._closed:
             self._rest(now)
         self._turn_over()
+        return True
 
     def _turn_over(self) -> None:
         """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
@@ -346,11 +355,11 @@ class Driver:
         self._helping = None
         self._turn_over()
 
-    def _work(self, now: float) -> None:
+    def _work(self, now: float, alone: Arrival | None) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
         is_time = now >= self._wake_at
         lines = self._lines
-        arrivals = lines.drain(self._most)
+        arrivals = lines.drain(self._most) if alone is None else [alone]
         results = self._take_results() if self._results else ()
         requests = self._take_requests() if self.mailbox.count else ()
         exchange = self.exchange
@@ -361,7 +370,7 @@ class Driver:
             self.carry_out(exchange.turn(arrivals, results, requests, now))
             if exchange.received != received:
                 self._shell.counted(exchange.received)
-        self._is_flooded = (strangers.unread - unread) * 2 > len(arrivals)
+        self._is_flooded = strangers.unread != unread and (strangers.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self.carry_out(self.exchange.persisted(places, now))
@@ -388,13 +397,12 @@ class Driver:
         if self._results:
             self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)
         due = now + BUSY_RETRY_S if self._lines.waiting else self._wake_at
-        ended = time.monotonic()
         if not readable:
             self._most = FEW_ARRIVALS
         elif self._is_flooded:
-            self._most, due = UNREAD_A_TURN, min(due, ended + UNREAD_PAUSE_S)
+            self._most, due = UNREAD_A_TURN, min(due, time.monotonic() + UNREAD_PAUSE_S)
         else:
-            self._most, due = self._most_after(ended - now), now
+            self._most, due = self._most_after(time.monotonic() - now), now
         if due <= now and not self.is_awake:
             self.is_awake = True
             self._loop.call_soon(self.turn)
@@ -418,12 +426,12 @@ class Driver:
         """Carry instructions out. The only place that tells them apart."""
         for instruction in instructions:
             match instruction:
-                case Transmit(batch):
-                    self._lines.transmit(batch)
+                case Transmit():
+                    self._lines.transmit(instruction.batch)
                 case HandOver():
                     self._hand_over(instruction)
-                case Settle(ended):
-                    self._ended += ended
+                case Settle():
+                    self._ended += instruction.ended
                 case Progress(received):
                     self._shell.progress(received)
                 case Keep() | Drop() | Accepted():

@@ -26,6 +26,7 @@ from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.curve import ZapHandler
 from pilotage.transport.doors import LOOPBACK
 from pilotage.transport.links import LockedListener
+from pilotage.transport.ports import OnReady
 from pilotage.transport.rules import port_in_use
 
 LISTENER, OUTWARD, ORIGINALS = "listener", "outward", "originals"
@@ -48,7 +49,7 @@ class Gates:
         self._zap = zap
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
     ) -> None:
         """Have the loop call when there may be something to read, or a connection has changed."""
         if self._zap is not None:

@@ -156,7 +156,7 @@ def lookout(loop: asyncio.AbstractEventLoop) -> Lookout | asyncio.AbstractEventL
     return found
 
 
-def waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], object]:
+def waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], object]], object]:
     """Give what has a loop call something soon, from any thread; raises RuntimeError once it is closed."""
     return getattr(loop, "wake_for", loop.call_soon_threadsafe)
 

@@ -44,7 +44,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._waiting = Waiting(self._failed)
         super().__init__(self._waiting)
         self.lookout = self._waiting.lookout
-        self._wanted: deque[Callable[[], None]] = deque()
+        self._wanted: deque[Callable[[], object]] = deque()
         self._pid = os.getpid()
         try:
             # Unlike Python's own this doesn't let go of the interpreter: who wakes the loop has more to send, and all
@@ -57,7 +57,7 @@ class Loop(asyncio.SelectorEventLoop):
             self.close()
             raise
 
-    def wake_for(self, call: Callable[[], None]) -> None:
+    def wake_for(self, call: Callable[[], object]) -> None:
         """Call something soon. Any thread.
 
         Raises:
@@ -203,9 +203,8 @@ class Waiting(selectors.BaseSelector):
             try:
                 if calls is None:
                     found.append((fd, events))
-                elif events == READ and READ in calls:  # as it usually is
-                    call, given = calls[READ]
-                    call(*given)
+                elif events == READ and (told := calls.get(READ)):  # as it usually is
+                    told[0](*told[1])
                 else:
                     watch.tell(fd, events)
             except (SystemExit, KeyboardInterrupt):

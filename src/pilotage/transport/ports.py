@@ -54,11 +54,18 @@ class Shell(Protocol):
         """Something is worth the log."""
 
 
+class OnReady(Protocol):
+    """Is called when there may be something to read."""
+
+    def __call__(self, alone: Arrival | None = None, /) -> bool:
+        """Take what has come, if that is given and nothing waits before it; False leaves it to be drained."""
+
+
 class Wire(Protocol):
     """A socket, or what stands for one. All on the loop's thread."""
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None], on_change: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
     ) -> None:
         """Have the loop call when there may be something to read, or a connection has changed."""
 
