@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -356,3 +357,11 @@ def test_a_station_takes_no_more_from_one_connection_than_it_was_told(
         return hub.statistics().counts.get("over the rate", 0) > 0
 
     eventually(are_dropped)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_what_counts_leaves_the_end_of_a_turn_as_it_is(comes_back: bool) -> None:
+    station = Station(id="S")
+    messenger: Any = SimpleNamespace(exchange=SimpleNamespace(received=3), turn_over=lambda: comes_back)
+    station._count(messenger)
+    assert messenger.turn_over() is comes_back and station.msgs_received.value == 3

@@ -138,6 +138,23 @@ def test_flows_that_are_forgotten_are_not_spoken_of() -> None:
     assert [ack.flow for ack in inbox.acks()] == [3]
 
 
+def test_of_a_flow_that_is_forgotten_nothing_is_due_any_more() -> None:
+    news: News[str] = News()
+    news.add((7, 1), "watched")
+    assert news.take(0.0, goes_anyway=False) == [] and news.due == WITHIN_S
+    news.forget((7, 1))
+    assert news.due == FOREVER
+    news.add_unwatched((7, 2), "first", 0.0)
+    assert news.due == UNWATCHED_WITHIN_S
+    news.add_unwatched((7, 3), "second", 0.001)
+    news.forget((7, 2))
+    assert news.due == 0.001 + UNWATCHED_WITHIN_S
+    news.add((7, 4), "watched")
+    assert news.due == 0.001 + UNWATCHED_WITHIN_S, "one of another flow changes nothing"
+    news.add((7, 3), "second")
+    assert news.due == FOREVER, "it is to be said soon, which whoever takes it sees to"
+
+
 def test_a_flow_is_spoken_of_once_and_the_next_one_is_in_no_hurry() -> None:
     news: News[str] = News()
     news.add((7, 1), "watched")

@@ -122,9 +122,6 @@ class End:
             self.got += [(parcel.verb, bytes(body), frames) for body in parcel.bodies]
         return [Handled(parcel.place, messages=len(parcel.bodies)) for parcel in messages.parcels], []
 
-    def counted(self, received: int) -> None:
-        pass
-
     def turn_over(self) -> bool:
         self.looks_wanted = max(0, self.looks_wanted - 1)
         return self.looks_wanted > 0

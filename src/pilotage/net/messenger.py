@@ -144,7 +144,6 @@ class Messenger:
         self.listens = listens
         self.logger = logger
         self.on_peer: Callable[[PeerChanged], None] = lambda change: None
-        self.counted: Callable[[int], None] = lambda received: None
         self.on_refused: Callable[[Note], None] = lambda note: None
         self.on_journal: Callable[[Trouble], None] = self._say_trouble
         self._keeping = Keeping(

@@ -239,7 +239,7 @@ class Station(multiprocessing.Process):
         line = ChildEnd(self._child_line, self._maker_pid, method)
         self._file_block = threading.Event()
         messenger = self._messenger = Messenger(self._how(), self.listens, self.logger)
-        messenger.counted = self._count()
+        self._count(messenger)
         messenger.look_for_left()
         try:
             messenger.start(self.loop)
@@ -317,15 +317,16 @@ class Station(multiprocessing.Process):
         name = trail[0] if len(trail) > 1 or (trail and trail[0] != self.push_id) else str(msg.sender)
         return "" if name in (self.id, f"_{self.id}") else name
 
-    def _count(self) -> Callable[[int], None]:
-        """Give what keeps the count where other processes see it."""
+    def _count(self, messenger: Messenger) -> None:
+        """Keep the count of what is received where other processes see it."""
         # Past the lock: one thread writes, and a whole number is written at once.
-        shown = self.msgs_received.get_obj()
+        shown, exchange, turn_over = self.msgs_received.get_obj(), messenger.exchange, messenger.turn_over
 
-        def count(received: int) -> None:
-            shown.value = received
+        def count_and_turn_over() -> bool:
+            shown.value = exchange.received
+            return turn_over()
 
-        return count
+        messenger.turn_over = count_and_turn_over
 
     def _answer(self, name: str, arguments: dict[str, Any], put: Callable[[Any], None]) -> None:
         """Answer the parent."""

@@ -38,6 +38,7 @@ class News(Generic[Flow]):
     Attributes:
         hurries: something is to be said at once.
         flows: of which something is to be said soon.
+        due: when something is to be said at the latest.
         unwatched: of which something is to be said in a while, and since when; of no others is there anything to say.
     """
 
@@ -46,13 +47,12 @@ class News(Generic[Flow]):
         self._within_s = within_s
         self._unwatched_within_s = unwatched_within_s
         self.flows: dict[FlowId, Flow] = {}
-        self._due = FOREVER
+        self.due = self._due = FOREVER
         self.unwatched: dict[FlowId, tuple[Flow, float]] = {}
 
-    @property
-    def due(self) -> float:
-        """When something is to be said at the latest."""
-        return min(self._due, self._unwatched_due) if self.unwatched else self._due
+    def _set_due(self) -> None:
+        """Note when something is to be said, now that something else is."""
+        self.due = min(self._due, self._unwatched_due) if self.unwatched else self._due
 
     @property
     def _unwatched_due(self) -> float:
@@ -63,18 +63,24 @@ class News(Generic[Flow]):
     def add(self, key: FlowId, flow: Flow) -> None:
         """Have it said soon how a flow stands."""
         self.flows[key] = flow
-        if self.unwatched:
-            self.unwatched.pop(key, None)
+        if key in self.unwatched:
+            del self.unwatched[key]
+            self._set_due()
 
     def add_unwatched(self, key: FlowId, flow: Flow, since: float) -> None:
         """Have it said in a while how a flow stands, for nobody can ask for what has changed in it since then."""
         if key not in self.flows and key not in self.unwatched:
+            if not self.unwatched:
+                self.due = min(self._due, since + self._unwatched_within_s)
             self.unwatched[key] = flow, since
 
     def forget(self, key: FlowId) -> None:
         """Say nothing of a flow."""
         self.flows.pop(key, None)
         self.unwatched.pop(key, None)
+        if not self.flows:
+            self._due = FOREVER
+        self._set_due()
 
     def hurry(self) -> None:
         """Have all of it said at once."""
@@ -104,4 +110,5 @@ class News(Generic[Flow]):
             self.flows = {}
             self.hurries = False
         self._due = min(self._due, now + self._within_s) if self.flows else FOREVER
+        self._set_due()
         return said

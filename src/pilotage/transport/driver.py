@@ -109,6 +109,7 @@ class Driver:
         self._is_gathering = self._has_gathered = False
         self._most = FEW_ARRIVALS
         self._is_flooded = False
+        self._has_left = True
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
@@ -358,25 +359,22 @@ class Driver:
     def _work(self, now: float, alone: Arrival | None) -> None:
         """Take in what has come, from the network and from the mailbox, and let time pass."""
         is_time = now >= self._wake_at
-        lines = self._lines
+        lines, exchange = self._lines, self.exchange
         arrivals = lines.drain(self._most) if alone is None else [alone]
         results = self._take_results() if self._results else ()
         requests = self._take_requests() if self.mailbox.count else ()
-        exchange = self.exchange
-        strangers = exchange.strangers
-        unread = strangers.unread
+        self._is_flooded = False
         if arrivals or results or requests:
-            received = exchange.received
+            unread = exchange.strangers.unread
             self.carry_out(exchange.turn(arrivals, results, requests, now))
-            if exchange.received != received:
-                self._shell.counted(exchange.received)
-        self._is_flooded = strangers.unread != unread and (strangers.unread - unread) * 2 > len(arrivals)
+            self._is_flooded = (exchange.strangers.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self.carry_out(self.exchange.persisted(places, now))
-        for link in lines.listener.gone() if lines.listener is not None else ():
-            lines.forget(link)
-            self.carry_out(exchange.link_down(link, now))
+        if self._has_left and lines.listener is not None:
+            for link in lines.listener.gone():
+                lines.forget(link)
+                self.carry_out(exchange.link_down(link, now))
         while self._calls:
             self._calls.popleft()()
         if lines.waiting:
@@ -392,7 +390,7 @@ class Driver:
 
     def _rest(self, now: float) -> None:
         """Come back at once if there is more, else when time is due."""
-        readable = self._lines.readable()
+        readable = self._has_left = self._lines.readable()
         self._wake_at = self.exchange.wake_at()
         if self._results:
             self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)

@@ -195,10 +195,10 @@ class Waiting(selectors.BaseSelector):
                 self.is_held_up = False
 
     def _tell(self, happened: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
-        watch, ours = self.lookout, self.lookout.calls
-        watch.untold = len(happened)
+        watch, ours, untold = self.lookout, self.lookout.calls, len(happened)
         for fd, events in happened:
-            watch.untold -= 1
+            untold -= 1
+            watch.untold = untold
             calls = ours.get(fd)
             try:
                 if calls is None:

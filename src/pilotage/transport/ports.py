@@ -23,9 +23,6 @@ class Shell(Protocol):
     def hand_over(self, messages: HandOver) -> tuple[list[Handled], list[PassOn]]:
         """Give messages to their listens; return what was handled or passed on at once."""
 
-    def counted(self, received: int) -> None:
-        """So many messages and confirmations have arrived by now."""
-
     def turn_over(self) -> bool:
         """The loop is about to rest: now is the time to wake other threads; True to be called again soon."""
 
