@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from pilotage.protocol.conversation import MAX_FRAMES
 from pilotage.protocol.exchange import Arrival
 from pilotage.protocol.instructions import Instruction, PeerState
 from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_packet
+from pilotage.protocol.sends import FOREVER
 from pilotage.transport.clear_listener import WELCOMED_A_TURN, ClearListener
 from pilotage.transport.connections import Connection
-from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN
+from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN, UNREAD_PAUSE_S, Driver
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -169,6 +172,26 @@ def test_after_a_long_turn_less_is_taken_in(
             busy.send_multipart(hello)
         eventually(lambda: sum(taken) >= FRAMES, timeout_s=20)
     assert (max(taken) <= FEW_ARRIVALS) is is_short
+
+
+def test_what_is_thrown_away_unread_is_looked_at_again_after_a_pause() -> None:
+    driver: Any = SimpleNamespace(
+        _lines=SimpleNamespace(readable=lambda: True),
+        _is_flooded=True,
+        _most=64,
+        _most_after=lambda took_s: 128,
+    )
+    now = time.monotonic()
+    assert Driver._look(driver, now, FOREVER) >= now + UNREAD_PAUSE_S and driver._most == UNREAD_A_TURN
+    assert Driver._look(driver, now, now) == now, "what else is due doesn't wait"
+    driver._is_flooded = False
+    assert Driver._look(driver, now, FOREVER) == now and driver._most == 128
+    driver._lines.readable = lambda: False
+    assert (
+        Driver._look(driver, now, FOREVER) == FOREVER
+        and driver._most == FEW_ARRIVALS
+        and not driver._has_left
+    )
 
 
 HOSTILE_METADATA = {

@@ -58,6 +58,9 @@ from pilotage.protocol.waiting import WaitingRoom
 STREAM_VERBS = ("STREAM", "CONTINUOUS")
 """Keys of what a stream sends: batches, and single items."""
 
+SUSPECT, JOINING = PeerState.SUSPECT, PeerState.JOINING
+"""Looked up once: Python looks for a member of an enumeration as long as for ten other names."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeConfig:
@@ -313,7 +316,7 @@ class Exchange:
 
     def _frames(self, peer: Peer, frames: Sequence[Frame]) -> None:
         peer.heard = self._now
-        if peer.state is PeerState.SUSPECT:
+        if peer.state is SUSPECT:
             self._neighbours.recovered(peer)
         try:
             if peer.is_ours:
@@ -402,7 +405,7 @@ class Exchange:
             self._take(parcel)
             return True
         peer = self.routing.names.get(name) or self.routing.next_hop(parcel)
-        if peer is None or peer.state is PeerState.JOINING:
+        if peer is None or peer.state is JOINING:
             return False
         if peer.is_ours:
             if self.authority.is_used:

@@ -334,12 +334,15 @@ class Driver:
             if self._put_off:  # it is older than all that this turn brings
                 put_off, self._put_off = self._put_off, []
                 self.carry_out(put_off)
-            self._work(now, alone)
+            if alone is None:
+                self._work(now)
+            else:
+                self._exchange_words([alone], now)
         except Exception:
             self.counts["turns failed"] += 1
             log.exception("%s: a turn of the loop failed", self.exchange.config.me)
         if not self._closed:
-            self._rest(now)
+            self._rest(now, looks=alone is None)
         self._turn_over()
         return True
 
@@ -356,18 +359,20 @@ class Driver:
         self._helping = None
         self._turn_over()
 
-    def _work(self, now: float, alone: Arrival | None) -> None:
-        """Take in what has come, from the network and from the mailbox, and let time pass."""
-        is_time = now >= self._wake_at
-        lines, exchange = self._lines, self.exchange
-        arrivals = lines.drain(self._most) if alone is None else [alone]
+    def _exchange_words(self, arrivals: Sequence[Arrival], now: float) -> None:
+        """Give the exchange what has come, and what other threads have left, and do as it says."""
         results = self._take_results() if self._results else ()
         requests = self._take_requests() if self.mailbox.count else ()
-        self._is_flooded = False
         if arrivals or results or requests:
-            unread = exchange.strangers.unread
-            self.carry_out(exchange.turn(arrivals, results, requests, now))
-            self._is_flooded = (exchange.strangers.unread - unread) * 2 > len(arrivals)
+            self.carry_out(self.exchange.turn(arrivals, results, requests, now))
+
+    def _work(self, now: float) -> None:
+        """Do all that there may be to do: read what has come, serve who has called, and let time pass."""
+        is_time = now >= self._wake_at
+        lines, exchange = self._lines, self.exchange
+        arrivals, unread = lines.drain(self._most), exchange.strangers.unread
+        self._exchange_words(arrivals, now)
+        self._is_flooded = (exchange.strangers.unread - unread) * 2 > len(arrivals)
         if self._persisted:
             for places in _take_all(self._persisted):
                 self.carry_out(self.exchange.persisted(places, now))
@@ -388,19 +393,14 @@ class Driver:
         self._shell.taken(requests)
         return requests
 
-    def _rest(self, now: float) -> None:
-        """Come back at once if there is more, else when time is due."""
-        readable = self._has_left = self._lines.readable()
+    def _rest(self, now: float, *, looks: bool) -> None:
+        """Come back at once if there is more, else when time is due; where nobody has looked, that comes by itself."""
         self._wake_at = self.exchange.wake_at()
         if self._results:
             self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)
         due = now + BUSY_RETRY_S if self._lines.waiting else self._wake_at
-        if not readable:
-            self._most = FEW_ARRIVALS
-        elif self._is_flooded:
-            self._most, due = UNREAD_A_TURN, min(due, time.monotonic() + UNREAD_PAUSE_S)
-        else:
-            self._most, due = self._most_after(time.monotonic() - now), now
+        if looks:
+            due = self._look(now, due)
         if due <= now and not self.is_awake:
             self.is_awake = True
             self._loop.call_soon(self.turn)
@@ -410,6 +410,18 @@ class Driver:
             self._alarm_at = due
             if due != FOREVER:
                 self._alarm = self._loop.call_later(due - now, self._ring)
+
+    def _look(self, now: float, due: float) -> float:
+        """See whether something is left to be read, and tell when to come back for it."""
+        self._has_left = self._lines.readable()
+        if not self._has_left:
+            self._most = FEW_ARRIVALS
+            return due
+        if self._is_flooded:
+            self._most = UNREAD_A_TURN
+            return min(due, time.monotonic() + UNREAD_PAUSE_S)
+        self._most = self._most_after(time.monotonic() - now)
+        return now
 
     def _most_after(self, took_s: float) -> int:
         """Tell how many transmissions the next turn takes in at most, by how long this one took."""
