@@ -134,8 +134,12 @@ def test_nothing_is_taken_by_itself_that_belongs_to_what_came_before_or_is_a_fau
         (b"\x02" + bytes(6) + b"\0", 0),
     ):
         assert talk.alone(head + bytes(size)) is None
+    talk.feed(frame_head(7, COMMAND) + b"\x04PING\0\0")
+    assert talk.cut(10) == [] and talk.replies
+    assert talk.alone(said([b"later"])) is None, "who reads it would forget to answer"
     narrow = Conversation(OURS, (b"DEALER",), 150)
     hear(narrow, GREETING + THEIRS)
+    narrow.replies = b""
     assert narrow.told is not None and narrow.alone(said([bytes(150)])) == bytes(150)
     assert narrow.alone(said([bytes(151)])) is None
     looks_whole = said([b"a frame within a frame"])

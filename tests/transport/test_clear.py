@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -248,6 +249,7 @@ def test_who_brings_something_while_others_gather_waits_with_them() -> None:
         one = Connection(near, Conversation(b"", (b"DEALER",), 1000))
         one.conversation.feed(GREETING + ready_command("DEALER", metadata("bare", 7, 3)))
         one.conversation.cut(1)
+        one.conversation.replies = b""
         one.card, one.link = Card(Dialect.OWN, "bare"), ("hub", b"1")
         wire._on_ready = lambda alone=None: bool(told.append(alone))
         with far:
@@ -380,6 +382,36 @@ def test_who_can_not_be_written_to_any_more_is_over() -> None:
         one.read()
         assert one.is_over and not one.unsent
         one.close()
+
+
+def test_of_no_frames_nothing_is_written() -> None:
+    near, far = socket.socketpair()
+    with far:
+        one = Connection(near, Conversation(b"", (b"DEALER",), 1000))
+        one.write([])
+        one.write([b"x"])
+        assert not one.unsent and far.recv(100) == b"\x00\x01x"
+        one.close()
+
+
+def test_what_comes_by_itself_is_taken_though_something_that_was_put_off_fails(
+    ends: Ends, eventually: Eventually
+) -> None:
+    hub = ends.listening("hub")
+    carry_out, put_off = hub.driver.carry_out, ["fails"]
+
+    def fail_or_carry_out(instructions: Any) -> None:
+        if instructions is put_off:
+            raise ValueError
+        carry_out(instructions)
+
+    hub.driver.carry_out = fail_or_carry_out  # type: ignore[method-assign]
+    with bare(hub.port) as one:
+        eventually(lambda: len(listener_of(hub)._connections) == 1)
+        hub.driver._put_off = put_off  # type: ignore[assignment]
+        one.sendall(b"\x00\x01x")
+        eventually(lambda: hub.exchange.counts["malformed"] == 1)
+    assert hub.driver.counts["turns failed"] == 1 and hub.driver._put_off == []
 
 
 def test_a_close_waits_no_longer_than_it_may_however_much_is_unsent() -> None:

@@ -185,6 +185,16 @@ def test_a_peer_that_dies_is_noticed_and_stays_gone(
     ]
 
 
+def test_one_who_dies_while_nothing_else_happens_is_told_of_at_once(
+    world: World, eventually: Eventually
+) -> None:
+    hub, cam = meet(world, eventually)
+    time.sleep(0.05)  # no condition: what matters is that nothing happens meanwhile
+    world.ends.stop(cam, silently=True)
+    # Sooner than a heartbeat, which would have it looked for as well, and long before his silence tells of it.
+    eventually(hub.is_gone("cam"), timeout_s=0.8)
+
+
 def test_silence_is_noticed_where_no_connection_ends(world: World, eventually: Eventually) -> None:
     hub = world.ends.listening("hub", liveness=LIVELY)
     world.dial_through_something("cam", hub, LIVELY)

@@ -20,7 +20,7 @@ from pilotage.protocol.records import WIRE_VERSION, Greeting, Packet, encode_pac
 from pilotage.protocol.sends import FOREVER
 from pilotage.transport.clear_listener import WELCOMED_A_TURN, ClearListener
 from pilotage.transport.connections import Connection
-from pilotage.transport.driver import FEW_ARRIVALS, UNREAD_A_TURN, UNREAD_PAUSE_S, Driver
+from pilotage.transport.driver import BUSY_RETRY_S, FEW_ARRIVALS, UNREAD_A_TURN, UNREAD_PAUSE_S, Driver
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -187,11 +187,31 @@ def test_what_is_thrown_away_unread_is_looked_at_again_after_a_pause() -> None:
     driver._is_flooded = False
     assert Driver._look(driver, now, FOREVER) == now and driver._most == 128
     driver._lines.readable = lambda: False
-    assert (
-        Driver._look(driver, now, FOREVER) == FOREVER
-        and driver._most == FEW_ARRIVALS
-        and not driver._has_left
+    assert Driver._look(driver, now, FOREVER) == FOREVER and driver._most == FEW_ARRIVALS
+
+
+def test_an_alarm_that_is_about_to_ring_is_not_put_off_by_what_comes_by_itself() -> None:
+    """While something waits for room, each turn would set it anew: time would not pass while others send."""
+    set_to: list[float] = []
+    now = time.monotonic()
+    driver: Any = SimpleNamespace(
+        exchange=SimpleNamespace(wake_at=lambda: FOREVER),
+        _results=(),
+        _lines=SimpleNamespace(waiting={"link": ["frame"]}),
+        is_awake=False,
+        _alarm=SimpleNamespace(cancel=lambda: set_to.append(0.0)),
+        _alarm_at=now - 0.0005,
+        _look=lambda now, due: due,
+        _ring=None,
+        _loop=SimpleNamespace(call_later=lambda due_s, call: set_to.append(due_s)),
     )
+    Driver._rest(driver, now, looks=False)
+    assert set_to == [] and driver._alarm_at == now - 0.0005
+    Driver._rest(driver, now, looks=True)
+    assert set_to == [0.0, pytest.approx(BUSY_RETRY_S)]
+    driver._alarm, driver._alarm_at = None, now + 1.0
+    Driver._rest(driver, now, looks=False)
+    assert driver._alarm_at == now + BUSY_RETRY_S, "what is due sooner is"
 
 
 HOSTILE_METADATA = {

@@ -29,6 +29,7 @@ class Socket:
         self.sent: list[tuple[Link, Sequence[Frame]]] = []
         self.last: list[tuple[Link, Sequence[Frame]]] = []
         self.is_closed = False
+        self.is_plain = True
 
     def send(self, link: Link, frames: Sequence[Frame]) -> None:
         if link in self.full:
@@ -55,13 +56,24 @@ def lost() -> list[tuple[Link, str]]:
 @pytest.fixture
 def lines(lost: list[tuple[Link, str]]) -> Lines:
     lines = Lines(Counter(), lambda link, text: lost.append((link, text)))
-    lines.listener = cast("Any", Socket())
-    lines.dialer = cast("Any", Socket(UP))
+    lines.have(cast("Any", Socket()), cast("Any", Socket(UP)))
     return lines
 
 
 def ends_of(lines: Lines) -> tuple[Socket, Socket]:
     return cast("Socket", lines.listener), cast("Socket", lines.dialer)
+
+
+def test_lines_are_plain_while_all_of_them_are(lines: Lines) -> None:
+    listener, dialer = ends_of(lines)
+    assert lines.is_plain
+    for one in (listener, dialer):
+        one.is_plain = False
+        lines.have(cast("Any", listener), cast("Any", dialer))
+        assert not lines.is_plain
+        one.is_plain = True
+    lines.have(cast("Any", listener), None)
+    assert lines.is_plain and (lines.listener, lines.dialer) == (listener, None)
 
 
 def test_each_transmission_goes_by_the_socket_of_its_link(lines: Lines) -> None:

@@ -20,10 +20,11 @@ from pilotage.protocol.settlement import Outcome, Reason
 from pilotage.protocol.zmtp import GREETING
 from pilotage.transport.curve import KeyPair, Keyring, check_clear, is_loopback, lock_dialler
 from pilotage.transport.gates import bind_both
+from pilotage.transport.lines import Places
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.conftest import ZmqWorld
-from tests.transport.ends import End, ends_over
+from tests.transport.ends import CALM, End, ends_over
 from tests.transport.locks import OUTSIDE, Locksmith, make_pair
 from tests.transport.relay import Relay
 
@@ -85,6 +86,31 @@ def test_one_port_lets_this_machine_in_by_one_gate_and_keys_by_the_other(
     sends = [hub.send("cam", b"1"), hub.send("near", b"2"), cam.send("near", b"3"), near.send("cam", b"4")]
     eventually(lambda: all(sent.is_delivered for sent in sends))
     assert (sorted(cam.bodies()), sorted(near.bodies())) == ([b"1", b"4"], [b"2", b"3"])
+
+
+def test_what_comes_with_a_key_is_noticed_while_others_are_served_in_clear(
+    locked: ZmqWorld, eventually: Eventually
+) -> None:
+    hub, cam = meet(locked, eventually, "cam")
+    near = locked.ends.dialling("near", hub.port, host="127.0.0.1")
+    eventually(hub.is_alive("near"))
+    for _ in range(300):
+        sent = (near.send("cam"), cam.send("near"), near.send("hub"))
+        # Sooner than a heartbeat, by which it would be noticed as well.
+        eventually(lambda sent=sent: all(one.is_delivered for one in sent), timeout_s=0.7)
+
+
+def test_who_dials_with_a_key_notices_what_comes_so_while_others_are_served_in_clear(
+    locked: ZmqWorld, eventually: Eventually
+) -> None:
+    hub = locked.ends.listening("hub")
+    middle = locked.ends._make("middle", Places("127.0.0.1", 0, OUTSIDE, hub.port, "hub"), CALM)
+    near = locked.ends.dialling("_middle", middle.port, upstream="middle", host="127.0.0.1")
+    eventually(hub.is_alive("middle"))
+    eventually(middle.is_alive("_middle"))
+    for _ in range(300):
+        sent = (near.send("hub"), hub.send("middle"), near.send("middle"))
+        eventually(lambda sent=sent: all(one.is_delivered for one in sent), timeout_s=0.7)
 
 
 def test_the_outward_gate_refuses_who_has_no_key_or_an_unknown_one(

@@ -98,7 +98,7 @@ class Conversation:
     def alone(self, data: bytes) -> Frame | None:
         """Give the frame of what has come, if that is one transmission of one frame, as most are; else feed it."""
         size = len(data)
-        if size < 2 or self._data or self._frames or self.told is None or self.fault:
+        if size < 2 or self._data or self._frames or self.replies or self.told is None or self.fault:
             return None
         if data[0] == 0:
             return data[2:] if size - 2 == data[1] <= self._max else None

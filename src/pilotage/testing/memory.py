@@ -174,6 +174,7 @@ class MemoryListening(_MemoryWire):
 
     port: int = 0
     door: tuple[str, int] = ("", 0)
+    is_plain: bool = False
     connections: dict[bytes, Connection] = field(default_factory=dict)
     ending: list[bytes] = field(default_factory=list)
     _gone: list[Link] = field(default_factory=list)

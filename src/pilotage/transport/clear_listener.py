@@ -55,12 +55,14 @@ class ClearListener(ClearWire):
     Attributes:
         port: on which it listens, 0 for none.
         door: host and port of its door: a path and 0, or an address of this machine.
+        is_plain: True, as for all plain sockets.
 
     Raises:
         PortInUse: another program listens there.
     """
 
     type = int(zmq.ROUTER)
+    is_plain = True
 
     def __init__(
         self,

@@ -169,14 +169,12 @@ class Connection:
         """
         if self.unsent:
             raise BlockingIOError
-        frame = frames[0]
-        size = len(frame)
-        if size > JOINED_BYTES or len(frames) > 1:
+        if len(frames) != 1 or (size := len(frames[0])) > JOINED_BYTES:
             self.write_last(frames)
             self.flush()
             return
         # Most are one short frame, which leaves at once.
-        piece = (SHORT_HEADS[size] if size < SHORT_BYTES else frame_head(size)) + frame
+        piece = (SHORT_HEADS[size] if size < SHORT_BYTES else frame_head(size)) + frames[0]
         try:
             sent = self.socket.send(piece)
         except BlockingIOError:

@@ -131,7 +131,7 @@ class Dialling:
         lines, config = self._lines, self._exchange.config
         self._hung_up.clear()
         wire = self._wires.dial(config.upstream, host, port, card, config.me, config.boot)
-        lines.dialer = wire
+        lines.have(lines.listener, wire)
         try:
             wire.watch(loop, self._driver.turn, lambda: self._changed(card))
             self._changed(card)
@@ -144,7 +144,7 @@ class Dialling:
             # What was to go by this link is for nobody else.
             lines.forget(wire.link)
             if lines.dialer is wire:
-                lines.dialer = None
+                lines.have(lines.listener, None)
                 wire.close()
 
     def _changed(self, card: Card) -> None:

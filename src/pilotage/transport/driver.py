@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from pilotage.protocol.doors import Door
 from pilotage.protocol.exchange import Exchange
@@ -70,6 +70,7 @@ he would have it again before the loop, woken on another core, could take it. Wi
 asked to."""
 
 
+_Given = TypeVarTuple("_Given")
 Wishes = tuple[Sequence[Handled], Sequence[Pending]]
 """What other threads have left: how listens ended, and what is to be sent."""
 
@@ -109,7 +110,6 @@ class Driver:
         self._is_gathering = self._has_gathered = False
         self._most = FEW_ARRIVALS
         self._is_flooded = False
-        self._has_left = True
         self._thread = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
@@ -254,9 +254,10 @@ class Driver:
         self._thread = threading.get_ident()
         places, config = self._places, self.exchange.config
         if places.listen_address is not None or places.has_door:
-            listener = self._lines.listener = self._wires.listen(
+            listener = self._wires.listen(
                 places.listen_address, places.listen_port, config.me, config.boot, has_door=places.has_door
             )
+            self._lines.have(listener, None)
             listener.watch(self._loop, self._come, self.turn)
             if places.has_door:
                 self.exchange.doors.own = Door(self._wires.machine, config.boot, *listener.door).told()
@@ -300,6 +301,8 @@ class Driver:
 
     def _come(self, alone: Arrival | None = None) -> bool:
         """Something has come: the first is served at once, all that come in the same moment together after it."""
+        if alone is not None and not self._lines.is_plain:
+            return False  # before others are waited for, or it would wait with them
         if self._is_gathering:
             self._has_gathered = True
             return False
@@ -322,29 +325,35 @@ class Driver:
             alone: what has come, if it is taken already.
 
         Returns:
-            True; see `OnReady`.
+            Whether it was taken; see `OnReady`. Not where something that may be read is told of by nobody.
         """
+        if alone is not None and not self._lines.is_plain:
+            return False
         self.is_awake = False
         if interval.is_short:
             interval.calm_down()
         if self._closed:
             return True
         now = time.monotonic()
-        try:
-            if self._put_off:  # it is older than all that this turn brings
-                put_off, self._put_off = self._put_off, []
-                self.carry_out(put_off)
-            if alone is None:
-                self._work(now)
-            else:
-                self._exchange_words([alone], now)
-        except Exception:
-            self.counts["turns failed"] += 1
-            log.exception("%s: a turn of the loop failed", self.exchange.config.me)
+        if self._put_off:  # it is older than all that this turn brings
+            put_off, self._put_off = self._put_off, []
+            self._try(self.carry_out, put_off)
+        if alone is None:
+            self._try(self._work, now)
+        else:
+            self._try(self._exchange_words, [alone], now)
         if not self._closed:
             self._rest(now, looks=alone is None)
         self._turn_over()
         return True
+
+    def _try(self, work: Callable[[*_Given], None], *given: *_Given) -> None:
+        """Do something that may fail, and tell of it."""
+        try:
+            work(*given)
+        except Exception:
+            self.counts["turns failed"] += 1
+            log.exception("%s: a turn of the loop failed", self.exchange.config.me)
 
     def _turn_over(self) -> None:
         """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
@@ -376,10 +385,9 @@ class Driver:
         if self._persisted:
             for places in _take_all(self._persisted):
                 self.carry_out(self.exchange.persisted(places, now))
-        if self._has_left and lines.listener is not None:
-            for link in lines.listener.gone():
-                lines.forget(link)
-                self.carry_out(exchange.link_down(link, now))
+        for link in lines.listener.gone() if lines.listener is not None else ():
+            lines.forget(link)
+            self.carry_out(exchange.link_down(link, now))
         while self._calls:
             self._calls.popleft()()
         if lines.waiting:
@@ -404,7 +412,9 @@ class Driver:
         if due <= now and not self.is_awake:
             self.is_awake = True
             self._loop.call_soon(self.turn)
-        elif due < self._alarm_at or self._alarm_at <= now:
+        elif due < self._alarm_at or (
+            looks and self._alarm_at <= now
+        ):  # else it is about to ring for another turn
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = due
@@ -413,8 +423,7 @@ class Driver:
 
     def _look(self, now: float, due: float) -> float:
         """See whether something is left to be read, and tell when to come back for it."""
-        self._has_left = self._lines.readable()
-        if not self._has_left:
+        if not self._lines.readable():
             self._most = FEW_ARRIVALS
             return due
         if self._is_flooded:

@@ -40,10 +40,14 @@ class Gates:
     Args:
         gates: the sockets, the one for this machine first.
         zap: who answers for the keys, where there are any.
+
+    Attributes:
+        is_plain: no gate wants a key.
     """
 
     def __init__(self, gates: Sequence[ClearListener | LockedListener], zap: ZapHandler | None) -> None:
         self.port, self.door = gates[0].port, gates[0].door
+        self.is_plain = all(gate.is_plain for gate in gates)
         self.socket = gates[0].socket
         self._gates = {gate.name: gate for gate in gates}
         self._zap = zap

@@ -53,14 +53,21 @@ class Lines:
         listener: the socket that others dial; None where we don't listen.
         dialer: the socket by which we dialled up the tree; None while there is none.
         waiting: transmissions that wait for room, by their link.
+        is_plain: all of them are plain sockets, of which the system tells whatever may be read.
     """
 
     def __init__(self, counts: Counter[str], lost: Callable[[Link, str], None]) -> None:
         self.listener: ListeningWire | None = None
         self.dialer: DialledWire | None = None
         self.waiting: dict[Link, deque[Sequence[Frame]]] = {}
+        self.is_plain = True
         self._counts = counts
         self._lost = lost
+
+    def have(self, listener: ListeningWire | None, dialer: DialledWire | None) -> None:
+        """Read from these and write to them from now on."""
+        self.listener, self.dialer = listener, dialer
+        self.is_plain = all(one is None or one.is_plain for one in (listener, dialer))
 
     def drain(self, most: int) -> list[Arrival]:
         """Read up to so many transmissions from each socket."""
@@ -121,7 +128,7 @@ class Lines:
         for one in (self.listener, self.dialer):
             if one is not None:
                 one.close()
-        self.listener = self.dialer = None
+        self.have(None, None)
 
     def _wire_of(self, link: Link) -> ListeningWire | DialledWire | None:
         return self.dialer if self.dialer is not None and link == self.dialer.link else self.listener

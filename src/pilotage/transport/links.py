@@ -194,10 +194,13 @@ class LockedListener(Endpoint):
     Attributes:
         port: on which it listens.
         door: host and port of its door: it has none.
+        is_plain: False: ZeroMQ tells by itself only that something has changed, and of that only once.
 
     Raises:
         PortInUse: another program listens there.
     """
+
+    is_plain = False
 
     def __init__(
         self,

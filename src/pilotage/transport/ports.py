@@ -96,10 +96,17 @@ class SendsLast:
 
 
 class ListeningWire(Wire, Protocol):
-    """A socket that others dial."""
+    """A socket that others dial.
+
+    Attributes:
+        port: on which it listens, 0 for none.
+        door: host and port of its door.
+        is_plain: the system tells whatever may be read; of ZeroMQ's sockets it has to be asked for after each call.
+    """
 
     port: int
     door: tuple[str, int]
+    is_plain: bool
 
     def more_comes(self) -> bool:
         """Tell whether more may have happened in this moment than was told yet."""
@@ -117,7 +124,7 @@ class DialledWire(Wire, Protocol):
     Attributes:
         link: what it is called by.
         is_refused: the other end has not let our key in.
-        is_plain: whoever is in the loop's seat may send by it, from any thread.
+        is_plain: whoever is in the loop's seat may send by it, from any thread; else as for `ListeningWire`.
     """
 
     link: Link
