@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -24,7 +24,7 @@ from pilotage.transport.lines import Places
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.conftest import ZmqWorld
-from tests.transport.ends import CALM, End, ends_over
+from tests.transport.ends import CALM, End, Sent, ends_over
 from tests.transport.locks import OUTSIDE, Locksmith, make_pair
 from tests.transport.relay import Relay
 
@@ -72,6 +72,16 @@ def settles(sent: object, eventually: Eventually) -> tuple[Outcome, Reason | Non
     return settlement.outcome, settlement.reason, settlement.text  # type: ignore[attr-defined]
 
 
+def see_served_soon(send: Callable[[], Iterable[Sent]], eventually: Eventually) -> None:
+    """See that what is sent is there before a heartbeat would have it noticed; now and then a machine is busy."""
+    late = 0
+    for _ in range(300):
+        began, sent = time.monotonic(), send()
+        eventually(lambda sent=sent: all(one.is_delivered for one in sent))  # type: ignore[misc]
+        late += time.monotonic() - began > 0.3
+    assert late <= 2
+
+
 # Gates
 
 
@@ -94,10 +104,7 @@ def test_what_comes_with_a_key_is_noticed_while_others_are_served_in_clear(
     hub, cam = meet(locked, eventually, "cam")
     near = locked.ends.dialling("near", hub.port, host="127.0.0.1")
     eventually(hub.is_alive("near"))
-    for _ in range(300):
-        sent = (near.send("cam"), cam.send("near"), near.send("hub"))
-        # Sooner than a heartbeat, by which it would be noticed as well.
-        eventually(lambda sent=sent: all(one.is_delivered for one in sent), timeout_s=0.7)
+    see_served_soon(lambda: (near.send("cam"), cam.send("near"), near.send("hub")), eventually)
 
 
 def test_who_dials_with_a_key_notices_what_comes_so_while_others_are_served_in_clear(
@@ -108,9 +115,20 @@ def test_who_dials_with_a_key_notices_what_comes_so_while_others_are_served_in_c
     near = locked.ends.dialling("_middle", middle.port, upstream="middle", host="127.0.0.1")
     eventually(hub.is_alive("middle"))
     eventually(middle.is_alive("_middle"))
-    for _ in range(300):
-        sent = (near.send("hub"), hub.send("middle"), near.send("middle"))
-        eventually(lambda sent=sent: all(one.is_delivered for one in sent), timeout_s=0.7)
+    see_served_soon(lambda: (near.send("hub"), hub.send("middle"), near.send("middle")), eventually)
+
+
+def test_what_comes_from_above_in_clear_hides_nothing_that_comes_with_a_key(
+    locked: ZmqWorld, eventually: Eventually
+) -> None:
+    hub = locked.ends.listening("hub")
+    middle = locked.ends._make("middle", Places("*", 0, "127.0.0.1", hub.port, "hub"), CALM)
+    far = locked.ends.dialling("far", middle.port, upstream="middle", host=OUTSIDE)
+    eventually(hub.is_alive("middle"))
+    eventually(middle.is_alive("far"))
+    known = far.send("hub")
+    eventually(lambda: known.is_delivered)
+    see_served_soon(lambda: (hub.send("far"), far.send("hub"), far.send("middle")), eventually)
 
 
 def test_the_outward_gate_refuses_who_has_no_key_or_an_unknown_one(
