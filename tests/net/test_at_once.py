@@ -318,9 +318,8 @@ def test_what_comes_between_looking_and_sending_is_left_to_the_loop(
         assert by and set(by) == {driver._thread} and woken
 
     after(lambda: cam.send("rig", "DATA", "another's"))
-    eventually(
-        lambda: sorted(got) == ["another's", "mine"]
-    )  # of different keys: workers may begin either first
+    # Of different keys: workers may begin either first.
+    eventually(lambda: sorted(got) == ["another's", "mine"])
     after(lambda: setattr(dialer, "is_plain", False))
     assert len(sends) <= 2
 

@@ -244,9 +244,8 @@ def test_a_release_that_was_interrupted_can_be_repeated(
     node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cam = node("cam", router_port=0)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # who runs in the background may ignore it
+    # Who runs in the background may ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
             patch.setattr(cam._messenger, "wait_for_ends", lambda _: signal.raise_signal(signal.SIGINT))

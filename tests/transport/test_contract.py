@@ -189,7 +189,8 @@ def test_one_who_dies_while_nothing_else_happens_is_told_of_at_once(
     world: World, eventually: Eventually
 ) -> None:
     hub, cam = meet(world, eventually)
-    time.sleep(0.05)  # no condition: what matters is that nothing happens meanwhile
+    sent = cam.send("hub")
+    eventually(lambda: sent.is_delivered)
     world.ends.stop(cam, silently=True)
     eventually(hub.is_gone("cam"), timeout_s=4)  # before his silence tells of it
 

@@ -107,28 +107,23 @@ def test_what_comes_with_a_key_is_noticed_while_others_are_served_in_clear(
     see_served_soon(lambda: (near.send("cam"), cam.send("near"), near.send("hub")), eventually)
 
 
-def test_who_dials_with_a_key_notices_what_comes_so_while_others_are_served_in_clear(
-    locked: ZmqWorld, eventually: Eventually
+@pytest.mark.parametrize(
+    ("listens", "dials", "below", "dials_from_below"),
+    [("127.0.0.1", OUTSIDE, "_middle", "127.0.0.1"), ("*", "127.0.0.1", "far", OUTSIDE)],
+    ids=["with a key above", "with a key below"],
+)
+def test_who_is_between_a_key_and_others_in_clear_notices_both(
+    listens: str, dials: str, below: str, dials_from_below: str, locked: ZmqWorld, eventually: Eventually
 ) -> None:
     hub = locked.ends.listening("hub")
-    middle = locked.ends._make("middle", Places("127.0.0.1", 0, OUTSIDE, hub.port, "hub"), CALM)
-    near = locked.ends.dialling("_middle", middle.port, upstream="middle", host="127.0.0.1")
+    middle = locked.ends._make("middle", Places(listens, 0, dials, hub.port, "hub"), CALM)
+    low = locked.ends.dialling(below, middle.port, upstream="middle", host=dials_from_below)
     eventually(hub.is_alive("middle"))
-    eventually(middle.is_alive("_middle"))
-    see_served_soon(lambda: (near.send("hub"), hub.send("middle"), near.send("middle")), eventually)
-
-
-def test_what_comes_from_above_in_clear_hides_nothing_that_comes_with_a_key(
-    locked: ZmqWorld, eventually: Eventually
-) -> None:
-    hub = locked.ends.listening("hub")
-    middle = locked.ends._make("middle", Places("*", 0, "127.0.0.1", hub.port, "hub"), CALM)
-    far = locked.ends.dialling("far", middle.port, upstream="middle", host=OUTSIDE)
-    eventually(hub.is_alive("middle"))
-    eventually(middle.is_alive("far"))
-    known = far.send("hub")
+    eventually(middle.is_alive(below))
+    known = low.send("hub")
     eventually(lambda: known.is_delivered)
-    see_served_soon(lambda: (hub.send("far"), far.send("hub"), far.send("middle")), eventually)
+    others = ("middle", below)
+    see_served_soon(lambda: [low.send("hub"), low.send("middle"), *map(hub.send, others)], eventually)
 
 
 def test_the_outward_gate_refuses_who_has_no_key_or_an_unknown_one(

@@ -409,12 +409,11 @@ class Driver:
         due = now + BUSY_RETRY_S if self._lines.waiting else self._wake_at
         if looks:
             due = self._look(now, due)
+        is_over = looks and self._alarm_at <= now  # else it is about to ring, for a turn that looks
         if due <= now and not self.is_awake:
             self.is_awake = True
             self._loop.call_soon(self.turn)
-        elif due < self._alarm_at or (
-            looks and self._alarm_at <= now
-        ):  # else it is about to ring for another turn
+        elif due < self._alarm_at or is_over:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = due
