@@ -55,14 +55,17 @@ def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
 
 
 def test_no_terminal_is_said_soon(nowhere: Path) -> None:
-    began = time.monotonic()
-    done = run_cli("ls", prefs=nowhere)
-    elapsed_s = time.monotonic() - began
-    help_began = time.monotonic()
-    run_cli("--version")
-    assert done.returncode == NO_ANSWER
-    assert "no Terminal answers at 127.0.0.1:" in the_line(done)
-    assert elapsed_s - (time.monotonic() - help_began) < 10  # it waits for 2.5 s; a busy machine adds to that
+    def seconds_beyond_a_start() -> float:
+        began = time.monotonic()
+        done = run_cli("ls", prefs=nowhere)
+        ended = time.monotonic()
+        run_cli("--version")
+        assert done.returncode == NO_ANSWER
+        assert "no Terminal answers at 127.0.0.1:" in the_line(done)
+        return 2 * ended - began - time.monotonic()
+
+    # It waits for 2.5 s. A machine may be busy for a moment, not each time.
+    assert any(seconds_beyond_a_start() < 3.5 for _ in range(3))
 
 
 @pytest.mark.parametrize(
