@@ -41,6 +41,8 @@ STATION, SENDER, RECEIVER = "T", "sender", "_T"
 MEETING_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 HELLO = -1
+DELIVERED = Outcome.DELIVERED
+"""Looked up once: Python looks for a member of an enumeration as long as for ten other names."""
 WATCHED_EVERY = 53
 """Of so many messages sent at a rate one is waited for, by which latency is measured; the others' receipts are thrown
 away, as an experiment does it, and what became of them is asked in the end. No divisor of the count of senders."""
@@ -166,7 +168,7 @@ class Sender(Sending):
         count, receipts = 0, self._open
         while receipts and (settlement := receipts[0].settlement) is not None:
             receipts.popleft()
-            count += settlement.outcome is Outcome.DELIVERED
+            count += settlement.outcome is DELIVERED
         return count
 
     def _once(self, n: int) -> None:
@@ -242,7 +244,7 @@ class Counted:
 
 def is_delivered(receipt: Receipt) -> bool:
     """Tell whether a send has ended well."""
-    return receipt.settlement is not None and receipt.settlement.outcome is Outcome.DELIVERED
+    return receipt.settlement is not None and receipt.settlement.outcome is DELIVERED
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def left_by(node: Net_Node, *sends: dict[str, Any]) -> tuple[list[Pending], list
 
     def send() -> tuple[list[Pending], list[Receipt]]:
         receipts = [node.send(**one) for one in sends]
-        return list(messenger.driver.mailbox._sends), receipts
+        return list(messenger.driver.mailbox.sends), receipts
 
     return messenger.ask(send)
 
@@ -86,7 +86,7 @@ def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(
 
     monkeypatch.setattr(messenger.driver, "send", send_and_see_it_end)
     path = ("x",) * (MAX_HOPS + 1)
-    assert messenger.posting.post(path, "x", "K", 1, repeat=True, flags=None).is_settled
+    assert messenger.posting.post(path, "K", 1).is_settled
     assert messenger.posting.open._open == {}
 
 
@@ -109,9 +109,9 @@ def test_what_joins_a_send_that_was_confirmed_before_it_went_is_open(node: MakeN
     messenger = node("cam", node("rig", listens={"K": lambda value: None}, router_port=0))._messenger
 
     def send() -> tuple[Receipt, bool]:
-        messenger.posting.post(("rig",), "rig", "K", 1, repeat=True, flags=None)
+        messenger.posting.post("rig", "K", 1)
         messenger.confirm("cam_0")
-        receipt = messenger.posting.post(("rig",), "rig", "K", 2, repeat=True, flags=None)
+        receipt = messenger.posting.post("rig", "K", 2)
         return receipt, messenger.unsettled() == {"cam_1": receipt.message}
 
     receipt, is_open = messenger.ask(send)  # all of it on the loop's thread, which ends it afterwards

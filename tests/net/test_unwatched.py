@@ -81,7 +81,7 @@ def taken_late(cam: Net_Node, send: Callable[[], object]) -> None:
     assert busy.wait(5)
     send()
     go_on.set()
-    wait_eventually(lambda: not driver.mailbox.count, interval_s=0.0002)
+    wait_eventually(lambda: not driver.mailbox.sends, interval_s=0.0002)
 
 
 def throw_away(cam: Net_Node, number: int) -> None:
@@ -207,7 +207,7 @@ def test_what_still_lies_in_the_mailbox_goes_out_before_its_end_is_asked_for(cam
     def send_and_ask() -> int:
         throw_away(cam, 1)
         driver.ask_for_ends()
-        return driver.mailbox.count
+        return len(driver.mailbox.sends)
 
     assert cam._messenger.ask(send_and_ask) == 0
 

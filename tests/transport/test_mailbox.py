@@ -6,25 +6,29 @@ import threading
 
 from pilotage.protocol.records import MAX_RUN, MAX_RUN_BYTES
 from pilotage.protocol.sends import Pending
-from pilotage.transport.mailbox import Mailbox
-
-TERMS = ("rig", "K")
+from pilotage.transport.mailbox import Mailbox, Row
 
 
 def send(name: str, body: bytes = b"body") -> Pending:
     return Pending(("rig",), "K", [body], 0, [name], [name])
 
 
-def test_what_shares_the_terms_of_the_last_one_goes_with_it() -> None:
+def leave(mailbox: Mailbox, name: str, body: bytes = b"body") -> Row:
+    one = send(name, body)
+    row = Row("terms", one, name, len(body))
+    mailbox.leave(one, row)
+    return row
+
+
+def test_what_joins_the_row_that_was_left_last_goes_with_it() -> None:
     mailbox = Mailbox()
-    assert mailbox.join(TERMS, b"a", "a", "a") is None, "there is none"
-    mailbox.leave(send("a"), TERMS)
-    handle, at = mailbox.join(TERMS, b"b", "b", "b") or ((), 0)
-    assert (handle, at) == (["a", "b"], 1)
-    assert mailbox.join(("rig", "OTHER"), b"c", "c", "c") is None
-    mailbox.leave(send("c"), ("rig", "OTHER"))
-    assert mailbox.count == 3
-    assert mailbox.join(TERMS, b"d", "d", "d") is None, "it would overtake c"
+    assert mailbox.row is None
+    first = leave(mailbox, "a")
+    assert mailbox.row is first and mailbox.join(first, b"b", "b", "b") == 1
+    assert first.send.handle == ["a", "b"]
+    second = leave(mailbox, "c")
+    assert mailbox.row is second and second.before == 3
+    assert not mailbox.join(first, b"d", "d", "d"), "it would overtake c"
     assert [(one.names, one.bodies, one.handle) for one in mailbox.take()] == [
         (["a", "b"], [b"body", b"b"], ["a", "b"]), (["c"], [b"body"], ["c"]),
     ]  # fmt: skip
@@ -32,31 +36,26 @@ def test_what_shares_the_terms_of_the_last_one_goes_with_it() -> None:
 
 def test_nothing_is_added_to_what_was_taken_or_lies_alone() -> None:
     mailbox = Mailbox()
-    mailbox.leave(send("a"), TERMS)
+    row = leave(mailbox, "a")
     (taken,) = mailbox.take()
-    assert (
-        mailbox.count == 0
-        and mailbox.join(TERMS, b"b", "b", "b") is None
-        and taken.names == ["a"]
-        and not mailbox.count
-    )
+    assert mailbox.row is None and mailbox.sends == []
+    assert not mailbox.join(row, b"b", "b", "b") and taken.names == ["a"] and mailbox.sends == []
     mailbox.leave(send("framed"))
-    assert mailbox.join(TERMS, b"b", "b", "b") is None
-    mailbox.leave(send("c"), TERMS)
+    assert mailbox.row is None
+    row = leave(mailbox, "c")
     mailbox.close()
-    assert mailbox.join(TERMS, b"d", "d", "d") is None
-    mailbox.leave(send("e"), TERMS)
-    assert mailbox.join(TERMS, b"f", "f", "f") is None, "nobody will take it"
+    assert mailbox.row is None and not mailbox.join(row, b"d", "d", "d")
+    row = leave(mailbox, "e")
+    assert mailbox.row is None and not mailbox.join(row, b"f", "f", "f"), "nobody will take it"
 
 
 def test_a_send_grows_to_a_run_and_no_further() -> None:
     mailbox = Mailbox()
-    mailbox.leave(send("0"), TERMS)
-    joined = [mailbox.join(TERMS, b"", str(n), str(n)) for n in range(1, MAX_RUN + 1)]
-    assert [one is None for one in joined] == [False] * (MAX_RUN - 1) + [True]
-    mailbox.leave(send("long", bytes(MAX_RUN_BYTES - 10)), TERMS)
-    assert mailbox.join(TERMS, bytes(10), "fits", "fits") is not None
-    assert mailbox.join(TERMS, b"1", "too much", "too much") is None
+    row = leave(mailbox, "0")
+    assert [mailbox.join(row, b"", str(n), str(n)) for n in range(1, MAX_RUN + 1)] == [*range(1, MAX_RUN), 0]
+    row = leave(mailbox, "long", bytes(MAX_RUN_BYTES - 10))
+    assert mailbox.join(row, bytes(10), "fits", "fits") == 1
+    assert not mailbox.join(row, b"1", "too much", "too much")
     assert [len(one.bodies) for one in mailbox.take()] == [MAX_RUN, 2]
 
 
@@ -66,9 +65,9 @@ def test_threads_that_send_while_the_loop_takes_lose_nothing() -> None:
 
     def hammer(who: str) -> None:
         for n in range(each):
-            name = f"{who}{n}"
-            if mailbox.join(TERMS, b"", name, name) is None:
-                mailbox.leave(send(name), TERMS)
+            name, row = f"{who}{n}", mailbox.row
+            if row is None or not mailbox.join(row, b"", name, name):
+                leave(mailbox, name, b"")
         left.release()
 
     threads = [threading.Thread(target=hammer, args=(who,)) for who in "abc"]
@@ -85,12 +84,13 @@ def test_threads_that_send_while_the_loop_takes_lose_nothing() -> None:
 
 def test_a_send_is_taken_by_itself_only_where_nothing_else_lies() -> None:
     mailbox = Mailbox()
-    first, second = send("a"), send("b")
-    mailbox.leave(first, TERMS)
-    assert mailbox.take_only(second) == [] and mailbox.count == 1
-    assert mailbox.join(TERMS, b"c", "c", "c") is not None
-    assert mailbox.take_only(first) == [first] and first.names == ["a", "c"] and mailbox.count == 0
-    assert mailbox.join(TERMS, b"d", "d", "d") is None and mailbox.take_only(first) == [], "it was taken"
+    row, second = leave(mailbox, "a"), send("b")
+    first = row.send
+    assert mailbox.take_only(second) == [] and mailbox.sends == [first]
+    assert mailbox.join(row, b"c", "c", "c") == 1
+    assert mailbox.take_only(first) == [first] and first.names == ["a", "c"] and mailbox.sends == []
+    assert mailbox.row is None and not mailbox.join(row, b"d", "d", "d")
+    assert mailbox.take_only(first) == [], "it was taken"
     mailbox.leave(first)
     mailbox.leave(second)
     assert mailbox.take_only(second) == mailbox.take_only(first) == [] and mailbox.take() == [first, second]

@@ -62,7 +62,9 @@ class Drafting:
         numbers = [one.rpartition("_")[2] for one in ids]
         self.counter = itertools.count(max((int(one) + 1 for one in numbers if one.isdecimal()), default=0))
 
-    def draft(self, to: str, key: str, value: object, repeat: bool, flags: Mapping[str, Any] | None) -> Draft:
+    def draft(
+        self, to: str, key: object, value: object, repeat: bool, flags: Mapping[str, Any] | None
+    ) -> Draft:
         """Draft a message that originates here.
 
         Raises:
@@ -77,3 +79,8 @@ class Drafting:
         name = self._name
         number = next(self.counter)
         return f"{name}_{number}", name, to, value, _now(), _TTL, dict(flags) if flags else _NONE, _NONE
+
+    def following(self, first: Draft, value: object) -> Draft:
+        """Draft a message that follows another one of ours, with the same key, and differs only in its value."""
+        _, sender, to, _, _, ttl, flags, extra = first
+        return f"{sender}_{next(self.counter)}", sender, to, value, _now(), ttl, flags, extra

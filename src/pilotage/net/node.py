@@ -285,16 +285,16 @@ class Net_Node:
         """
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to send {key or msg!r}")
-        if msg is not None and to is None:
-            to = checked_message(msg).to
-        path = path_of(to) or (self.upstream,)
-        way = ("",) if force_to else path
         if msg is None:
+            recipient = to if to and isinstance(to, str) else path_of(to) or self.upstream
             return self._messenger.posting.post(
-                way, path[-1], key or "", value, repeat, flags, durable, deadline_s
+                recipient, key or "", value, repeat, flags, durable, deadline_s, force_to
             )
-        repeat = repeat and Flag.NOREPEAT not in checked_message(msg).flags
-        return self._messenger.posting.send(msg, way, repeat=repeat, durable=durable, deadline_s=deadline_s)
+        path = path_of(checked_message(msg).to if to is None else to) or (self.upstream,)
+        repeat = repeat and Flag.NOREPEAT not in msg.flags
+        return self._messenger.posting.send(
+            msg, ("",) if force_to else path, repeat=repeat, durable=durable, deadline_s=deadline_s
+        )
 
     def get_stream(
         self,

@@ -15,7 +15,7 @@ from pilotage.net.drafting import NOREPEAT, Draft, Drafting, message_of
 from pilotage.net.notes import NoteLog
 from pilotage.net.open_sends import OpenSends
 from pilotage.net.receipt import Receipt
-from pilotage.protocol.bodies import decode_body, encode_body, encode_value
+from pilotage.protocol.bodies import NOT_PLAIN, decode_body, encode_body, encode_plain, encode_value
 from pilotage.protocol.errors import Closed, InvalidMessage, PilotageError
 from pilotage.protocol.instructions import Level, Note
 from pilotage.protocol.message import Message
@@ -23,6 +23,7 @@ from pilotage.protocol.records import MAX_RUN
 from pilotage.protocol.sends import Kept, Pending
 from pilotage.transport.driver import Driver
 from pilotage.transport.haste import interval
+from pilotage.transport.mailbox import Mailbox, Row
 
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
@@ -48,11 +49,12 @@ class Posting:
         self._notes = notes
         self._has_journal = has_journal
         self._driver: Driver | None = None
+        self._mailbox = Mailbox()
         self._settled_by = 0
 
     def begin(self, driver: Driver) -> None:
         """Take sends from now on; on the loop's thread, which will end them."""
-        self._driver, self._settled_by = driver, threading.get_ident()
+        self._driver, self._mailbox, self._settled_by = driver, driver.mailbox, threading.get_ident()
 
     def end(self) -> None:
         """Take none any more."""
@@ -77,44 +79,82 @@ class Posting:
 
     def post(
         self,
-        path: tuple[str, ...],
-        to: str,
-        key: str,
+        to: str | tuple[str, ...],
+        key: object,
         value: object,
-        repeat: bool,
-        flags: Mapping[str, Any] | None,
+        repeat: bool = True,
+        flags: Mapping[str, Any] | None = None,
         durable: bool | None = None,
         deadline_s: float | None = None,
+        force_to: bool = False,
     ) -> Receipt:
         """Make a message that originates here and put it on its way. Any thread; see `prepare` and `send`.
+
+        Args:
+            to: the recipient, or all names on the way with the recipient last.
+            key: what the message is about.
+            value: what it says.
+            repeat: resend it until received.
+            flags: see `Flag`.
+            durable: resend it until settled; None to let its key decide.
+            deadline_s: seconds after which a durable message is given up; None for never.
+            force_to: it is for the station up the tree, whatever that is called.
 
         Raises:
             InvalidMessage: no key, or a value that can't be sent.
             Closed: we were released.
         """
-        draft = self.drafting.draft(to, key, value, repeat, flags)
-        body, frames = encode_value(draft)
-        name, key, driver = draft[0], str(key), self._driver or self._running
+        terms = (to, key, repeat, durable, deadline_s, force_to)
+        mailbox = self._mailbox
+        row = mailbox.row
+        if row is None or row.terms != terms or flags:
+            recipient = to if isinstance(to, str) else to[-1]
+            draft = self.drafting.draft(recipient, key, value, repeat, flags)
+            return self._post_first(draft, *terms, is_row=not flags)
         # What is sent in a row goes together: only the first one makes all the work.
-        terms = None if frames or flags else (path, key, repeat, durable, deadline_s)
-        mailbox = driver.mailbox
-        joined = mailbox.join(terms, body, name, draft) if terms is not None else None
-        if joined is None:
-            ordered = repeat and NOREPEAT not in draft[6]
-            bundle = Bundle(key, draft, self._settled_by)
-            request = Pending(path, key, [body], frames, bundle, [name], ordered, tries=draft[5])
-            return self._launch(driver, request, draft, durable, deadline_s, terms=terms)
-        bundle, at = joined
+        draft = self.drafting.following(row.first, value)
+        try:
+            at = mailbox.join(row, encode_plain(draft), draft[0], draft)
+        except NOT_PLAIN:
+            at = 0
+        if not at:
+            return self._post_first(draft, *terms)
+        bundle: Bundle = row.send.handle
+        driver = self._driver
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
         if interval.is_short:
             interval.calm_down()  # who goes on sending has all of it gathered
-        if not (driver.is_awake and mailbox.count % MAX_RUN):
-            driver.wake()
+        if driver is not None and not (driver.is_awake and (row.before + at) % MAX_RUN):
+            driver.wake(row.before + at)
         receipt = Receipt(draft, bundle, at)
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[at : at + 1])
         return receipt
+
+    def _post_first(
+        self,
+        draft: Draft,
+        to: str | tuple[str, ...],
+        key: object,
+        repeat: bool,
+        durable: bool | None,
+        deadline_s: float | None,
+        force_to: bool,
+        *,
+        is_row: bool = True,
+    ) -> Receipt:
+        """Put a message on its way by itself; those that follow it in the same terms may join it, if it is a row."""
+        body, frames = encode_value(draft)
+        name, verb = draft[0], str(key)
+        path = ("",) if force_to else (to,) if isinstance(to, str) else to
+        ordered = repeat and NOREPEAT not in draft[6]
+        bundle = Bundle(verb, draft, self._settled_by)
+        request = Pending(path, verb, [body], frames, bundle, [name], ordered, tries=draft[5])
+        row = None
+        if is_row and not frames and isinstance(key, str):  # other keys may be equal, and differ as text
+            row = Row((to, key, repeat, durable, deadline_s, force_to), request, draft, len(body))
+        return self._launch(request, draft, durable, deadline_s, row=row)
 
     def send(
         self,
@@ -148,7 +188,7 @@ class Posting:
         name, tries = str(message.id), max(1, message.ttl)
         bundle = Bundle(str(message.key), message, self._settled_by)
         request = Pending(path, bundle.key, [body], frames, bundle, [name], repeat, tries=tries)
-        return self._launch(self._running, request, message, durable, deadline_s, kept)
+        return self._launch(request, message, durable, deadline_s, kept)
 
     def resume(self, kept: Kept) -> Bundle:
         """Go on with sends of an earlier life: they are ours now, and nobody holds their receipts."""
@@ -178,15 +218,15 @@ class Posting:
 
     def _launch(
         self,
-        driver: Driver,
         request: Pending,
         message: Message | Draft,
         durable: bool | None,
         deadline_s: float | None,
         kept: bool = True,
-        terms: object = None,
+        row: Row | None = None,
     ) -> Receipt:
         """Leave a send in the loop's mailbox."""
+        driver = self._driver or self._running
         if durable or (durable is None and request.ordered and request.verb in DURABLE_KEYS):
             request.durable = request.ordered = True
             request.kept = kept and self._has_journal
@@ -194,7 +234,7 @@ class Posting:
         bundle: Bundle = request.handle
         receipt = Receipt(message, bundle, 0)
         self.open.add(bundle)
-        driver.send(request, terms, at_once=self.open.is_alone and not (request.durable or request.frames))
+        driver.send(request, row, at_once=self.open.is_alone and not (request.durable or request.frames))
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[:1])
         return receipt

@@ -92,7 +92,10 @@ def _stop_at_arrays(code: int, data: memoryview) -> object:
     raise _HasArrays
 
 
-_plain_encoder = msgspec.msgpack.Encoder()
+encode_plain = msgspec.msgpack.Encoder().encode
+"""Encodes a value without arrays; raises one of `NOT_PLAIN` for others, and for what can't be sent at all."""
+
+NOT_PLAIN = (TypeError, OverflowError, RecursionError, UnicodeEncodeError)
 _plain_decoder = msgspec.msgpack.Decoder(ext_hook=_stop_at_arrays)
 _content_decoder = msgspec.msgpack.Decoder(Content, ext_hook=_stop_at_arrays)
 
@@ -133,8 +136,8 @@ def encode_value(
     """Encode any value that a message may carry; see `encode_body`."""
     attached: Attached | int = 0
     try:
-        body = _plain_encoder.encode(value)
-    except (TypeError, OverflowError, RecursionError, UnicodeEncodeError):
+        body = encode_plain(value)
+    except NOT_PLAIN:
         body, attached = _encode_with_arrays(value, _Beside(hand_over, beside_from))
     if len(body) > MAX_BODY_BYTES:
         raise InvalidMessage(
@@ -294,10 +297,10 @@ def _pack(array: np.ndarray, beside: _Beside, content: np.ndarray | None = None)
     describe = _described_form if array.dtype.kind in BUFFERED else _new_described_form
     described = describe(array.dtype, array.shape, order)
     if content is not None:
-        placed = _plain_encoder.encode(beside.place(content)) + _plain_encoder.encode(content.nbytes)
+        placed = encode_plain(beside.place(content)) + encode_plain(content.nbytes)
         return bytes((_FOUR_FIELDS + 1,)) + described + placed
     place = beside.place(array.T if order == "F" else array, is_whole=is_whole)
-    return bytes((_FOUR_FIELDS,)) + described + _plain_encoder.encode(place)
+    return bytes((_FOUR_FIELDS,)) + described + encode_plain(place)
 
 
 def _new_described_form(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
@@ -313,7 +316,7 @@ def _new_described_form(dtype: np.dtype[Any], shape: tuple[int, ...], order: str
     if dtype.hasobject:
         raise ArrayRefused(f"an array of dtype {dtype} holds Python objects; send numbers, or a list")
     written = dtype.descr if dtype.names else dtype.str
-    return b"".join(map(_plain_encoder.encode, (written, shape, order)))
+    return b"".join(map(encode_plain, (written, shape, order)))
 
 
 _described_form = lru_cache(1024)(_new_described_form)

@@ -44,7 +44,7 @@ from pilotage.transport.dialling import Dialling
 from pilotage.transport.haste import AGAIN_AFTER_S, interval
 from pilotage.transport.lines import Lines, Places
 from pilotage.transport.lookout import stand_in, waker
-from pilotage.transport.mailbox import Mailbox
+from pilotage.transport.mailbox import Mailbox, Row
 from pilotage.transport.ports import DialledWire, ListeningWire, Shell, Wires
 from pilotage.transport.workers import HELP_AFTER_S
 
@@ -134,22 +134,22 @@ class Driver:
 
     # From any thread
 
-    def send(self, request: Pending, terms: object = None, *, at_once: bool = False) -> None:
+    def send(self, request: Pending, row: Row | None = None, *, at_once: bool = False) -> None:
         """Leave a send in the mailbox; see `Mailbox.leave`.
 
         Args:
             request: what to send.
-            terms: by which others may join it.
+            row: by which others may join it.
             at_once: nothing is before it: if the loop rests, it is sent by this thread, where that may. To wake the
                 loop's would not be enough, for that needs the interpreter, which whoever computes lets go of every
                 5 ms only; sooner where he is asked to.
         """
-        self.mailbox.leave(request, terms)
+        count = self.mailbox.leave(request, row)
         if at_once:
             if self._stands_in(lambda: ((), self.mailbox.take_only(request))):
                 return
             self._hasten()
-        self.wake()
+        self.wake(count)
 
     def _hasten(self) -> None:
         """Have the loop's thread get the interpreter soon, where another one runs that may compute on."""
@@ -182,18 +182,20 @@ class Driver:
             self.counts["turns failed"] += 1
             text = f"{self.exchange.config.me}: a turn in the loop's place failed"
             self._calls.append(partial(log.error, text, exc_info=error))
-        is_left = self.mailbox.count or self._results or self._put_off or self._calls or self._lines.waiting
+        is_left = self.mailbox.sends or self._results or self._put_off or self._calls or self._lines.waiting
         if is_left or self.exchange.wake_at() < self._alarm_at:
             self._wake()
 
-    def wake(self) -> None:
+    def wake(self, count: int = 0) -> None:
         """Have the mailbox emptied. Whoever sends without a pause gives way to the loop now and then.
 
         He would keep the interpreter to himself, 5 ms at a time.
+
+        Args:
+            count: messages that lie in it.
         """
         if not self.is_awake:
             self._wake()
-        count = self.mailbox.count
         if count and count % MAX_RUN == 0 and threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
@@ -290,7 +292,7 @@ class Driver:
     def ask_for_ends(self) -> None:
         """Ask for the ends of what we have sent, which may be told late."""
         now = time.monotonic()
-        if self.mailbox.count:
+        if self.mailbox.sends:
             self.carry_out(self.exchange.turn((), (), self._take_requests(), now))
         self.carry_out(self.exchange.ask_for_ends(now))
 
@@ -371,7 +373,7 @@ class Driver:
     def _exchange_words(self, arrivals: Sequence[Arrival], now: float) -> None:
         """Give the exchange what has come, and what other threads have left, and do as it says."""
         results = self._take_results() if self._results else ()
-        requests = self._take_requests() if self.mailbox.count else ()
+        requests = self._take_requests() if self.mailbox.sends else ()
         if arrivals or results or requests:
             self.carry_out(self.exchange.turn(arrivals, results, requests, now))
 
@@ -475,7 +477,7 @@ class Driver:
         now = time.monotonic()
         if results:
             # What the listens sent goes out together with what is said of their messages.
-            sent = self._take_requests() if self.mailbox.count else ()
+            sent = self._take_requests() if self.mailbox.sends else ()
             self.carry_out(self.exchange.turn((), results, sent, now))
         if passed:
             self.carry_out(self.exchange.pass_on(passed, now))

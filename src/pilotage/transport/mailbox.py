@@ -9,81 +9,99 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import msgspec
+
 from pilotage.protocol.records import MAX_RUN, MAX_RUN_BYTES
 from pilotage.protocol.sends import Pending
+
+
+class Row(msgspec.Struct, eq=False, gc=False):
+    """A send that more messages may join.
+
+    Attributes:
+        terms: what a message must have in common with the first one.
+        send: what lies in the mailbox.
+        first: the first message, as it is appended to the send's handle.
+        size: bytes of all bodies.
+        before: how many messages lay in the mailbox with the first one.
+    """
+
+    terms: object
+    send: Pending
+    first: Any
+    size: int
+    before: int = 1
 
 
 class Mailbox:
     """Sends in their order, until the loop takes them. Any thread.
 
     Attributes:
-        count: messages that lie here.
+        row: what was left last, while more may join it.
+        sends: all that lies here.
     """
 
     def __init__(self) -> None:
+        self.row: Row | None = None
+        self.sends: list[Pending] = []
         self._lock = threading.Lock()
-        self._sends: list[Pending] = []
-        self._last: Pending | None = None
-        self._terms: object = None
-        self._size: int | None = None
-        self.count = 0
+        self._before = 0
         self._closed = False
 
-    def leave(self, send: Pending, terms: object = None) -> None:
-        """Leave a send.
+    def leave(self, send: Pending, row: Row | None = None) -> int:
+        """Leave a send; as a row, if others may join it.
 
-        Args:
-            send: what to leave.
-            terms: what messages must have in common with it to go together with it; None for those of none.
+        Returns:
+            How many messages lie here now.
         """
         with self._lock:
-            self._sends.append(send)
-            self._last = None if self._closed else send
-            self._terms, self._size = terms, None
-            self.count += len(send.bodies)
+            if self.sends:
+                self._before += len(self.sends[-1].bodies)
+            self.sends.append(send)
+            count = self._before + len(send.bodies)
+            if row is not None:
+                row.before = count
+            self.row = None if self._closed else row
+            return count
 
-    def join(self, terms: object, body: bytes, name: str, message: Any) -> tuple[Any, int] | None:
-        """Add a message to what was left last, if it may go together with it.
+    def join(self, row: Row, body: bytes, name: str, message: Any) -> int:
+        """Add a message to what was left last, if that is this row still, and has room for it.
 
         Args:
-            terms: see `leave`.
+            row: what it has its terms in common with.
             body: its encoded body; it has no frames.
             name: its id.
             message: what is appended to the send's handle.
 
         Returns:
-            The send's handle, and which of its messages this is; None where it must be left by itself.
+            Which of the row's messages it is; 0 where it must be left by itself, for the first one isn't added.
         """
         with self._lock:
-            last = self._last
-            if last is None or self._terms != terms:
-                return None
-            bodies, handle = last.bodies, last.handle
-            at = len(bodies)
-            size = self._size = (last.size if self._size is None else self._size) + len(body)
-            if at >= MAX_RUN or size > MAX_RUN_BYTES:
-                return None
-            bodies.append(body)
-            last.names.append(name)
-            handle.append(message)
-            self.count += 1
-            return handle, at
+            send, size = row.send, row.size + len(body)
+            at = len(send.bodies)
+            if self.row is not row or at >= MAX_RUN or size > MAX_RUN_BYTES:
+                return 0
+            row.size = size
+            send.bodies.append(body)
+            send.names.append(name)
+            send.handle.append(message)
+            return at
 
     def take(self) -> list[Pending]:
         """Take all that was left."""
         with self._lock:
-            sends, self._sends, self._last, self.count = self._sends, [], None, 0
+            sends, self.sends, self.row, self._before = self.sends, [], None, 0
             return sends
 
     def take_only(self, send: Pending) -> list[Pending]:
         """Take a send if it is all that was left; else nothing."""
         with self._lock:
-            if len(self._sends) != 1 or self._sends[0] is not send:
+            if len(self.sends) != 1 or self.sends[0] is not send:
                 return []
-            sends, self._sends, self._last, self.count = self._sends, [], None, 0
+            sends, self.sends, self.row, self._before = self.sends, [], None, 0
             return sends
 
     def close(self) -> None:
         """Have nothing added any more to what lies here, for nobody will take it."""
         with self._lock:
-            self._last, self._closed = None, True
+            self.row, self._closed = None, True
