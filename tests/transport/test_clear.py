@@ -128,7 +128,9 @@ def test_a_station_that_never_answers_is_given_up(eventually: Eventually) -> Non
         card = Card(Dialect.OWN, "T", 1, dials=False)
         wire = ClearDialer("T", "127.0.0.1", mute.getsockname()[1], card, [], "me", HURRIED)
         changes: list[bool] = []
-        loop.call_soon_threadsafe(wire.watch, loop, lambda: None, lambda: changes.extend(wire.changes()))
+        loop.call_soon_threadsafe(
+            wire.watch, loop, lambda: None, lambda: changes.extend(wire.changes()), lambda alone: False
+        )
         eventually(lambda: changes == [False])
         loop.call_soon_threadsafe(wire.close)
         eventually(lambda: wire.closed)
@@ -251,7 +253,8 @@ def test_who_brings_something_while_others_gather_waits_with_them() -> None:
         one.conversation.cut(1)
         one.conversation.replies = b""
         one.card, one.link = Card(Dialect.OWN, "bare"), ("hub", b"1")
-        wire._on_ready = lambda alone=None: bool(told.append(alone))
+        wire._on_alone = lambda alone: bool(told.append(alone))
+        wire._on_ready = lambda: told.append(None)
         with far:
             far.sendall(b"\x00\x01x")
             near.setblocking(True)
@@ -463,7 +466,7 @@ def test_a_dialled_wire_that_is_closed_at_once_lets_go_of_its_socket(
     wire = ClearDialer("T", "127.0.0.1", hub.port, Card(Dialect.OWN, "T", 1, dials=False), [], "me", HURRIED)
 
     def open_and_close() -> None:
-        wire.watch(loop, lambda: None, lambda: None)
+        wire.watch(loop, lambda: None, lambda: None, lambda alone: False)
         wire.close()
 
     loop.call_soon_threadsafe(open_and_close)
@@ -481,7 +484,7 @@ def test_a_dialled_wire_that_is_closed_once_it_is_connected_lets_go_of_its_socke
         hub.listen()
         wire = ClearDialer("T", path, 0, Card(Dialect.OWN, "T", 1, dials=False), [], "me", HURRIED)
         monkeypatch.setattr(wire, "_greet", said.append)
-        wire.watch(loop, lambda: None, lambda: None)
+        wire.watch(loop, lambda: None, lambda: None, lambda alone: False)
         assert wire._opening is not None
         # The loop calls in the order in which it was asked to: the connection is made then, and not told of yet.
         loop.call_soon(wire.close)

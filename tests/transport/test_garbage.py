@@ -21,6 +21,7 @@ from pilotage.protocol.sends import FOREVER
 from pilotage.transport.clear_listener import WELCOMED_A_TURN, ClearListener
 from pilotage.transport.connections import Connection
 from pilotage.transport.driver import BUSY_RETRY_S, FEW_ARRIVALS, UNREAD_A_TURN, UNREAD_PAUSE_S, Driver
+from pilotage.transport.lines import Places
 from pilotage.transport.network import ZmqWires
 from tests.conftest import Eventually
 from tests.transport.ends import Ends, ends_over
@@ -194,24 +195,27 @@ def test_an_alarm_that_is_about_to_ring_is_not_put_off_by_what_comes_by_itself()
     """While something waits for room, each turn would set it anew: time would not pass while others send."""
     set_to: list[float] = []
     now = time.monotonic()
-    driver: Any = SimpleNamespace(
-        exchange=SimpleNamespace(wake_at=lambda: FOREVER),
-        _results=(),
-        _lines=SimpleNamespace(waiting={"link": ["frame"]}),
-        is_awake=False,
-        _alarm=SimpleNamespace(cancel=lambda: set_to.append(0.0)),
-        _alarm_at=now - 0.0005,
-        _look=lambda now, due: due,
-        _ring=None,
-        _loop=SimpleNamespace(call_later=lambda due_s, call: set_to.append(due_s)),
+    exchange: Any = SimpleNamespace(turn=lambda *given: [], wake_at=lambda: FOREVER)
+    exchange.config = SimpleNamespace(me="hub")
+    waits = SimpleNamespace(is_plain=True, waiting={"link": ["frame"]})
+    loop: Any = SimpleNamespace(
+        asyncio_loop=SimpleNamespace(
+            call_later=lambda due_s, call: set_to.append(due_s), call_soon_threadsafe=None
+        )
     )
-    Driver._rest(driver, now, looks=False)
+    shell: Any = SimpleNamespace(note=None)
+    wires: Any = None
+    driver: Any = Driver(exchange, shell, wires, Places(), loop)
+    driver._lines, driver._look, driver._turn_over = waits, lambda now, due: due, lambda: None
+    driver._alarm = SimpleNamespace(cancel=lambda: set_to.append(0.0))
+    driver._alarm_at = now - 0.0005
+    assert driver.turn_for((("", b""), None, []))
     assert set_to == [] and driver._alarm_at == now - 0.0005
-    Driver._rest(driver, now, looks=True)
+    driver._rest(now)
     assert set_to == [0.0, pytest.approx(BUSY_RETRY_S)]
     driver._alarm, driver._alarm_at = None, now + 1.0
-    Driver._rest(driver, now, looks=False)
-    assert driver._alarm_at == now + BUSY_RETRY_S, "what is due sooner is"
+    assert driver.turn_for((("", b""), None, []))
+    assert now < driver._alarm_at <= time.monotonic() + BUSY_RETRY_S, "what is due sooner is"
 
 
 HOSTILE_METADATA = {

@@ -264,15 +264,11 @@ class Exchange:
     def wake_at(self) -> float:
         """Tell when `time_passed` is to be called next."""
         due, agenda, admission = self.inbox.news.due, self.outbox.agenda, self.admission
-        if admission.next_beat < due and self.routing.peers:
-            due = admission.next_beat
-        if admission.candidates:
-            due = min(due, admission.next_due())
         if agenda and agenda[0][0] < due:
             due = agenda[0][0]
-        if self.waiting.messages:
-            due = min(due, self.waiting.next_due())
-        return min(due, self.edge.next_due()) if self.edge.is_used else due
+        if admission.candidates or self.waiting.messages or self.edge.is_used:
+            return min(due, admission.next_due(), self.waiting.next_due(), self.edge.next_due())
+        return admission.next_beat if admission.next_beat < due and self.routing.peers else due
 
     def _begin(self, now: float) -> None:
         """Begin a stimulus. With neighbours there is one each second, so that a long gap means that we were stopped."""

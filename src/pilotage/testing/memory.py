@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pilotage.protocol.errors import PortInUse
 from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
-from pilotage.transport.ports import OnReady, SendsLast
+from pilotage.transport.ports import OnAlone, SendsLast
 
 FIRST_FREE_PORT = 40_000
 
@@ -135,7 +135,11 @@ class _MemoryWire(SendsLast):
     changed: _Bell = field(default_factory=_Bell)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
         """Have the loop call when there may be something to read, or something happened to a connection."""
         self.ready.hang(loop, on_ready)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.transport.connections import Connection
 from pilotage.transport.lookout import Lookout, lookout
-from pilotage.transport.ports import OnReady
+from pilotage.transport.ports import OnAlone
 from pilotage.transport.rules import SocketRules
 
 NOBODY = Card(Dialect.NONE, "")
@@ -43,7 +43,8 @@ class ClearWire:
         self._rules = rules
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lookout: Lookout | asyncio.AbstractEventLoop | None = None
-        self._on_ready: OnReady = lambda alone=None: False
+        self._on_ready: Callable[[], object] = lambda: None
+        self._on_alone: OnAlone = lambda alone: False
         self._row: dict[Connection, None] = {}
 
     @property
@@ -91,7 +92,7 @@ class ClearWire:
             return
         alone = one.read()
         if alone is not None:
-            if one.card is not None and not (row or one.come) and self._on_ready((one.link, one.card, alone)):
+            if one.card is not None and not (row or one.come) and self._on_alone((one.link, one.card, alone)):
                 return
             one.come.append(alone)
         if one.unsent:

@@ -18,7 +18,7 @@ from pilotage.protocol.zmtp import ready_command
 from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
 from pilotage.transport.paths import make_connection, shelf_told
-from pilotage.transport.ports import OnReady
+from pilotage.transport.ports import OnAlone
 from pilotage.transport.rules import SocketRules
 
 PARTNERS = (b"ROUTER",)
@@ -67,11 +67,15 @@ class ClearDialer(ClearWire):
         self._one = make_connection(one, talk, rules.send_buffer_bytes)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
         """Connect, and have the loop call when there is something to take, or the connection has changed."""
         self._look_out(loop)
-        self._on_ready, self._on_change = on_ready, on_change
+        self._on_ready, self._on_change, self._on_alone = on_ready, on_change, on_alone
         self._clock = loop.call_later(self._rules.handshake_ms / 1000, self._end, self._one)
         self._opening = loop.create_task(loop.sock_connect(self._one.socket, self._where))
         self._opening.add_done_callback(self._opened)

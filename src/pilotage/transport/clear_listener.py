@@ -27,7 +27,7 @@ from pilotage.transport.clear import ClearWire
 from pilotage.transport.connections import Connection
 from pilotage.transport.doors import LOOPBACK, bound_path, door_name, door_path
 from pilotage.transport.paths import make_connection, shelf_told
-from pilotage.transport.ports import OnReady
+from pilotage.transport.ports import OnAlone
 from pilotage.transport.rules import PEER_ADDRESS, Gate, SocketRules, port_in_use
 
 WELCOMED_A_TURN = 8
@@ -126,11 +126,15 @@ class ClearListener(ClearWire):
         return (LOOPBACK, self._open(self._bound(LOOPBACK, 0))) if is_needed else ("", 0)
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
         """Have the loop call when there is something to take, or a connection has ended."""
         self._look_out(loop)
-        self._on_ready = on_ready
+        self._on_ready, self._on_alone = on_ready, on_alone
         for port in self._ports:
             self._resume(port)
 

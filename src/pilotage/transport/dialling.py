@@ -27,8 +27,11 @@ class Driving(Protocol):
     def carry_out(self, instructions: Sequence[Instruction]) -> None:
         """Carry instructions of the exchange out."""
 
-    def turn(self, alone: Arrival | None = None, /) -> bool:
-        """Do what there is to do; see `OnReady`."""
+    def turn(self) -> None:
+        """Do what there is to do."""
+
+    def turn_for(self, alone: Arrival, /) -> bool:
+        """Do what a message that has come by itself brings about; see `OnAlone`."""
 
 
 class Dialling:
@@ -133,7 +136,7 @@ class Dialling:
         wire = self._wires.dial(config.upstream, host, port, card, config.me, config.boot)
         lines.have(lines.listener, wire)
         try:
-            wire.watch(loop, self._driver.turn, lambda: self._changed(card))
+            wire.watch(loop, self._driver.turn, lambda: self._changed(card), self._driver.turn_for)
             self._changed(card)
             await self._hung_up.wait()
             if wire.is_refused:

@@ -260,7 +260,7 @@ class Driver:
                 places.listen_address, places.listen_port, config.me, config.boot, has_door=places.has_door
             )
             self._lines.have(listener, None)
-            listener.watch(self._loop, self._come, self.turn)
+            listener.watch(self._loop, self._come, self.turn, self._come_alone)
             if places.has_door:
                 self.exchange.doors.own = Door(self._wires.machine, config.boot, *listener.door).told()
         if places.follows_doors:
@@ -301,18 +301,27 @@ class Driver:
         self.carry_out(self.exchange.time_passed(time.monotonic()))
         self._turn_over()
 
-    def _come(self, alone: Arrival | None = None) -> bool:
+    def _come(self) -> None:
         """Something has come: the first is served at once, all that come in the same moment together after it."""
-        if alone is not None and not self._lines.is_plain:
-            return False  # before others are waited for, or it would wait with them
         if self._is_gathering:
             self._has_gathered = True
+            return
+        self._gather()
+        self.turn()
+
+    def _come_alone(self, alone: Arrival) -> bool:
+        """A message has come by itself; see `_come` and `turn_for`."""
+        if self._is_gathering or not self.turn_for(alone):
             return False
+        self._gather()
+        return True
+
+    def _gather(self) -> None:
+        """Have what else comes in this moment wait until all of it is there."""
         listener = self._lines.listener
         if listener is not None and listener.more_comes():
             self._is_gathering = True
             self._loop.call_soon(self._gathered)
-        return self.turn(alone)
 
     def _gathered(self) -> None:
         self._is_gathering = False
@@ -320,32 +329,40 @@ class Driver:
             self._has_gathered = False
             self.turn()
 
-    def turn(self, alone: Arrival | None = None) -> bool:
-        """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1).
-
-        Args:
-            alone: what has come, if it is taken already.
-
-        Returns:
-            Whether it was taken; see `OnReady`. Not where something that may be read is told of by nobody.
-        """
-        if alone is not None and not self._lines.is_plain:
-            return False
+    def turn(self) -> None:
+        """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self.is_awake = False
         if interval.is_short:
             interval.calm_down()
         if self._closed:
-            return True
+            return
         now = time.monotonic()
         if self._put_off:  # it is older than all that this turn brings
             put_off, self._put_off = self._put_off, []
             self._try(self.carry_out, put_off)
-        if alone is None:
-            self._try(self._work, now)
-        else:
-            self._try(self._exchange_words, [alone], now)
+        self._try(self._work, now)
         if not self._closed:
-            self._rest(now, looks=alone is None)
+            self._rest(now)
+        self._turn_over()
+
+    def turn_for(self, alone: Arrival) -> bool:
+        """Do what a message brings about that has come by itself, and look for nothing else (decision 0024).
+
+        Returns:
+            Whether it was taken: not where there is more to do, or something may have come that nobody tells of.
+        """
+        lines = self._lines
+        if not lines.is_plain or self._put_off or interval.is_short or self._closed:
+            return False
+        now = time.monotonic()
+        try:
+            self.carry_out(self.exchange.turn((alone,), (), (), now))
+        except Exception as error:  # noqa: BLE001 - as in any turn
+            self._failed(error)
+        due = now + BUSY_RETRY_S if lines.waiting else self.exchange.wake_at()
+        if due < self._alarm_at and not self._closed:
+            self._wake_at = min(self._wake_at, due)
+            self._wind(due, now)
         self._turn_over()
         return True
 
@@ -353,9 +370,13 @@ class Driver:
         """Do something that may fail, and tell of it."""
         try:
             work(*given)
-        except Exception:
-            self.counts["turns failed"] += 1
-            log.exception("%s: a turn of the loop failed", self.exchange.config.me)
+        except Exception as error:  # noqa: BLE001 - it is told
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Tell of an error that ended what a turn was to do."""
+        self.counts["turns failed"] += 1
+        log.error("%s: a turn of the loop failed", self.exchange.config.me, exc_info=error)
 
     def _turn_over(self) -> None:
         """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
@@ -403,24 +424,26 @@ class Driver:
         self._shell.taken(requests)
         return requests
 
-    def _rest(self, now: float, *, looks: bool) -> None:
-        """Come back at once if there is more, else when time is due; where nobody has looked, that comes by itself."""
+    def _rest(self, now: float) -> None:
+        """Come back at once if there is more, else when time is due."""
         self._wake_at = self.exchange.wake_at()
         if self._results:
             self._wake_at = min(self._wake_at, now + UNWATCHED_WITHIN_S)
-        due = now + BUSY_RETRY_S if self._lines.waiting else self._wake_at
-        if looks:
-            due = self._look(now, due)
-        is_over = looks and self._alarm_at <= now  # else it is about to ring, for a turn that looks
+        due = self._look(now, now + BUSY_RETRY_S if self._lines.waiting else self._wake_at)
+        if due < self._alarm_at or self._alarm_at <= now:
+            self._wind(due, now)
+
+    def _wind(self, due: float, now: float) -> None:
+        """Come back at a time, or at once if it is over."""
         if due <= now and not self.is_awake:
             self.is_awake = True
             self._loop.call_soon(self.turn)
-        elif due < self._alarm_at or is_over:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm_at = due
-            if due != FOREVER:
-                self._alarm = self._loop.call_later(due - now, self._ring)
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = due
+        if due != FOREVER:
+            self._alarm = self._loop.call_later(due - now, self._ring)
 
     def _look(self, now: float, due: float) -> float:
         """See whether something is left to be read, and tell when to come back for it."""

@@ -26,7 +26,7 @@ from pilotage.transport.clear_listener import ClearListener
 from pilotage.transport.curve import ZapHandler
 from pilotage.transport.doors import LOOPBACK
 from pilotage.transport.links import LockedListener
-from pilotage.transport.ports import OnReady
+from pilotage.transport.ports import OnAlone
 from pilotage.transport.rules import port_in_use
 
 LISTENER, OUTWARD, ORIGINALS = "listener", "outward", "originals"
@@ -53,13 +53,17 @@ class Gates:
         self._zap = zap
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
         """Have the loop call when there may be something to read, or a connection has changed."""
         if self._zap is not None:
             self._zap.watch(loop)
         for gate in self._gates.values():
-            gate.watch(loop, on_ready, on_change)
+            gate.watch(loop, on_ready, on_change, on_alone)
 
     def readable(self) -> bool:
         """Tell whether something is there to be read, by any gate; each is asked, for each remembers what it saw."""

@@ -22,7 +22,7 @@ from pilotage.protocol.instructions import Arrival, Card, Dialect, Link
 from pilotage.protocol.records import Frame
 from pilotage.protocol.zmtp import X_BOOT, X_DIALECT, X_NAME, original_name, own_card
 from pilotage.transport.curve import KeyPair, lock_dialler, lock_listener
-from pilotage.transport.ports import OnReady, SendsLast
+from pilotage.transport.ports import OnAlone, SendsLast
 from pilotage.transport.rules import PEER_ADDRESS, USER_ID, Gate, SocketRules, port_in_use
 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
@@ -88,7 +88,11 @@ class Endpoint(SendsLast):
         self._connections_changed = True
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
         """Have the loop call when there may be something to read, or something happened to a connection."""
 

@@ -13,6 +13,7 @@ import asyncio
 import select
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pilotage.protocol.errors import MisuseError
@@ -51,64 +52,69 @@ class Lookout:
     Attributes:
         users: how many have it.
         untold: of what has happened by now, how much is still to be told.
-        calls: for each descriptor what is called, by what happens to it.
+        readers: what is called for each descriptor when there is something to read.
+        writers: what is called for each when there is room to write.
     """
 
     def __init__(self, watched: select.epoll) -> None:
         self.users = self.untold = 0
+        self.readers: dict[int, Callable[[], object]] = {}
+        self.writers: dict[int, Callable[[], object]] = {}
         self._list = watched
-        self.calls: dict[int, dict[int, tuple[Callable[..., None], tuple[Any, ...]]]] = {}
 
     def add_reader(self, fd: int, call: Callable[..., None], *given: Any) -> None:
         """Call whenever there is something to read, or an end."""
-        self._set(fd, READ, (call, given))
+        self._set(self.readers, fd, partial(call, *given))
 
     def add_writer(self, fd: int, call: Callable[..., None], *given: Any) -> None:
         """Call whenever there is room to write."""
-        self._set(fd, WRITE, (call, given))
+        self._set(self.writers, fd, partial(call, *given))
 
     def add_bell(self, fd: int, call: Callable[[], None]) -> None:
         """Call once for whatever was written to an eventfd by then, which need not be read."""
-        self.calls[fd] = {READ: (call, ())}
+        self.readers[fd] = call
         self._list.register(fd, READ | select.EPOLLET)
 
     def remove_reader(self, fd: int) -> None:
         """Call no more for what comes."""
-        self._set(fd, READ, None)
+        self._set(self.readers, fd, None)
 
     def remove_writer(self, fd: int) -> None:
         """Call no more for room."""
-        self._set(fd, WRITE, None)
+        self._set(self.writers, fd, None)
 
     def close(self) -> None:
         """Watch nothing more; who has it has let go of all that it watched for him."""
         self.users -= 1
 
-    def _set(self, fd: int, kind: int, call: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
-        calls = self.calls.get(fd, {})
-        before = sum(calls)
+    def watches(self, fd: int) -> int:
+        """Tell for what a descriptor is watched; 0 if it isn't."""
+        return (fd in self.readers) * READ + (fd in self.writers) * WRITE
+
+    def _set(
+        self, calls: dict[int, Callable[[], object]], fd: int, call: Callable[[], object] | None
+    ) -> None:
+        before = self.watches(fd)
         if call is None:
-            calls.pop(kind, None)
+            calls.pop(fd, None)
         else:
-            calls[kind] = call
-        after = sum(calls)
+            calls[fd] = call
+        after = self.watches(fd)
         if after == before or self._list.closed:
             return
         if not before:
-            self.calls[fd] = calls
             self._list.register(fd, after)
         elif after:
             self._list.modify(fd, after)
         else:
-            del self.calls[fd]
             self._list.unregister(fd)
 
     def tell(self, fd: int, events: int) -> None:
         """Call for what has happened to one of the descriptors."""
-        for kind in (READ, WRITE):
-            # One call may have ended what the next would be for.
-            if events & ~(READ + WRITE - kind) and (call := self.calls.get(fd, {}).get(kind)):
-                call[0](*call[1])
+        # One call may have ended what the next would be for.
+        for calls, others in ((self.readers, WRITE), (self.writers, READ)):
+            if events & ~others and (call := calls.get(fd)):
+                call()
 
 
 class ListInLoop(Lookout):
@@ -132,7 +138,8 @@ class ListInLoop(Lookout):
         if not self._loop.is_closed():
             self._loop.remove_reader(self._list.fileno())
         self._list.close()
-        self.calls.clear()
+        self.readers.clear()
+        self.writers.clear()
 
     def _look(self) -> None:
         happened = self._list.poll(0)

@@ -195,18 +195,18 @@ class Waiting(selectors.BaseSelector):
                 self.is_held_up = False
 
     def _tell(self, happened: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
-        watch, ours, untold = self.lookout, self.lookout.calls, len(happened)
+        watch = self.lookout
+        watch.untold = len(happened)
         for fd, events in happened:
-            untold -= 1
-            watch.untold = untold
-            calls = ours.get(fd)
+            watch.untold -= 1
+            reader = watch.readers.get(fd) if events == READ else None
             try:
-                if calls is None:
-                    found.append((fd, events))
-                elif events == READ and (told := calls.get(READ)):  # as it usually is
-                    told[0](*told[1])
-                else:
+                if reader is not None:  # as it usually is
+                    reader()
+                elif watch.watches(fd):
                     watch.tell(fd, events)
+                else:
+                    found.append((fd, events))
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - as asyncio does: the loop tells of it, and goes on
@@ -235,7 +235,7 @@ class Waiting(selectors.BaseSelector):
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         """See `selectors`."""
         key = self._keys.by_fd.pop(self._keys[fileobj].fd)
-        if key.fd not in self.lookout.calls:  # it was closed before, and its number is one of ours by now
+        if not self.lookout.watches(key.fd):  # it was closed before, and its number is one of ours by now
             with contextlib.suppress(OSError):
                 self._list.unregister(key.fd)
         return key

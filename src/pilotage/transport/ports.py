@@ -16,6 +16,9 @@ from pilotage.protocol.settlement import Settlement
 PassOn = tuple[Parcel, str]
 """A parcel that goes on, and to whom."""
 
+OnAlone = Callable[[Arrival], bool]
+"""Takes a transmission that has come by itself, with nothing before it; False leaves it to be drained."""
+
 
 class Shell(Protocol):
     """What the objects on the floor above do with an exchange's word. All on the loop's thread."""
@@ -51,20 +54,20 @@ class Shell(Protocol):
         """Something is worth the log."""
 
 
-class OnReady(Protocol):
-    """Is called when there may be something to read."""
-
-    def __call__(self, alone: Arrival | None = None, /) -> bool:
-        """Take what has come, if that is given and nothing waits before it; False leaves it to be drained."""
-
-
 class Wire(Protocol):
     """A socket, or what stands for one. All on the loop's thread."""
 
     def watch(
-        self, loop: asyncio.AbstractEventLoop, on_ready: OnReady, on_change: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], object],
+        on_change: Callable[[], object],
+        on_alone: OnAlone,
     ) -> None:
-        """Have the loop call when there may be something to read, or a connection has changed."""
+        """Have the loop call when there may be something to read, or a connection has changed.
+
+        Where a transmission comes by itself, a wire may offer it instead; it need not.
+        """
 
     def readable(self) -> bool:
         """Tell whether something is there to be read."""
