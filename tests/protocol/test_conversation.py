@@ -23,7 +23,7 @@ def begun() -> Conversation:
     talk = conversation()
     assert hear(talk, GREETING + THEIRS) == []
     assert talk.told is not None and not talk.fault
-    talk.replies = b""
+    talk.take_replies()
     return talk
 
 
@@ -81,7 +81,7 @@ def test_frames_are_written_as_the_standard_says():
 def test_it_greets_at_once_and_introduces_itself_when_it_was_greeted():
     talk = conversation()
     assert talk.replies == GREETING
-    talk.replies = b""
+    talk.take_replies()
     assert hear(talk, GREETING[:63]) == [] and talk.replies == b""
     assert hear(talk, GREETING[63:]) == [] and talk.replies == OURS
     assert talk.told is None
@@ -139,7 +139,7 @@ def test_nothing_is_taken_by_itself_that_belongs_to_what_came_before_or_is_a_fau
     assert talk.alone(said([b"later"])) is None, "who reads it would forget to answer"
     narrow = Conversation(OURS, (b"DEALER",), 150)
     hear(narrow, GREETING + THEIRS)
-    narrow.replies = b""
+    narrow.take_replies()
     assert narrow.told is not None and narrow.alone(said([bytes(150)])) == bytes(150)
     assert narrow.alone(said([bytes(151)])) is None
     looks_whole = said([b"a frame within a frame"])

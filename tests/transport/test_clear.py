@@ -251,7 +251,7 @@ def test_who_brings_something_while_others_gather_waits_with_them() -> None:
         one = Connection(near, Conversation(b"", (b"DEALER",), 1000))
         one.conversation.feed(GREETING + ready_command("DEALER", metadata("bare", 7, 3)))
         one.conversation.cut(1)
-        one.conversation.replies = b""
+        one.conversation.take_replies()
         one.card, one.link = Card(Dialect.OWN, "bare"), ("hub", b"1")
         wire._on_alone = lambda alone: bool(told.append(alone))
         wire._on_ready = lambda: told.append(None)

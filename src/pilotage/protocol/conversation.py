@@ -59,6 +59,7 @@ class Conversation:
         "_data",
         "_flags",
         "_frames",
+        "_is_amid",
         "_is_greeted",
         "_max",
         "_partners",
@@ -80,6 +81,7 @@ class Conversation:
         self.fetch: Callable[[Frame], Frame] | None = None
         self._ready, self._partners, self._max = ready, partners, max_frame_bytes
         self._is_greeted = False
+        self._is_amid = True
         self._data, self._at = b"", 0
         self._frames: list[Frame] = []
         self.room: memoryview | None = None
@@ -93,12 +95,13 @@ class Conversation:
 
     def feed(self, data: bytes) -> None:
         """Take in what has come."""
+        self._is_amid = True
         self._data, self._at = (self._data[self._at :] + data if self._data else data), 0
 
     def alone(self, data: bytes) -> Frame | None:
         """Give the frame of what has come, if that is one transmission of one frame, as most are; else feed it."""
         size = len(data)
-        if size < 2 or self._data or self._frames or self.replies or self.told is None or self.fault:
+        if self._is_amid or size < 2:
             return None
         if data[0] == 0:
             return data[2:] if size - 2 == data[1] <= self._max else None
@@ -125,7 +128,18 @@ class Conversation:
             self._cut(found, most)
         except MalformedFrame as error:
             self.fault, self._data, self._at, self._frames = str(error), b"", 0, []
+        self._note_where()
         return found
+
+    def take_replies(self) -> bytes:
+        """Give what is to be sent to the other end, which is owed no more."""
+        replies, self.replies = self.replies, b""
+        self._note_where()
+        return replies
+
+    def _note_where(self) -> None:
+        """Note whether what comes next belongs to what has come, or must wait for our answer."""
+        self._is_amid = bool(self._data or self._frames or self.replies or self.fault or self.told is None)
 
     def _cut(self, found: list[list[Frame]], most: int) -> None:
         data, at, end = self._data, self._at, len(self._data)

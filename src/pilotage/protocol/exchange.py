@@ -492,21 +492,27 @@ class Exchange:
         if news.flows or news.unwatched:
             for ack in self.inbox.acks(self._now, goes_anyway=bool(self._out.packets)):
                 self._route_ack(ack)
-        out, outbox = self._out, self.outbox
-        if outbox.unkept:
-            out.others.append(Keep(outbox.unkept))
-            outbox.unkept = []
-        if outbox.over or outbox.partly_over:
-            out.others.append(Drop(outbox.over, outbox.partly_over))
-            outbox.over, outbox.partly_over = [], []
-        if outbox.received:
-            received, outbox.received = outbox.received, []
-            told = [handle for handle in received if not self._stands_in_received(handle)]
-            if told:
-                out.others.append(Progress(told))
+        out = self._out
+        if self.outbox.has_words:
+            self._pass_words_on(self.outbox)
         if out.ended and self.edge.is_used:
             out.ended = [pair for pair in out.ended if not self._stands_in_ended(*pair)]
         return out.take(self.routing.peers, self._now)
+
+    def _pass_words_on(self, outbox: Outbox) -> None:
+        """Tell what the journal is to keep or drop, and what has arrived."""
+        outbox.has_words = False
+        others = self._out.others
+        if outbox.unkept:
+            others.append(Keep(outbox.unkept))
+            outbox.unkept = []
+        if outbox.over or outbox.partly_over:
+            others.append(Drop(outbox.over, outbox.partly_over))
+            outbox.over, outbox.partly_over = [], []
+        received, outbox.received = outbox.received, []
+        told = [handle for handle in received if not self._stands_in_received(handle)]
+        if told:
+            others.append(Progress(told))
 
     def _stands_in_received(self, handle: Any) -> bool:
         """Confirm to an original what we sent in its stead; False where the send was our own."""

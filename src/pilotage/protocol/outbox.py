@@ -52,7 +52,9 @@ class Outbox:
         rules: patience.
 
     Attributes:
-        unkept: what the journal is to keep, until somebody takes it from here.
+        has_words: there is something in one of these lists, until somebody takes it from here.
+        received: the handles of sends that have arrived.
+        unkept: what the journal is to keep.
         over: what the journal may drop, likewise: all that it keeps as one is over.
         partly_over: of what it goes on to keep these are over, likewise.
         agenda: a heap of when which flow is to be looked at, its life and number behind the time.
@@ -62,6 +64,7 @@ class Outbox:
         self.boot = boot
         self.rules = rules
         self.resent = 0
+        self.has_words = False
         self.received: list[Any] = []
         self.unkept: list[Kept] = []
         self.over: list[Place] = []
@@ -294,6 +297,7 @@ class Outbox:
             place = (flow.boot, flow.number, seq)
             pending.journaled = Journaled(place, len(pending.bodies))
             self.unkept.append(kept_from(pending, place))
+            self.has_words = True
 
     def _give_until(self, flow: OutFlow, pending: Pending, deadline: float) -> None:
         """Have a send expire at a time, wherever it is by then."""
@@ -432,6 +436,7 @@ class Outbox:
                     pending.wait = self.rules.repeat_interval_s
                     pending.due = now + pending.wait
                     self.received.append(pending.handle)
+                    self.has_words = True
             behind = max(behind, last + 1)
 
     def _end_settled(self, flow: OutFlow, ack: Ack, ended: Settled) -> None:
@@ -454,6 +459,7 @@ class Outbox:
         ended += ends
         journaled = pending.journaled
         if journaled is not None:
+            self.has_words = True
             journaled.open -= len(pending.bodies)
             if not journaled.open:
                 self.over.append(journaled.place)

@@ -11,7 +11,7 @@ Law of this room: a station reads a parcel's header and never its body.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -36,8 +36,13 @@ Frame = bytes | memoryview
 # Lists are bounded by what their heads say, before anything is built of them.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_NAMES)]
+Path = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MAX_NAMES)]
 Bodies = Annotated[list[bytes], msgspec.Meta(max_length=MAX_RUN_READ)]
 Ranges = Annotated[list[int], msgspec.Meta(max_length=MAX_RANGES)]
+if TYPE_CHECKING:
+    FrameCount = Any
+else:  # as it is read
+    FrameCount = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Marks:
@@ -76,7 +81,7 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
             message with frames travels in a parcel of its own.
     """
 
-    path: Names
+    path: Path
     trail: Names
     boot: int
     flow: int
@@ -85,7 +90,7 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
     verb: Name
     marks: int
     bodies: Bodies
-    attached: Any = 0
+    attached: FrameCount = 0
 
     @property
     def frames(self) -> Sequence[Frame]:
@@ -229,14 +234,11 @@ def _attach(packet: Packet, frames: Sequence[Frame]) -> None:
     at = 1
     for parcel in packet.parcels:
         count = parcel.attached
-        if type(count) is not int or count < 0 or at + count > len(frames):
-            raise MalformedFrame("a parcel with frames that the transmission doesn't carry")
-        if not 0 < len(parcel.path) <= MAX_NAMES or len(parcel.trail) > MAX_NAMES:
-            raise MalformedFrame(f"a parcel without a path, or with more than {MAX_NAMES} names in it")
-        messages = len(parcel.bodies)
-        if messages != 1 or parcel.marks & Marks.PROBE:
-            _check_run(parcel, messages)
+        if len(parcel.bodies) != 1 or parcel.marks & Marks.PROBE:
+            _check_run(parcel, len(parcel.bodies))
         if count:
+            if at + count > len(frames):
+                raise MalformedFrame("a parcel with frames that the transmission doesn't carry")
             parcel.attached = Attached(frames[at : at + count])
             at += count
     if at != len(frames):

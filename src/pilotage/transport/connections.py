@@ -250,8 +250,7 @@ class Connection:
         self._answer()
 
     def _answer(self) -> None:
-        talk = self.conversation
-        replies, talk.replies = talk.replies, b""
+        replies = self.conversation.take_replies()
         if self.unsent and self.card is not None:
             return  # who does not read what we say does not wait for our answers either
         self.unsent.append(replies)
