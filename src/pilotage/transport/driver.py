@@ -238,9 +238,9 @@ class Driver:
         self.is_awake = True
         try:
             if threading.get_ident() == self._thread:
-                self._loop.call_soon(self.turn)
+                self._loop.call_soon(self._woken)
             else:
-                self._wake_for(self.turn)
+                self._wake_for(self._woken)
         except RuntimeError:
             self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
             interval.calm_down()
@@ -351,20 +351,36 @@ class Driver:
         Returns:
             Whether it was taken: not where there is more to do, or something may have come that nobody tells of.
         """
-        lines = self._lines
-        if not lines.is_plain or self._put_off or interval.is_short or self._closed:
+        if not self._lines.is_plain or self._put_off or interval.is_short or self._closed:
             return False
+        self._turn_with((alone,), (), ())
+        return True
+
+    def _woken(self) -> None:
+        """Somebody has left something: to send or to tell it needs no look at anything else (decision 0024)."""
+        if self._calls or self._persisted or self._put_off or self._closed or not self._lines.is_plain:
+            self.turn()
+            return
+        self.is_awake = False
+        if interval.is_short:
+            interval.calm_down()
+        results = self._take_results() if self._results else ()
+        self._turn_with((), results, self._take_requests() if self.mailbox.sends else ())
+
+    def _turn_with(
+        self, arrivals: Sequence[Arrival], results: Sequence[Handled], requests: Sequence[Pending]
+    ) -> None:
+        """Do what this brings about, and come back when time is due if nothing else does sooner."""
         now = time.monotonic()
         try:
-            self.carry_out(self.exchange.turn((alone,), (), (), now))
+            self.carry_out(self.exchange.turn(arrivals, results, requests, now))
         except Exception as error:  # noqa: BLE001 - as in any turn
             self._failed(error)
-        due = now + BUSY_RETRY_S if lines.waiting else self.exchange.wake_at()
+        due = now + BUSY_RETRY_S if self._lines.waiting else self.exchange.wake_at()
         if due < self._alarm_at and not self._closed:
             self._wake_at = min(self._wake_at, due)
             self._wind(due, now)
         self._turn_over()
-        return True
 
     def _try(self, work: Callable[[*_Given], None], *given: *_Given) -> None:
         """Do something that may fail, and tell of it."""
