@@ -97,6 +97,7 @@ class Dispatch:
         self._manners: dict[str, Manner] = {}
         self._jobs: list[tuple[Hashable, Parcel]] = []
         self._urgent_jobs: list[tuple[Hashable, Parcel]] = []
+        self._is_owing = False
 
     # On the loop's thread
 
@@ -109,6 +110,7 @@ class Dispatch:
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
                 jobs.append(((parcel.boot, parcel.flow), parcel))
+                self._is_owing = True
         for parcel in messages.passing:
             self._look(parcel)
         return results
@@ -119,6 +121,8 @@ class Dispatch:
         Returns:
             True to be called again soon, for some of it waits for a thread.
         """
+        if not self._is_owing:
+            return False
         if self._urgent_jobs:
             jobs, self._urgent_jobs = self._urgent_jobs, []
             self._urgent.submit_all(jobs)
@@ -130,6 +134,7 @@ class Dispatch:
             waits = self._urgent.help_out()
         if self._workers.unserved:
             waits = self._workers.help_out() or waits
+        self._is_owing = bool(self._urgent.unserved or self._workers.unserved)
         return waits
 
     # From any thread

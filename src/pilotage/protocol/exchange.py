@@ -138,6 +138,8 @@ class Exchange:
         )
         self._serves = serves
         self._now = 0.0
+        self._stopped_after_s = config.stopped_after_s
+        self._has_rate = self.strangers.patience.has_rate
 
     # Stimuli
 
@@ -169,14 +171,13 @@ class Exchange:
         now: float,
     ) -> list[Instruction]:
         """Take in all that one turn of a loop has found, and answer it together."""
-        if now - self._now > self.config.stopped_after_s:
+        if now - self._now > self._stopped_after_s:
             self._begin(now)
         self._now = now
-        strangers = self.strangers
-        if strangers.patience.has_rate:
-            arrivals = strangers.within_rate(arrivals, now)
+        if self._has_rate:
+            arrivals = self.strangers.within_rate(arrivals, now)
         for link, card, frames in arrivals:
-            peer = self.routing.peers.get(link) or strangers.meet(link, card, frames, now)
+            peer = self.routing.peers.get(link) or self.strangers.meet(link, card, frames, now)
             if peer is not None:
                 self._frames(peer, frames)
         for result in results:
@@ -274,7 +275,7 @@ class Exchange:
         """Begin a stimulus. With neighbours there is one each second, so that a long gap means that we were stopped."""
         idle_s = now - self._now
         self._now = now
-        if idle_s > self.config.stopped_after_s and self.routing.peers:
+        if idle_s > self._stopped_after_s and self.routing.peers:
             for peer in self.routing:
                 if peer.is_ours:
                     self._neighbours.hang_up(peer, f"{self.config.me} was stopped for {idle_s:.0f} s")

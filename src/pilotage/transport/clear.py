@@ -43,6 +43,7 @@ class ClearWire:
         self._rules = rules
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lookout: Lookout | asyncio.AbstractEventLoop | None = None
+        self._list: Lookout | None = None
         self._on_ready: Callable[[], object] = lambda: None
         self._on_alone: OnAlone = lambda alone: False
         self._row: dict[Connection, None] = {}
@@ -54,7 +55,7 @@ class ClearWire:
 
     def more_comes(self) -> bool:
         """Tell whether more may have happened in this moment than was told yet."""
-        return not isinstance(self._lookout, Lookout) or self._lookout.untold > 0
+        return self._list is None or self._list.untold > 0
 
     def readable(self) -> bool:
         """Tell whether something is there to be taken."""
@@ -105,11 +106,12 @@ class ClearWire:
 
     def _look_out(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._lookout = loop, lookout(loop)
+        self._list = self._lookout if isinstance(self._lookout, Lookout) else None
 
     def _look_no_more(self) -> None:
-        if isinstance(self._lookout, Lookout):
-            self._lookout.close()
-        self._lookout = None
+        if self._list is not None:
+            self._list.close()
+        self._lookout = self._list = None
 
     def _take_in(self, one: Connection) -> None:
         """Have whoever drains us take what has come; end the connection if nothing has, and nothing more will."""
