@@ -129,7 +129,10 @@ def test_it_arrives_while_its_thread_keeps_the_interpreter_to_itself(
             until = time.monotonic() + WITHIN_S
             while seen[0] != ord("x") and time.monotonic() < until:
                 pass
-            is_seen, interval_s = seen[0] == ord("x"), sys.getswitchinterval()
+            is_seen = seen[0] == ord("x")
+            while sys.getswitchinterval() != 1000 and time.monotonic() < until:
+                pass  # the loop may not have come to the end of its turn yet
+            interval_s = sys.getswitchinterval()
             sys.setswitchinterval(before)
             return is_seen and interval_s == 1000
 

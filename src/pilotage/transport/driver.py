@@ -332,9 +332,8 @@ class Driver:
     def turn(self) -> None:
         """Do what there is to do, and come back: whatever goes wrong in one turn, the next one comes (B1)."""
         self.is_awake = False
-        if interval.is_short:
-            interval.calm_down()
         if self._closed:
+            interval.calm_down()
             return
         now = time.monotonic()
         if self._put_off:  # it is older than all that this turn brings
@@ -358,12 +357,12 @@ class Driver:
 
     def _woken(self) -> None:
         """Somebody has left something: to send or to tell it needs no look at anything else (decision 0024)."""
-        if self._calls or self._persisted or self._put_off or self._closed or not self._lines.is_plain:
+        lines = self._lines
+        is_more = self._calls or self._persisted or self._put_off or self._closed
+        if is_more or lines.waiting or not lines.is_plain:
             self.turn()
             return
         self.is_awake = False
-        if interval.is_short:
-            interval.calm_down()
         results = self._take_results() if self._results else ()
         self._turn_with((), results, self._take_requests() if self.mailbox.sends else ())
 
@@ -396,6 +395,8 @@ class Driver:
 
     def _turn_over(self) -> None:
         """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
+        if interval.is_short:
+            interval.calm_down()  # not sooner: whoever computes may have taken the interpreter from us meanwhile
         if self._ended:
             ended, self._ended = self._ended, []
             self._shell.settle(ended)

@@ -1,6 +1,6 @@
 """The interpreter, of which threads take turns: who computes lets go of it only after the switch interval, 5 ms.
 
-A loop that has a message to send must not wait so long. Until it has the interpreter, the interval is shorter.
+A loop that has a message to send must not wait so long. Until the turn is over that sends it, the interval is shorter.
 Laws of this room: the interval is the user's; he has it back as it was, unless he has changed it meanwhile. Whatever
 comes between, whoever calms down next mends it.
 """
