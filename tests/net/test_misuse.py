@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pilotage import Message, Net_Node, Outcome, Station
@@ -31,7 +32,9 @@ def test_a_send_that_makes_no_sense_is_refused() -> None:
     with Net_Node("n", "", 0, router_port=0) as node:
         for arguments in (
             {"to": 3, "key": "K"},
+            {"to": np.array(["x", "y"]), "key": "K"},
             {"msg": "text"},
+            {"to": "x", "msg": "text"},
             {"to": "x", "key": "K", "flags": ["NOREPEAT"]},
         ):
             with pytest.raises(InvalidMessage):

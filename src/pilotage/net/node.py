@@ -286,14 +286,15 @@ class Net_Node:
         if self._released:
             raise Closed(f"{self.id} was released; make a new Net_Node to send {key or msg!r}")
         if msg is None:
-            recipient = to if to and isinstance(to, str) else path_of(to) or self.upstream
+            recipient = to if isinstance(to, str) and to else path_of(to) or self.upstream
             return self._messenger.posting.post(
                 recipient, key or "", value, repeat, flags, durable, deadline_s, force_to
             )
-        path = path_of(checked_message(msg).to if to is None else to) or (self.upstream,)
-        repeat = repeat and Flag.NOREPEAT not in msg.flags
+        message = checked_message(msg)
+        path = path_of(message.to if to is None else to) or (self.upstream,)
+        repeat = repeat and Flag.NOREPEAT not in message.flags
         return self._messenger.posting.send(
-            msg, ("",) if force_to else path, repeat=repeat, durable=durable, deadline_s=deadline_s
+            message, ("",) if force_to else path, repeat=repeat, durable=durable, deadline_s=deadline_s
         )
 
     def get_stream(
