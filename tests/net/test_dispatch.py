@@ -13,6 +13,7 @@ from pilotage.net.drafting import Drafting
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.bodies import decode_value, encode_value
 from pilotage.protocol.inbox import Handled
+from pilotage.protocol.instructions import HandOver
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.settlement import Outcome
 
@@ -55,11 +56,20 @@ def test_the_loop_comes_back_while_either_kind_of_worker_is_late(
     urgent: bool | None, others: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatched = dispatch_to([])
+    helped: list[object] = []
     for workers, is_late in ((dispatched._urgent, urgent), (dispatched._workers, others)):
+        monkeypatch.setattr(workers, "submit_all", lambda jobs: None)
         if is_late is not None:
             monkeypatch.setattr(workers, "unserved", [workers])
-            monkeypatch.setattr(workers, "help_out", lambda is_late=is_late: is_late)
-    assert dispatched.turn_over() is bool(urgent or others)
+            monkeypatch.setattr(workers, "help_out", lambda is_late=is_late: helped.append(1) or is_late)
+    assert dispatched.turn_over() is False and not helped, "nothing was handed over yet"
+    dispatched.hand_over(HandOver([run_of([1])], []))
+    for _ in range(2):
+        assert dispatched.turn_over() is bool(urgent or others)
+    count = len(helped)
+    monkeypatch.setattr(dispatched._urgent, "unserved", [])
+    monkeypatch.setattr(dispatched._workers, "unserved", [])
+    assert dispatched.turn_over() is False is dispatched.turn_over() and len(helped) == count
 
 
 def test_each_ends_as_its_listen_did_and_what_ends_plainly_in_a_row_is_told_as_one(
