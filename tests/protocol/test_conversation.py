@@ -148,6 +148,7 @@ def test_nothing_is_taken_by_itself_that_belongs_to_what_came_before_or_is_a_fau
         for at in range(1, len(whole)):
             talk = begun()
             talk.feed(whole[:at])
+            assert talk.alone(whole[at:]) is None, "what was fed comes first"
             before = talk.cut(10)
             if not before:
                 assert talk.alone(whole[at:]) is None, "it goes on with what was begun"

@@ -86,6 +86,7 @@ PARCEL = [["T"], [], 1, 1, 1, 1, "K", 0, [b""], 0]
         [head([[PARCEL]]), b"nobody's frame"],
         [head([[[*PARCEL[:9], 2]]]), b"only one"],
         [head([[[*PARCEL[:9], -1]]])],
+        [head([[[*PARCEL[:9], -1], [*PARCEL[:9], 1]]])],
         [head([[[*PARCEL[:8], b"body", 0]]])],
         [head([[[*PARCEL[:8], [], 0]]])],
         [head([[[*PARCEL[:7], Marks.PROBE, [b""], 0]]])],

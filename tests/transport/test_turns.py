@@ -135,8 +135,9 @@ def test_what_is_due_sooner_for_it_is_come_back_for(bench: Bench, turn: Any) -> 
     bench.due = 0.0
     turn(driver)
     assert bench.soon == [driver.turn] and driver.is_awake, "at once, for it is over"
-    bench.due = driver._wake_at = 1e12
+    bench.due, driver._wake_at = 1e12, FOREVER
     turn(driver)
+    assert driver._wake_at == 1e12, "the turn for it must see that time has passed"
     (alarm_s,) = bench.alarms
     assert alarm_s > 1e9 and driver._alarm_at == 1e12
     turn(driver)
