@@ -30,11 +30,13 @@ def test_a_name_or_listen_that_is_none_is_refused() -> None:
 
 def test_a_send_that_makes_no_sense_is_refused() -> None:
     with Net_Node("n", "", 0, router_port=0) as node:
+        node.send("x", "K")  # what is asked for alike would go with it
         for arguments in (
             {"to": 3, "key": "K"},
             {"to": np.array(["x", "y"]), "key": "K"},
             {"msg": "text"},
             {"to": "x", "msg": "text"},
+            {"to": "x", "key": "K", "flags": []},
             {"to": "x", "key": "K", "flags": ["NOREPEAT"]},
         ):
             with pytest.raises(InvalidMessage):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from pilotage import Net_Node, Receipt
+from pilotage.protocol.errors import Closed
 from pilotage.protocol.records import MAX_HOPS, MAX_RUN
 from pilotage.protocol.sends import Pending
 from tests.conftest import wait_eventually
@@ -72,6 +74,57 @@ def test_keys_that_only_python_takes_for_the_same_are_two(node: MakeNode) -> Non
     cam = node("cam", node("rig", router_port=0))
     sends, _ = left_by(cam, *({**ONE, "key": key} for key in (1, True, "1")))
     assert [send.verb for send in sends] == ["1", "True", "1"]
+
+
+def test_a_key_that_is_written_otherwise_is_another_one(node: MakeNode) -> None:
+    class Word(str, Enum):  # noqa: UP042 - as it was written before Python 3.11, and is written as its name
+        DATA = "DATA"
+
+    cam = node("cam", node("rig", router_port=0))
+    for keys in ((Word.DATA, "DATA"), ("DATA", Word.DATA)):
+        sends, _ = left_by(cam, *({**ONE, "key": key} for key in keys))
+        assert [(send.verb, send.durable) for send in sends] == [
+            (str(key), key is keys[keys[0] is Word.DATA]) for key in keys
+        ]
+
+
+def test_the_loop_may_take_and_cut_what_a_message_has_just_joined(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messenger = node("cam", node("rig", router_port=0))._messenger
+    mailbox, open_sends = messenger.driver.mailbox, messenger.posting.open
+    join, taken = mailbox.join, list[Pending]()
+
+    def join_and_be_cut(*what: Any) -> int:
+        at = join(*what)
+        taken.extend(mailbox.take())
+        open_sends.look_at(taken)
+        taken.append(taken[0].cut(1))
+        return at
+
+    monkeypatch.setattr(mailbox, "join", join_and_be_cut)
+
+    def send() -> Receipt:
+        messenger.posting.post("rig", "K", 1)
+        return messenger.posting.post("rig", "K", 2)
+
+    receipt = messenger.ask(send)
+    assert not receipt.is_settled and receipt.message.value == 2
+    assert [one.unwatched for one in taken] == [False, False], "who is about to hold it can ask for its end"
+
+
+def test_nothing_joins_what_lies_there_when_its_sender_is_released(node: MakeNode) -> None:
+    messenger = node("cam", node("rig", router_port=0))._messenger
+
+    def send_and_end() -> list[Pending]:
+        messenger.posting.post("rig", "K", 1)
+        messenger.posting.end()
+        with pytest.raises(Closed):
+            messenger.posting.post("rig", "K", 2)
+        return list(messenger.driver.mailbox.sends)
+
+    (left,) = messenger.ask(send_and_end)
+    assert left.names == ["cam_0"]
 
 
 def test_what_ends_before_its_sender_goes_on_leaves_nothing_behind(

@@ -27,7 +27,7 @@ def test_what_joins_the_row_that_was_left_last_goes_with_it() -> None:
     assert mailbox.row is first and mailbox.join(first, b"b", "b", "b") == 1
     assert first.send.handle == ["a", "b"]
     second = leave(mailbox, "c")
-    assert mailbox.row is second and second.before == 3
+    assert mailbox.row is second and second.count_with_first == 3
     assert not mailbox.join(first, b"d", "d", "d"), "it would overtake c"
     assert [(one.names, one.bodies, one.handle) for one in mailbox.take()] == [
         (["a", "b"], [b"body", b"b"], ["a", "b"]), (["c"], [b"body"], ["c"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,47 @@ def test_the_interval_is_the_users_again_once_what_was_in_haste_has_left(bench: 
     bench.driver._woken()
     assert bench.was_short == [True], "else whoever computes may keep the interpreter before it has left"
     assert not interval.is_short and bench.driver.counts["turns failed"] == fails
+
+
+def test_the_interval_is_not_given_back_by_a_turn_that_came_too_early(bench: Bench) -> None:
+    driver = bench.driver
+
+    def leave(*stimuli: Any) -> list[Any]:
+        driver.mailbox.leave(SEND)  # after it has looked
+        in_haste()
+        return []
+
+    driver.exchange.turn = leave
+    driver.handled_all([ENDED])
+    driver._woken()
+    assert interval.is_short and driver.mailbox.sends == [SEND]
+    driver.exchange.turn = lambda *stimuli: []
+    driver._woken()
+    assert not interval.is_short
+
+
+def test_who_leaves_something_while_it_is_looked_after_wakes_the_loop_again(bench: Bench) -> None:
+    driver, awake = bench.driver, list[bool]()
+
+    class Calls(deque[Any]):
+        def __bool__(self) -> bool:
+            awake.append(driver.is_awake)
+            return False
+
+    driver._calls = Calls()
+    driver.handled_all([ENDED])
+    driver._woken()
+    assert awake == [False]
+
+
+def test_an_interrupt_while_the_loop_is_woken_leaves_it_to_the_next_one(bench: Bench) -> None:
+    driver = bench.driver
+    wake, driver._wake_for = driver._wake_for, lambda call: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        driver.send(SEND)
+    driver._wake_for = wake
+    driver.send(SEND)
+    assert bench.soon == [driver._woken]
 
 
 @pytest.mark.parametrize("turn", [lambda driver: driver.turn_for(ALONE), lambda driver: driver._woken()])

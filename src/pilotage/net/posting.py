@@ -28,6 +28,10 @@ from pilotage.transport.mailbox import Mailbox, Row
 DURABLE_KEYS = frozenset(("DATA",))
 """Keys that are sent again until they are settled (promise D6)."""
 
+Terms = tuple[str | tuple[str, ...], str, bool, bool | None, float | None, bool]
+"""What a message is asked for with, but for its value and flags: recipient or way, key, repeat, durable, deadline_s,
+force_to. What follows each other in the same terms goes together."""
+
 
 class Posting:
     """What one messenger sends.
@@ -58,7 +62,7 @@ class Posting:
 
     def end(self) -> None:
         """Take none any more."""
-        self._driver = None
+        self._driver, self._mailbox = None, Mailbox()
 
     def prepare(
         self,
@@ -104,56 +108,45 @@ class Posting:
             InvalidMessage: no key, or a value that can't be sent.
             Closed: we were released.
         """
-        terms = (to, key, repeat, durable, deadline_s, force_to)
+        terms = (to, str(key), repeat, durable, deadline_s, force_to)
         mailbox = self._mailbox
         row = mailbox.row
-        if row is None or row.terms != terms or flags:
+        if row is None or row.terms != terms or flags is not None:
             recipient = to if isinstance(to, str) else to[-1]
             draft = self.drafting.draft(recipient, key, value, repeat, flags)
-            return self._post_first(draft, *terms, is_row=not flags)
-        # What is sent in a row goes together: only the first one makes all the work.
+            return self._post_first(draft, terms, is_row=not flags)
+        # What is sent in a row goes together: only the first one makes all the work. Its bundle is held from before
+        # the loop may take it: then it may be cut, and is one for whose end nobody can ask if nobody holds it.
+        bundle: Bundle = row.send.handle
         draft = self.drafting.following(row.first, value)
         try:
             at = mailbox.join(row, encode_plain(draft), draft[0], draft)
         except NOT_PLAIN:
             at = 0
         if not at:
-            return self._post_first(draft, *terms)
-        bundle: Bundle = row.send.handle
+            return self._post_first(draft, terms)
         driver = self._driver
         if bundle.ended:
             self.open.add(bundle)  # confirmed before it went out, and over until now
         if interval.is_short:
             interval.calm_down()  # who goes on sending has all of it gathered
-        if driver is not None and not (driver.is_awake and (row.before + at) % MAX_RUN):
-            driver.wake(row.before + at)
+        if driver is not None and not (driver.is_awake and (row.count_with_first + at) % MAX_RUN):
+            driver.wake(row.count_with_first + at)
         receipt = Receipt(draft, bundle, at)
         if self._driver is None or self._notes.tells_all:
             self._look_after(receipt, bundle[at : at + 1])
         return receipt
 
-    def _post_first(
-        self,
-        draft: Draft,
-        to: str | tuple[str, ...],
-        key: object,
-        repeat: bool,
-        durable: bool | None,
-        deadline_s: float | None,
-        force_to: bool,
-        *,
-        is_row: bool = True,
-    ) -> Receipt:
+    def _post_first(self, draft: Draft, terms: Terms, *, is_row: bool = True) -> Receipt:
         """Put a message on its way by itself; those that follow it in the same terms may join it, if it is a row."""
+        to, verb, repeat, durable, deadline_s, force_to = terms
         body, frames = encode_value(draft)
-        name, verb = draft[0], str(key)
+        name = draft[0]
         path = ("",) if force_to else (to,) if isinstance(to, str) else to
         ordered = repeat and NOREPEAT not in draft[6]
         bundle = Bundle(verb, draft, self._settled_by)
         request = Pending(path, verb, [body], frames, bundle, [name], ordered, tries=draft[5])
-        row = None
-        if is_row and not frames and isinstance(key, str):  # other keys may be equal, and differ as text
-            row = Row((to, key, repeat, durable, deadline_s, force_to), request, draft, len(body))
+        row = Row(terms, request, draft, len(body)) if is_row and not frames else None
         return self._launch(request, draft, durable, deadline_s, row=row)
 
     def send(

@@ -138,6 +138,7 @@ class Exchange:
         )
         self._serves = serves
         self._now = 0.0
+        # Looked up once, for each turn asks; neither changes.
         self._stopped_after_s = config.stopped_after_s
         self._has_rate = self.strangers.patience.has_rate
 

@@ -41,7 +41,7 @@ Bodies = Annotated[list[bytes], msgspec.Meta(max_length=MAX_RUN_READ)]
 Ranges = Annotated[list[int], msgspec.Meta(max_length=MAX_RANGES)]
 if TYPE_CHECKING:
     FrameCount = Any
-else:  # as it is read
+else:  # what is read; in memory it may be `Attached` instead
     FrameCount = Annotated[int, msgspec.Meta(ge=0)]
 
 

@@ -235,8 +235,8 @@ class Driver:
     def _wake(self) -> None:
         if self.is_awake:
             return
-        self.is_awake = True
         try:
+            self.is_awake = True
             if threading.get_ident() == self._thread:
                 self._loop.call_soon(self._woken)
             else:
@@ -244,6 +244,9 @@ class Driver:
         except RuntimeError:
             self.is_awake = False  # the loop is closed: whoever closed it has settled what was open
             interval.calm_down()
+        except BaseException:
+            self.is_awake = False  # an interrupt: nobody may have been woken
+            raise
 
     # On the loop's thread
 
@@ -352,29 +355,28 @@ class Driver:
         """
         if not self._lines.is_plain or self._put_off or interval.is_short or self._closed:
             return False
-        self._turn_with((alone,), (), ())
+        now = time.monotonic()
+        try:
+            self.carry_out(self.exchange.turn((alone,), (), (), now))
+        except Exception as error:  # noqa: BLE001 - as in any turn
+            self._failed(error)
+        self._come_back(now)
         return True
 
     def _woken(self) -> None:
         """Somebody has left something: to send or to tell it needs no look at anything else (decision 0024)."""
         lines = self._lines
+        self.is_awake = False  # before we look: who leaves something from now on wakes us again
         is_more = self._calls or self._persisted or self._put_off or self._closed
         if is_more or lines.waiting or not lines.is_plain:
             self.turn()
             return
-        self.is_awake = False
-        results = self._take_results() if self._results else ()
-        self._turn_with((), results, self._take_requests() if self.mailbox.sends else ())
-
-    def _turn_with(
-        self, arrivals: Sequence[Arrival], results: Sequence[Handled], requests: Sequence[Pending]
-    ) -> None:
-        """Do what this brings about, and come back when time is due if nothing else does sooner."""
         now = time.monotonic()
-        try:
-            self.carry_out(self.exchange.turn(arrivals, results, requests, now))
-        except Exception as error:  # noqa: BLE001 - as in any turn
-            self._failed(error)
+        self._try(self._exchange_words, (), now)
+        self._come_back(now)
+
+    def _come_back(self, now: float) -> None:
+        """End a turn that has looked for nothing: come back when time is due, if nothing else does sooner."""
         due = now + BUSY_RETRY_S if self._lines.waiting else self.exchange.wake_at()
         if due < self._alarm_at and not self._closed:
             self._wake_at = min(self._wake_at, due)
@@ -395,7 +397,7 @@ class Driver:
 
     def _turn_over(self) -> None:
         """Wake other threads as the very last act: they need the interpreter, which we let go of now."""
-        if interval.is_short:
+        if interval.is_short and not self.mailbox.sends:
             interval.calm_down()  # not sooner: whoever computes may have taken the interpreter from us meanwhile
         if self._ended:
             ended, self._ended = self._ended, []

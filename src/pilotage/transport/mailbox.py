@@ -23,14 +23,14 @@ class Row(msgspec.Struct, eq=False, gc=False):
         send: what lies in the mailbox.
         first: the first message, as it is appended to the send's handle.
         size: bytes of all bodies.
-        before: how many messages lay in the mailbox with the first one.
+        count_with_first: how many messages lay in the mailbox once the first one was there.
     """
 
     terms: object
     send: Pending
     first: Any
     size: int
-    before: int = 1
+    count_with_first: int = 1
 
 
 class Mailbox:
@@ -60,7 +60,7 @@ class Mailbox:
             self.sends.append(send)
             count = self._before + len(send.bodies)
             if row is not None:
-                row.before = count
+                row.count_with_first = count
             self.row = None if self._closed else row
             return count
 
