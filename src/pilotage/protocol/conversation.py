@@ -99,7 +99,7 @@ class Conversation:
         self._data, self._at = (self._data[self._at :] + data if self._data else data), 0
 
     def alone(self, data: bytes) -> Frame | None:
-        """Give the frame of what has come if that is one transmission of one frame, as most are; else feed it."""
+        """Give the frame of what has come if it is one transmission of one frame, as most are; None: `feed` it."""
         size = len(data)
         if self._is_amid or size < 2:
             return None
