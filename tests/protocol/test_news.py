@@ -58,7 +58,7 @@ def test_only_what_is_due_at_about_the_same_time_is_said_together() -> None:
 def test_what_waits_puts_nothing_else_into_a_hurry() -> None:
     news: News[str] = News()
     news.add_unwatched((7, 1), "unwatched", 5.0)
-    news.add((7, 2), "received")
+    news.add((7, 2), "received", 5.0)
     assert news.take(5.0, goes_anyway=False) == [] and news.due == 5.0 + WITHIN_S
 
 
@@ -140,7 +140,7 @@ def test_flows_that_are_forgotten_are_not_spoken_of() -> None:
 
 def test_of_a_flow_that_is_forgotten_nothing_is_due_any_more() -> None:
     news: News[str] = News()
-    news.add((7, 1), "watched")
+    news.add((7, 1), "watched", 0.0)
     assert news.take(0.0, goes_anyway=False) == [] and news.due == WITHIN_S
     news.forget((7, 1))
     assert news.due == FOREVER
@@ -149,21 +149,21 @@ def test_of_a_flow_that_is_forgotten_nothing_is_due_any_more() -> None:
     news.add_unwatched((7, 3), "second", 0.001)
     news.forget((7, 2))
     assert news.due == 0.001 + UNWATCHED_WITHIN_S
-    news.add((7, 4), "watched")
+    news.add((7, 4), "watched", 0.02)
     assert news.due == 0.001 + UNWATCHED_WITHIN_S, "one of another flow changes nothing"
-    news.add((7, 3), "second")
-    assert news.due == FOREVER, "it is to be said soon, which whoever takes it sees to"
+    news.add((7, 3), "second", 0.021)
+    assert news.due == 0.02 + WITHIN_S, "the first one waits no longer for the second one's sake"
 
 
 def test_a_flow_is_spoken_of_once_and_the_next_one_is_in_no_hurry() -> None:
     news: News[str] = News()
-    news.add((7, 1), "watched")
+    news.add((7, 1), "watched", 0.0)
     news.add_unwatched((7, 1), "watched", 0.0)
     assert news.take(0.0, goes_anyway=True) == ["watched"] and not (news.flows or news.unwatched)
     news.add_unwatched((7, 1), "unwatched", 0.0)
     news.hurry()
     assert news.take(0.0, goes_anyway=False) == ["unwatched"] and not (news.flows or news.unwatched)
-    news.add((7, 2), "another")
+    news.add((7, 2), "another", 0.0)
     assert news.take(0.0, goes_anyway=False) == [] and news.due == WITHIN_S
     assert news.take(0.0, goes_anyway=True) == ["another"]
 

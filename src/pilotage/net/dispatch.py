@@ -105,8 +105,9 @@ class Dispatch:
         """Call the listens that run on the loop, and keep the rest for the workers; give what was handled at once."""
         results: list[Handled] = []
         for parcel in messages.parcels:
-            if self._manner_of(parcel.verb).on_loop:
-                results += self._listen_to(parcel)
+            manner = self._manner_of(parcel.verb)
+            if manner.on_loop:
+                results += self._listen_to(parcel, manner)
             else:
                 jobs = self._urgent_jobs if parcel.verb in URGENT else self._jobs
                 jobs.append(((parcel.boot, parcel.flow), parcel))
@@ -171,7 +172,7 @@ class Dispatch:
             self._listen_to_many(manner.listen, parcels)
             return
         for parcel in parcels:
-            results = self._listen_to(parcel, self._finished)
+            results = self._listen_to(parcel, self._manner_of(parcel.verb), self._finished)
             is_last = parcel is parcels[-1] and not self._workers.unserved
             self._finished(results, is_last, bool(parcel.marks & Marks.UNWATCHED) and is_plain(results))
 
@@ -219,15 +220,16 @@ class Dispatch:
         return _value_with_headers(message) if self._gives_values else message
 
     def _listen_to(
-        self, parcel: Parcel, tell: Callable[[list[Handled]], None] | None = None
+        self, parcel: Parcel, manner: Manner, tell: Callable[[list[Handled]], None] | None = None
     ) -> list[Handled]:
         """Call the listen for each message of a parcel; give the ends that were not told yet.
 
         Args:
             parcel: what has come.
+            manner: how the listen of its key is called.
             tell: is told now and then how messages have ended so far; None for never.
         """
-        call, last = self._way_to_call(parcel), len(parcel.bodies) - 1
+        call, last = self._way_to_call(parcel, manner), len(parcel.bodies) - 1
         if not last:
             end = self._end_of(call, parcel, 0)
             return [] if end is None else [Handled((parcel.boot, parcel.flow, parcel.seq), *end)]
@@ -244,9 +246,8 @@ class Dispatch:
                 tell(ends.take())
         return ends.take()
 
-    def _way_to_call(self, parcel: Parcel) -> Callable[[int], object]:
+    def _way_to_call(self, parcel: Parcel, manner: Manner) -> Callable[[int], object]:
         """Choose how the listen is called, which is the same for all messages of a parcel."""
-        manner = self._manner_of(parcel.verb)
         listen = manner.listen
         if listen is None or not manner.takes_values or self._notes.tells_all or parcel.marks & Marks.JSON:
             return lambda at: self.call(self._message(parcel, at), parcel, at)

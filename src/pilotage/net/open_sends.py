@@ -93,7 +93,7 @@ class OpenSends:
     def settle(self, ended: Iterable[tuple[Bundle | Part, Settlement]]) -> None:
         """Tell senders how their sends ended. On the loop's thread."""
         for messages, settlement in ended:
-            self._end(as_part(messages), settlement)
+            self._end(messages, settlement)
 
     def reach(self, parts: Iterable[Bundle | Part], step: int) -> None:
         """Tell senders that their messages were received, or that the journal has them. On the loop's thread."""
@@ -108,7 +108,7 @@ class OpenSends:
 
     def interrupt(self, messages: Bundle | Part) -> None:
         """End what is open of these messages, for their sender was released. Any thread."""
-        self._end(as_part(messages), refused(Reason.INTERRUPTED, f"{self._name} was released"))
+        self._end(messages, refused(Reason.INTERRUPTED, f"{self._name} was released"))
 
     def interrupt_all(self) -> None:
         """End all sends, for their sender was released."""
@@ -138,21 +138,26 @@ class OpenSends:
             if not self._unwatched and self._none_left is not None:
                 self._none_left.set()
 
-    def _end(self, part: Part, settlement: Settlement) -> None:
-        """End some of a bundle, count them, and tell whoever watches."""
-        bundle = part.bundle
+    def _end(self, messages: Bundle | Part, settlement: Settlement) -> None:
+        """End a bundle, or some of one, count them, and tell whoever watches."""
         if settlement is not DELIVERED:
-            settlement = self._read(part, settlement)
-        count, watchers = part.settle(settlement)
+            settlement = self._read(messages, settlement)
+        if isinstance(messages, Part):
+            bundle = messages.bundle
+            count, watchers = messages.settle(settlement)
+        else:
+            bundle = messages
+            count, watchers = bundle.settle(0, len(bundle.entries), settlement)
         self.settled[settlement.outcome] += count
         if bundle.ended == len(bundle.entries):
             self._leave(bundle)
         for watcher in watchers:
             watcher.tell_end()
 
-    def _read(self, part: Part, settlement: Settlement) -> Settlement:
+    def _read(self, messages: Bundle | Part, settlement: Settlement) -> Settlement:
         """Give an end with its answer read, and log it if it is no delivery."""
         if settlement.outcome is not Outcome.DELIVERED:
+            part = as_part(messages)
             for _, message in part.bundle.open_messages(part.first, part.end):
                 self._notes.failed(message, settlement)
         if isinstance(settlement.answer, bytes):

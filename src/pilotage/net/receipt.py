@@ -84,20 +84,21 @@ class Receipt(msgspec.Struct, eq=False):
             TimeoutError: it is still open then.
             MisuseError: called on the very thread that would settle it; `await` the receipt there.
         """
-        self._refuse_loop()
-        with lock:
-            settlement = self.settlement
-            if settlement is not None:
-                return settlement
-            gate = self._gate
-            if gate is None:
-                gate = self._gate = threading.Lock()
-                gate.acquire()
-                self._bundle.watch(self._at, self)
-        if gate.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
-            gate.release()  # for whoever waits beside us
-        settlement = self.settlement
-        if settlement is None:
+        entries, at = self._bundle.entries, self._at
+        if type(entries[at]) is not Settlement:
+            self._refuse_loop()
+            with lock:
+                if type(entry := entries[at]) is Settlement:
+                    return entry
+                gate = self._gate
+                if gate is None:
+                    gate = self._gate = threading.Lock()
+                    gate.acquire()
+                    self._bundle.watch(at, self)
+            if gate.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
+                gate.release()  # for whoever waits beside us
+        settlement = entries[at]
+        if type(settlement) is not Settlement:
             raise TimeoutError(f"{self.message.id} ({self.message.key}) has not settled within {timeout_s} s")
         return settlement
 
@@ -118,7 +119,8 @@ class Receipt(msgspec.Struct, eq=False):
             Expired: nothing confirmed it.
             Refused: somebody refused it; the text says who and why.
         """
-        self._refuse_loop()
+        if self.settlement is None:
+            self._refuse_loop()
         with lock:
             if self._accepted is None and self.settlement is None and not self.is_accepted:
                 self._accepted = threading.Event()
@@ -133,8 +135,7 @@ class Receipt(msgspec.Struct, eq=False):
             raise error
 
     def _refuse_loop(self) -> None:
-        if self.settlement is not None:
-            return
+        """See that whoever waits for an end, which isn't there, doesn't keep it from coming."""
         refuse_standing_in()
         if threading.get_ident() == self._bundle.settled_by:
             raise MisuseError(

@@ -327,10 +327,10 @@ class Exchange:
             self.strangers.offend(peer, sum(map(len, frames)), self._now)
 
     def _packet(self, peer: Peer, packet: Packet) -> None:
-        greetings = packet.greetings
+        greetings, routing = packet.greetings, self.routing
         for greeting in greetings:
             self._neighbours.greeted(peer, greeting)
-        if peer.link not in self.routing.peers:
+        if peer.link not in routing.peers:
             self.counts["from strangers"] += len(packet.acks) + len(packet.parcels)
             self.strangers.offend(peer, 0, self._now)
             return
@@ -342,11 +342,13 @@ class Exchange:
         for parcel in (
             packet.parcels if rights is None else self._permits.permitted(peer, rights, packet.parcels)
         ):
-            parcel.trail.append(peer.name)
+            trail = parcel.trail
+            trail.append(peer.name)
             self.received += len(parcel.bodies)
-            if len(parcel.trail) > 1 and (stolen := self.routing.learn(parcel.trail)):
+            hops = len(trail)
+            if hops > 1 and (stolen := routing.learn(trail)):
                 self._refuse_name(parcel, stolen)
-            elif len(parcel.trail) > MAX_HOPS or not self._forward(parcel):
+            elif hops > MAX_HOPS or not self._forward(parcel):
                 self._hold(parcel)
         if greetings and any(greeting.word == "bye" for greeting in greetings):
             self._neighbours.lose(peer.link, "it said goodbye")
@@ -392,23 +394,23 @@ class Exchange:
 
     def _forward(self, parcel: Parcel) -> bool:
         """Take a parcel that is for us, or queue it for the neighbour that leads on; False for neither."""
-        path = parcel.path
-        me = self.routing.me
+        path, routing = parcel.path, self.routing
+        me = routing.me
         while len(path) > 1 and (path[0] == me or not path[0]):
             path.pop(0)
         name = path[0]
-        if name == me or ((not name or name == self.routing.inner) and self._answers_for(name, parcel)):
+        if name == me or ((not name or name == routing.inner) and self._answers_for(name, parcel)):
             if self.authority.is_used:
                 self._permits.confirmers.sent(parcel.boot, parcel.flow, me)
             self._take(parcel)
             return True
-        peer = self.routing.names.get(name) or self.routing.next_hop(parcel)
+        peer = routing.names.get(name) or routing.next_hop(parcel)
         if peer is None or peer.state is JOINING:
             return False
         if peer.is_ours:
             if self.authority.is_used:
                 self._permits.confirmers.sent(parcel.boot, parcel.flow, peer.name)
-            self._out.parcel(peer.link, parcel)
+            self._out.packets[peer.link].parcels.append(parcel)
         else:
             self._to_original(peer, parcel)
         return True
@@ -474,27 +476,26 @@ class Exchange:
         self._route_ack(Ack(parcel.trail[::-1], parcel.boot, parcel.flow, 0, 0, [], 0, [], 0, verdicts))
 
     def _route_ack(self, ack: Ack) -> None:
-        path = ack.path
-        while path and path[0] == self.routing.me:
+        path, routing = ack.path, self.routing
+        while path and path[0] == routing.me:
             path.pop(0)
         if not path:
             self._out.ended += self.outbox.acked(ack, self._now)
             return
-        peer = self.routing.names.get(path[0])
+        peer = routing.names.get(path[0])
         if peer is None or not peer.is_ours:
             self.counts["acks without a way"] += 1
             return
-        self._out.ack(peer.link, ack)
+        self._out.packets[peer.link].acks.append(ack)
 
     # Instructions out
 
     def _finish(self) -> list[Instruction]:
         """Gather everything that this stimulus has brought about."""
-        news = self.inbox.news
-        if news.flows or news.unwatched:
-            for ack in self.inbox.acks(self._now, goes_anyway=bool(self._out.packets)):
+        news, out = self.inbox.news, self._out
+        if news.hurries or self._now >= news.due or (news.flows and out.packets):
+            for ack in self.inbox.acks(self._now, goes_anyway=bool(out.packets)):
                 self._route_ack(ack)
-        out = self._out
         if self.outbox.has_words:
             self._pass_words_on(self.outbox)
         if out.ended and self.edge.is_used:

@@ -129,8 +129,9 @@ class Inbox:
         if parcel.marks & Marks.UNWATCHED:
             self.news.add_unwatched(key, flow, now)
         else:
-            self.news.add(key, flow)
-            flow.watched = max(flow.watched, parcel.seq + count - 1)
+            self.news.add(key, flow, now)
+            last = parcel.seq + count - 1
+            flow.watched = max(flow.watched, last)
         ready: list[Parcel] = []
         if parcel.floor > flow.floor:
             self._raise_floor(flow, parcel.floor, ready)
@@ -142,7 +143,7 @@ class Inbox:
             flow.fresh += count
             ready.append(parcel)
         else:
-            self.news.add(key, flow)
+            self.news.add(key, flow, now)
             for one in parcel.singles():
                 self._place(flow, one, ready)
         return ready
@@ -171,22 +172,25 @@ class Inbox:
         flow = self._flows.get(key)
         if flow is None:
             return
-        if first == flow.settled + 1 and not (answer or flow.settled_beyond) and settlement is DELIVERED:
+        is_plain = settlement is DELIVERED and not answer
+        if first == flow.settled + 1 and not flow.settled_beyond and (is_plain or messages == 1):
+            if not is_plain:
+                _judge(flow, first, settlement, answer)
             flow.settled += messages
-            if first > flow.watched and flow.settled - flow.told < UNTOLD_MOST:
+            if is_plain and first > flow.watched and flow.settled - flow.told < UNTOLD_MOST:
                 self.news.add_unwatched(key, flow, flow.last)
                 return
         else:
             for seq in range(first, first + messages):
                 self._settle_one(flow, seq, settlement, answer)
-        self.news.add(key, flow)
+        self.news.add(key, flow, flow.last)
         self.news.hurries = True
 
     def _settle_one(self, flow: InFlow, seq: int, settlement: Settlement, answer: bytes) -> None:
+        """Note how a message has ended that may have ended before, or before its elders."""
         if seq <= flow.settled or seq in flow.settled_beyond:
             return
-        if answer or settlement.outcome is not Outcome.DELIVERED:
-            flow.verdicts[seq] = Verdict(seq, settlement.outcome, settlement.reason, settlement.text, answer)
+        _judge(flow, seq, settlement, answer)
         if seq == flow.settled + 1:
             flow.settled = seq
             while flow.settled + 1 in flow.settled_beyond:
@@ -270,3 +274,9 @@ class Inbox:
             fresh,
             list(flow.verdicts.values()) if flow.verdicts else [],
         )
+
+
+def _judge(flow: InFlow, seq: int, settlement: Settlement, answer: bytes) -> None:
+    """Have it said how a message has ended, where that is more than delivered without an answer."""
+    if answer or settlement.outcome is not Outcome.DELIVERED:
+        flow.verdicts[seq] = Verdict(seq, settlement.outcome, settlement.reason, settlement.text, answer)

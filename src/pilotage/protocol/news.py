@@ -60,8 +60,11 @@ class News(Generic[Flow]):
         _, since = next(iter(self.unwatched.values()))
         return since + self._unwatched_within_s
 
-    def add(self, key: FlowId, flow: Flow) -> None:
+    def add(self, key: FlowId, flow: Flow, now: float) -> None:
         """Have it said soon how a flow stands."""
+        if not self.flows:
+            self._due = now + self._within_s
+            self.due = min(self.due, self._due)
         self.flows[key] = flow
         if key in self.unwatched:
             del self.unwatched[key]
@@ -104,11 +107,9 @@ class News(Generic[Flow]):
         """
         if self.unwatched and now >= self._unwatched_due:
             self._hurry(now - self._unwatched_within_s + TOGETHER_S)
-        said: list[Flow] = []
-        if self.hurries or goes_anyway or now >= self._due or not self._within_s:
-            said += self.flows.values()
-            self.flows = {}
-            self.hurries = False
-        self._due = min(self._due, now + self._within_s) if self.flows else FOREVER
+        if not (self.hurries or goes_anyway or now >= self._due):
+            return []
+        said, self.flows = list(self.flows.values()), {}
+        self.hurries, self._due = False, FOREVER
         self._set_due()
         return said

@@ -320,7 +320,7 @@ class Outbox:
             pending.since = now
             pending.due = now + pending.wait
         self._transmit(flow, going, now)
-        due = min(map(_due_of, going))
+        due = min(map(_due_of, going)) if len(going) > 1 else going[0].due
         if due < flow.due:
             self._set_due(flow, due)
 
@@ -348,20 +348,18 @@ class Outbox:
             flow.told = flow.floor
             if first.asked:
                 self.resent += len(parcel.bodies)
-            due = now + self._wait(first)
+            due = now + (self._growing_wait(first) if first.durable else first.wait)
             for pending in run:
                 pending.asked += 1
                 pending.wait = first.wait
                 pending.due = due
 
-    def _wait(self, pending: Pending) -> float:
-        """Give the wait after a transmission: constant, or growing and jittered where durable."""
+    def _growing_wait(self, pending: Pending) -> float:
+        """Give the wait after a transmission of what is durable: growing, and jittered."""
         wait = pending.wait
-        if pending.durable:
-            pending.wait = min(wait * 2, self.rules.longest_wait_s)
-            # A spread of ±12 % that differs from message to message, without asking for chance.
-            wait *= 0.88 + 0.24 * ((pending.seq * 0.6180339887 + pending.asked * 0.37) % 1.0)
-        return wait
+        pending.wait = min(wait * 2, self.rules.longest_wait_s)
+        # A spread of ±12 % that differs from message to message, without asking for chance.
+        return wait * (0.88 + 0.24 * ((pending.seq * 0.6180339887 + pending.asked * 0.37) % 1.0))
 
     def _sweep(self, flow: OutFlow, now: float, ended: Settled) -> None:
         before = len(ended)

@@ -23,7 +23,6 @@ from pilotage.protocol.liveness import Peer
 from pilotage.protocol.records import (
     MAX_PACKET_BYTES,
     MAX_PACKET_PARCELS,
-    Ack,
     Frame,
     Greeting,
     Packet,
@@ -60,14 +59,6 @@ class Outgoing:
     def greet(self, link: Link, word: str, text: str = "") -> None:
         """Say something to a neighbour about its link."""
         self.packets[link].greetings.append(Greeting(word, text))
-
-    def parcel(self, link: Link, parcel: Parcel) -> None:
-        """Send a parcel."""
-        self.packets[link].parcels.append(parcel)
-
-    def ack(self, link: Link, ack: Ack) -> None:
-        """Send an acknowledgement."""
-        self.packets[link].acks.append(ack)
 
     def forget(self, link: Link) -> None:
         """Leave out what was meant for a link that has ended."""

@@ -97,8 +97,10 @@ class Routing:
         if peer is not None:
             return peer
         came_from = parcel.trail[-1] if parcel.trail else ""
-        if name.startswith("_") and name[1:] in self.names and name[1:] != came_from:
-            return self.names[name[1:]]
+        if name[:1] == "_":
+            station = self.names.get(name[1:])
+            if station is not None and station.name != came_from:
+                return station
         through = self._through.get(name)
         if through is not None and through != came_from and through in self.names:
             return self.names[through]

@@ -111,6 +111,7 @@ class Driver:
         self._most = FEW_ARRIVALS
         self._is_flooded = False
         self._thread = 0
+        self._own_threads: tuple[int | None, ...] = ()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = FOREVER
         self._wake_at = 0.0
@@ -145,11 +146,11 @@ class Driver:
                 5 ms only; sooner where he is asked to.
         """
         count = self.mailbox.leave(request, row)
-        if at_once:
-            if self._stands_in(lambda: ((), self.mailbox.take_only(request))):
-                return
+        if not at_once:
+            self.wake(count)
+        elif not (self._may_stand_in() and self._stands_in(lambda: ((), self.mailbox.take_only(request)))):
             self._hasten()
-        self.wake(count)
+            self._wake()
 
     def _hasten(self) -> None:
         """Have the loop's thread get the interpreter soon, where another one runs that may compute on."""
@@ -159,14 +160,15 @@ class Driver:
             interval.hasten()
 
     def _stands_in(self, take: Callable[[], Wishes]) -> bool:
-        """Have the calling thread see to something in the loop's place, if it may and the loop rests."""
-        return not self.is_awake and self._may_stand_in() and self._stand_in(partial(self._see_to, take))
+        """Have the calling thread, which may, see to something in the loop's place, if the loop rests."""
+        return not self.is_awake and self._stand_in(partial(self._see_to, take))
 
     def _may_stand_in(self) -> bool:
         """Tell whether the calling thread may send by itself; not the main one, where an interrupt may come between."""
-        listener, dialer, thread = self._lines.listener, self._lines.dialer, threading.get_ident()
-        may = thread not in (self._thread, threading.main_thread().ident)
-        return may and listener is None and dialer is not None and dialer.is_plain
+        if threading.get_ident() in self._own_threads:
+            return False
+        listener, dialer = self._lines.listener, self._lines.dialer
+        return listener is None and dialer is not None and dialer.is_plain
 
     def _see_to(self, take: Callable[[], Wishes]) -> None:
         """Send what comes of something, in the loop's place; all else may be somebody else's code, and is put off."""
@@ -194,8 +196,7 @@ class Driver:
         Args:
             count: messages that lie in it.
         """
-        if not self.is_awake:
-            self._wake()
+        self._wake()
         if count and count % MAX_RUN == 0 and threading.get_ident() != self._thread:
             time.sleep(GIVE_WAY_S)
 
@@ -221,7 +222,7 @@ class Driver:
             and self._wake_at <= time.monotonic() + UNWATCHED_WITHIN_S
         ):
             return  # where that turn has begun, it looks for them in its end
-        if not (at_once and self._stands_in(lambda: (self._take_results(), ()))):
+        if not (at_once and self._may_stand_in() and self._stands_in(lambda: (self._take_results(), ()))):
             self._wake()
 
     def _take_results(self) -> Sequence[Handled]:
@@ -257,6 +258,7 @@ class Driver:
             PortInUse: another program listens on our port.
         """
         self._thread = threading.get_ident()
+        self._own_threads = (self._thread, threading.main_thread().ident)
         places, config = self._places, self.exchange.config
         if places.listen_address is not None or places.has_door:
             listener = self._wires.listen(
@@ -372,7 +374,10 @@ class Driver:
             self.turn()
             return
         now = time.monotonic()
-        self._try(self._exchange_words, (), now)
+        try:
+            self._exchange_words((), now)
+        except Exception as error:  # noqa: BLE001 - as in any turn
+            self._failed(error)
         self._come_back(now)
 
     def _come_back(self, now: float) -> None:

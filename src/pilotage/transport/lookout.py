@@ -36,7 +36,7 @@ def refuse_standing_in() -> None:
     Raises:
         MisuseError: he would wait for ever.
     """
-    if is_standing_in():
+    if standing_in and is_standing_in():
         raise MisuseError(
             "this was called while a send of the same thread was under way, as Python calls finalizers: it can't wait "
             "for the network there; do so from a thread of its own"
