@@ -34,7 +34,7 @@ from pilotage.protocol.authority import belongs_to
 from pilotage.protocol.bodies import decode_body, read_content
 from pilotage.protocol.errors import InvalidMessage, PilotageError
 from pilotage.protocol.inbox import Handled, Token
-from pilotage.protocol.instructions import HandOver
+from pilotage.protocol.instructions import HandOver, Service
 from pilotage.protocol.message import Message
 from pilotage.protocol.original import read_json
 from pilotage.protocol.records import Marks, Parcel
@@ -100,6 +100,11 @@ class Dispatch:
         self._is_owing = False
 
     # On the loop's thread
+
+    def service_of(self, verb: str) -> Service:
+        """Tell what is done with a key."""
+        manner = self._manner_of(verb)
+        return Service.HANDLE if manner is NO_MANNER and verb == "STREAM" else manner.service
 
     def hand_over(self, messages: HandOver) -> list[Handled]:
         """Call the listens that run on the loop, and keep the rest for the workers; give what was handled at once."""

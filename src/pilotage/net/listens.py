@@ -17,7 +17,7 @@ or a Future settles it when it ends itself; an error settles it as refused, with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -122,30 +122,27 @@ class Manner(msgspec.Struct, frozen=True):
         on_loop: on the loop's thread.
         takes_many: with many messages at once.
         takes_values: with the value and nothing else.
+        service: what is done with its key.
     """
 
     listen: Listen | None
     on_loop: bool = False
     takes_many: bool = False
     takes_values: bool = False
+    service: Service = Service.NONE
 
     @classmethod
     def of(cls, listen: Listen, *, gives_values: bool) -> Manner:
         """Look at what a listen was declared to be."""
         many = wants_many(listen)
-        return cls(listen, runs_on_loop(listen), many, gives_values and not many and not wants_origin(listen))
+        takes_values = gives_values and not many and not wants_origin(listen)
+        is_passing = getattr(listen, "pilotage_passes_on", False)
+        service = Service.PASS_ON if is_passing else Service.HANDLE
+        return cls(listen, runs_on_loop(listen), many, takes_values, service)
 
 
 NO_MANNER = Manner(None)
 """Of a key that has no listen."""
-
-
-def service_of(listens: Mapping[str, Listen], key: str) -> Service:
-    """Tell what is done with a key."""
-    listen = listens.get(key)
-    if listen is None:
-        return Service.HANDLE if key == "STREAM" else Service.NONE
-    return Service.PASS_ON if getattr(listen, "pilotage_passes_on", False) else Service.HANDLE
 
 
 def finish_with(result: object, finish: Finish) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +24,6 @@ from pilotage.net.key_following import KeyFollower
 from pilotage.net.listens import (
     Listen,
     Origin,
-    service_of,
 )
 from pilotage.net.notes import NoteLog
 from pilotage.net.open_sends import free_name
@@ -184,7 +182,7 @@ class Messenger:
                 config.liveness,
                 config.patience,
             ),
-            partial(service_of, listens),
+            self._dispatch.service_of,
             self._authority,
         )
 

@@ -19,6 +19,9 @@ from pilotage.transport.lookout import refuse_standing_in
 
 log = logging.getLogger(__name__)
 
+DELIVERED = Outcome.DELIVERED
+"""Looked up once: Python looks for a member of an enumeration as long as for ten other names."""
+
 Callback = Callable[["Receipt"], None]
 
 
@@ -151,7 +154,7 @@ class Receipt(msgspec.Struct, eq=False):
             Refused: somebody refused it; the text says who and why.
         """
         settlement = self.wait_settled(timeout_s)
-        if settlement.outcome is not Outcome.DELIVERED and (error := settlement.error()):
+        if settlement.outcome is not DELIVERED and (error := settlement.error()):
             raise error
         return settlement.answer
 

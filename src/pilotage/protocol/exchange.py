@@ -59,6 +59,7 @@ STREAM_VERBS = ("STREAM", "CONTINUOUS")
 """Keys of what a stream sends: batches, and single items."""
 
 SUSPECT, JOINING = PeerState.SUSPECT, PeerState.JOINING
+HANDLE, PASS_ON = Service.HANDLE, Service.PASS_ON
 """Looked up once: Python looks for a member of an enumeration as long as for ten other names."""
 
 
@@ -305,7 +306,7 @@ class Exchange:
 
     def passes_streams_on(self) -> bool:
         """Tell whether our inner node is the one who takes in the streams that come here."""
-        return all(self._serves(verb) is Service.PASS_ON for verb in STREAM_VERBS)
+        return all(self._serves(verb) is PASS_ON for verb in STREAM_VERBS)
 
     def _leads_through(self, path: tuple[str, ...], peer: Peer) -> bool:
         return self.routing.next_hop(Parcel(list(path), [], 0, 0, 0, 0, "", 0, [])) is peer
@@ -420,10 +421,10 @@ class Exchange:
         if not parcel.trail:
             return False
         # Stations answer for an inner node that isn't there, as the original's do.
-        return not name or (name not in self.routing.names and self._serves(parcel.verb) is Service.HANDLE)
+        return not name or (name not in self.routing.names and self._serves(parcel.verb) is HANDLE)
 
     def _take(self, parcel: Parcel) -> None:
-        if self._serves(parcel.verb) is Service.PASS_ON:
+        if self._serves(parcel.verb) is PASS_ON:
             if parcel.marks & Marks.PROBE:
                 parcel.path = [self.routing.inner]
                 self._forward(parcel)

@@ -72,9 +72,10 @@ class Outgoing:
             now: the time.
         """
         instructions, self.others = self.others, []
-        if self.packets or self.raw:
+        packets = self.packets
+        if packets or self.raw:
             batch, self.raw = self.raw, []
-            for link, packet in self.packets.items():
+            for link, packet in packets.items():
                 peer = peers.get(link)
                 if peer is not None:
                     peer.spoken = now
@@ -82,7 +83,7 @@ class Outgoing:
                     batch.append((link, encode_packet(packet)))
                 else:
                     batch += [(link, encode_packet(part)) for part in _split(packet)]
-            self.packets.clear()
+            packets.clear()
             instructions.append(Transmit(batch))
         if self.parcels or self.passing:
             instructions.append(HandOver(self.parcels, self.passing))

@@ -217,7 +217,8 @@ def decode_packet(frames: Sequence[Frame]) -> Packet:
         MalformedFrame: no frame, another version, a head that is no packet, or attached frames that don't add up.
     """
     head = frames[0] if frames else b""
-    if not 2 <= len(head) <= MAX_HEAD_BYTES:
+    size = len(head)
+    if size < 2 or size > MAX_HEAD_BYTES:
         raise MalformedFrame("a transmission on our wire needs a head of 2 bytes to 64 MiB")
     if head[0] != WIRE_VERSION:
         raise MalformedFrame(f"wire version {head[0]} is not spoken here (we speak {WIRE_VERSION})")
