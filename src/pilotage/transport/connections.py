@@ -15,7 +15,7 @@ from itertools import islice
 from pilotage.protocol.conversation import Conversation
 from pilotage.protocol.instructions import Card, Link
 from pilotage.protocol.records import Frame
-from pilotage.protocol.zmtp import MORE, SHORT_BYTES, frame_head
+from pilotage.protocol.zmtp import MORE, frame_head
 
 READ_BYTES = 64 * 1024
 HEAD_BYTES = 1024
@@ -25,7 +25,8 @@ READS_AT_END = 64
 TRANSMISSIONS_AT_ONCE = 256
 JOINED_BYTES = 16 * 1024
 """Up to here a frame and its head are joined: two pieces cost more than a copy."""
-SHORT_HEADS = [frame_head(size) for size in range(SHORT_BYTES)]
+HEADS = [frame_head(size) for size in range(1024)]
+"""Of small messages, with which most transmissions are done."""
 MAX_PIECES = 512
 """What is given to the system in one go; it takes 1,024 at least."""
 GATHERS = hasattr(socket.socket, "sendmsg")
@@ -174,7 +175,7 @@ class Connection:
             self.flush()
             return
         # Most are one short frame, which leaves at once.
-        piece = (SHORT_HEADS[size] if size < SHORT_BYTES else frame_head(size)) + frames[0]
+        piece = (HEADS[size] if size < len(HEADS) else frame_head(size)) + frames[0]
         try:
             sent = self.socket.send(piece)
         except BlockingIOError:

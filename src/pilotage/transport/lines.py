@@ -86,8 +86,7 @@ class Lines:
         """Send transmissions, each by its link; what there is no room for waits."""
         dialer = self.dialer
         for link, frames in batch:
-            queue = self.waiting.get(link) if self.waiting else None
-            if queue is not None:
+            if self.waiting and (queue := self.waiting.get(link)) is not None:
                 self._queue(queue, frames)
                 continue
             wire = dialer if dialer is not None and link == dialer.link else self.listener
