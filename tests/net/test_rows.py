@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from copy import copy
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,12 @@ from tests.net.conftest import MakeNode
 
 
 def left_by(node: Net_Node, *sends: dict[str, Any]) -> tuple[list[Pending], list[Receipt]]:
-    """Send in one turn of the loop, and give what lies in the mailbox then."""
+    """Send in one turn of the loop, and give what lies in the mailbox then: a send is cut where some of it ends."""
     messenger = node._messenger
 
     def send() -> tuple[list[Pending], list[Receipt]]:
         receipts = [node.send(**one) for one in sends]
-        return list(messenger.driver.mailbox.sends), receipts
+        return list(map(copy, messenger.driver.mailbox.sends)), receipts
 
     return messenger.ask(send)
 
