@@ -221,6 +221,21 @@ def test_an_exchange_wakes_to_say_it() -> None:
     assert ack.settled == 1 and station.wake_at() > UNWATCHED_WITHIN_S
 
 
+def test_an_exchange_says_at_once_what_somebody_may_wait_for() -> None:
+    station = unhurried()
+    came = station.frames_arrived([(N1, own("a", 7), packet(parcel(1, flow=2, trail=[])))], 0.001)
+    assert sent_packets(came, N1).acks == [] and station.wake_at() == 0.001 + WITHIN_S
+    (ack,) = sent_packets(station.handled([Handled((7, 2, 1))], 0.002), N1).acks
+    assert (ack.flow, ack.settled) == (2, 1)
+
+
+def test_what_was_received_is_said_with_what_goes_to_anybody_anyway() -> None:
+    station = unhurried()
+    station.frames_arrived([(N1, own("a", 7), packet(parcel(1, flow=2, trail=[])))], 0.001)
+    sent = sent_packets(station.send([request(path=("a",))], 0.002), N1)
+    assert len(sent.parcels) == 1 and [(ack.flow, ack.received) for ack in sent.acks] == [(2, 1)]
+
+
 def test_whoever_goes_has_said_it_before() -> None:
     station = unhurried()
     station.handled([Handled((7, 1, 1))], 0.0)
