@@ -91,6 +91,14 @@ def test_a_verdict_is_repeated_until_the_floor_has_passed_it(inbox):
     assert inbox.acks()[0].verdicts == []
 
 
+def test_messages_that_are_refused_together_are_refused_one_by_one(inbox):
+    for seq in (1, 2, 3):
+        inbox.arrived(parcel(seq), 0.0)
+    inbox.settle((7, 1, 1), refused(Reason.LISTEN_FAILED, "why"), messages=3)
+    (ack,) = inbox.acks()
+    assert ack.settled == 3 and [verdict.seq for verdict in ack.verdicts] == [1, 2, 3]
+
+
 def test_an_answer_is_a_verdict(inbox):
     inbox.arrived(parcel(1), 0.0)
     inbox.settle((7, 1, 1), DELIVERED, b"answer")
