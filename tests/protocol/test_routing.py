@@ -35,6 +35,12 @@ def test_without_a_way_there_is_none_and_nothing_goes_back_up():
     assert next_name(routing, "elsewhere", came_from="T") is None
 
 
+def test_an_inner_node_is_reached_by_its_station_but_not_from_there():
+    routing = Routing("S", "pusher")
+    routing.add(peer("T", dials=False))
+    assert next_name(routing, "_T") == "T" and next_name(routing, "_T", came_from="T") is None
+
+
 def test_whoever_spoke_is_reached_through_the_one_that_brought_it():
     routing = Routing("T")
     routing.add(peer("S"))
