@@ -15,6 +15,7 @@ from pilotage.net.open_sends import OpenSends
 from pilotage.net.receipt import Receipt
 from pilotage.protocol.message import Message
 from pilotage.protocol.settlement import DELIVERED, Outcome, Reason, Settlement, Stage, refused
+from tests.conftest import wait_eventually
 
 
 def bundle_of(*names: str) -> tuple[Bundle, list[Receipt]]:
@@ -184,3 +185,16 @@ def test_an_interruption_ends_what_is_open(sends: OpenSends) -> None:
         None, Reason.INTERRUPTED, Reason.INTERRUPTED,
     ]  # fmt: skip
     assert sends.settled["refused"] == 2 and len(sends) == 0
+
+
+def test_all_who_wait_for_one_end_are_woken() -> None:
+    _, (receipt,) = bundle_of("a")
+    ends: list[Settlement] = []
+    waiting = [threading.Thread(target=lambda: ends.append(receipt.wait_settled(30))) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    gate = wait_eventually(lambda: receipt._gate)
+    receipt.settle(DELIVERED)
+    for thread in waiting:
+        thread.join(10)
+    assert ends == [DELIVERED] * 3 and gate.acquire(blocking=False), "it stays open"

@@ -13,7 +13,7 @@ from pilotage.net.drafting import Drafting
 from pilotage.net.notes import NoteLog
 from pilotage.protocol.bodies import decode_value, encode_value
 from pilotage.protocol.inbox import Handled
-from pilotage.protocol.instructions import HandOver
+from pilotage.protocol.instructions import HandOver, Service
 from pilotage.protocol.records import Parcel
 from pilotage.protocol.settlement import Outcome
 
@@ -92,3 +92,9 @@ def test_ends_of_slow_listens_are_told_while_others_go_on(monkeypatch: pytest.Mo
     told = told_of(VALUES)
     assert [[end.token[2] for end in ends] for ends in told] == [[1], [2], [3], [4], [5], [6], [7], [8]]
     assert [[end.token[2] for end in ends] for ends in told_of(VALUES[:1])] == [[1]]
+
+
+def test_a_key_that_has_no_listen_is_none_of_ours_but_for_what_a_stream_carries() -> None:
+    dispatched = dispatch_to([])
+    told = [dispatched.service_of(verb) for verb in ("K", "STREAM", "OTHER")]
+    assert told == [Service.HANDLE, Service.HANDLE, Service.NONE]
