@@ -130,8 +130,7 @@ class Inbox:
             self.news.add_unwatched(key, flow, now)
         else:
             self.news.add(key, flow, now)
-            last = parcel.seq + count - 1
-            flow.watched = max(flow.watched, last)
+            flow.watched = max(flow.watched, parcel.seq + count - 1)
         ready: list[Parcel] = []
         if parcel.floor > flow.floor:
             self._raise_floor(flow, parcel.floor, ready)
