@@ -455,3 +455,9 @@ def test_what_expired_while_it_waited_leaves_room(way):
     assert outbox.send([request("one more", durable=True)], 0.5)[0][1].reason is Reason.QUEUE_FULL
     outbox.time_passed(1.0)
     assert outbox.send([request("one more", durable=True)], 1.1) == []
+
+
+def test_a_flow_is_looked_at_when_the_first_of_its_sends_is_due(outbox):
+    outbox.send([request(durable=True, frames=Attached([b"array"])) for _ in range(3)], 0.0)
+    dues = [pending.due for pending in outbox.unsettled()]
+    assert min(dues) < dues[0] and min(dues) < dues[-1] and outbox.next_due() == min(dues)
